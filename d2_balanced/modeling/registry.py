@@ -1,0 +1,41 @@
+"""Registries of the components that detectron2 has no registry for.
+
+ROI heads, box and mask heads, proposal generators, backbones and meta-architectures use detectron2's own registries.
+A registered object is a class (or a function) with explicit keyword arguments, which it validates itself.
+"""
+
+from detectron2.utils.registry import Registry
+
+__all__ = [
+    "PROPOSAL_MATCHER_REGISTRY",
+    "PROPOSAL_SAMPLER_REGISTRY",
+    "BOX_LOSS_REGISTRY",
+    "STAGES_REGISTRY",
+    "IOU_BRANCH_REGISTRY",
+]
+
+PROPOSAL_MATCHER_REGISTRY = Registry("PROPOSAL_MATCHER")
+PROPOSAL_MATCHER_REGISTRY.__doc__ = """
+Matchers of proposals to ground truth: ``matcher(match_quality_matrix (M, N)) -> (matched_idxs (N,), labels (N,))``.
+"""
+
+PROPOSAL_SAMPLER_REGISTRY = Registry("PROPOSAL_SAMPLER")
+PROPOSAL_SAMPLER_REGISTRY.__doc__ = """
+Samplers of a minibatch: ``sampler(labels (N,), ious (N,), matched_idxs (N,), num_samples, positive_fraction, bg_label)
+-> (positive indices, negative indices)``.
+"""
+
+BOX_LOSS_REGISTRY = Registry("BOX_LOSS")
+BOX_LOSS_REGISTRY.__doc__ = """
+Box regression losses: ``loss(pred (F, 4), target (F, 4)) -> (F, 4)``, unreduced.
+"""
+
+STAGES_REGISTRY = Registry("STAGES")
+STAGES_REGISTRY.__doc__ = """
+Topologies along the stage axis of ``BalancedROIHeads`` (single, cascade, recursive).
+"""
+
+IOU_BRANCH_REGISTRY = Registry("IOU_BRANCH")
+IOU_BRANCH_REGISTRY.__doc__ = """
+IoU branches of ``BalancedROIHeads``: a box regressor and an IoU predictor of their own.
+"""
