@@ -1,0 +1,19 @@
+"""Configuration: this project's yacs keys, strict loading of yacs and LazyConfig files, components from spec nodes."""
+
+from .check import changed_settings, check_config, describe_changes
+from .defaults import add_balanced_config, get_balanced_cfg
+from .spec import build_component
+from .suggestions import ConfigError
+from .yacs import load_yaml, merge_overrides
+
+__all__ = [
+    "ConfigError",
+    "add_balanced_config",
+    "build_component",
+    "changed_settings",
+    "check_config",
+    "describe_changes",
+    "get_balanced_cfg",
+    "load_yaml",
+    "merge_overrides",
+]

@@ -1,0 +1,165 @@
+"""Checks of a complete yacs config, before anything is built or read."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Mapping, Optional
+
+from detectron2.config import CfgNode
+
+from .defaults import get_balanced_cfg
+from .spec import check_spec, registered_names
+from .suggestions import ConfigError, did_you_mean
+from .values import fit_type
+from .yacs import flatten, is_spec
+
+__all__ = ["check_config", "describe_changes", "changed_settings"]
+
+# Settings -> (the key that chooses who reads them, the class that does; its registered subclasses do too).
+# The longest matching prefix counts.
+_READERS = {
+    "MODEL.BALANCED.RPN": ("MODEL.PROPOSAL_GENERATOR.NAME", "BalancedRPN"),
+    "MODEL.BALANCED.RETINANET": ("MODEL.META_ARCHITECTURE", "BalancedRetinaNet"),
+    "MODEL.BALANCED": ("MODEL.ROI_HEADS.NAME", "BalancedROIHeads"),
+}
+# Meta-architectures that have no ROI heads, or neither ROI heads nor a proposal generator, whatever their keys say.
+_WITHOUT = {
+    "ProposalNetwork": ("MODEL.ROI_HEADS.NAME",),
+    "RetinaNet": ("MODEL.ROI_HEADS.NAME", "MODEL.PROPOSAL_GENERATOR.NAME"),
+}
+_BRANCH_KEYS = ("POSITIVE_FRACTION", "BATCH_SIZE_PER_IMAGE", "SAMPLER")
+
+
+def changed_settings(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> Dict[str, Any]:
+    """``{"KEY.PATH": value}`` of the settings that differ from the ``defaults`` (``get_balanced_cfg()``)."""
+    before = flatten(get_balanced_cfg() if defaults is None else defaults)
+    nothing = object()
+    return {key: value for key, value in flatten(cfg).items() if before.get(key, nothing) != value}
+
+
+def describe_changes(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> str:
+    """One line per setting that is not at its default, sorted; for the log at the start of a run."""
+    changes = changed_settings(cfg, defaults)
+    return "\n".join(f"{key}: {changes[key]!r}" for key in sorted(changes)) or "(all settings at their defaults)"
+
+
+def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
+    """Check a complete config; raises ``ConfigError`` at the first thing that is wrong.
+
+    - keys that are not among the ``defaults``: attributes set by mistake (``cfg.MODEL_WEIGHTS = ...`` makes a new key in yacs);
+    - values of another type than the default's;
+    - names that no registry of detectron2 knows;
+    - spec nodes whose component does not exist or does not have such an argument;
+    - settings below ``MODEL.BALANCED`` that the chosen ROI heads, proposal generator or meta-architecture would ignore.
+
+    Args:
+        defaults: the keys that may be set, where they are others than ``get_balanced_cfg()``.
+    """
+    defaults = get_balanced_cfg() if defaults is None else defaults
+    _check_keys(cfg, defaults, "", list(flatten(defaults)))
+    for chooser in ("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.PROPOSAL_GENERATOR.NAME", "MODEL.ROI_HEADS.NAME"):
+        _registered(chooser, _get(cfg, chooser))
+    _check_ignored(cfg, defaults)
+    for key, registry in _spec_registries().items():
+        node = _get(cfg, key)
+        if node.get("NAME"):
+            check_spec(registry, node, key)
+    for index, branch in enumerate(cfg.MODEL.BALANCED.BRANCHES):
+        _check_branch(branch, f"MODEL.BALANCED.BRANCHES[{index}]")
+
+
+def _get(cfg: CfgNode, key: str):
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def _spec_registries():
+    # Imported when called: the modules that register the components import this package.
+    import d2_balanced.modeling  # noqa: F401
+    from d2_balanced.modeling import registry
+
+    return {
+        "MODEL.BALANCED.MATCHER": registry.PROPOSAL_MATCHER_REGISTRY,
+        "MODEL.BALANCED.SAMPLER": registry.PROPOSAL_SAMPLER_REGISTRY,
+        "MODEL.BALANCED.BOX_LOSS": registry.BOX_LOSS_REGISTRY,
+        "MODEL.BALANCED.STAGES": registry.STAGES_REGISTRY,
+        "MODEL.BALANCED.IOU_BRANCH": registry.IOU_BRANCH_REGISTRY,
+        "MODEL.BALANCED.RPN.SAMPLER": registry.PROPOSAL_SAMPLER_REGISTRY,
+        "MODEL.BALANCED.RPN.BOX_LOSS": registry.BOX_LOSS_REGISTRY,
+        "MODEL.BALANCED.RETINANET.BOX_LOSS": registry.BOX_LOSS_REGISTRY,
+    }
+
+
+def _check_keys(node: CfgNode, defaults: CfgNode, prefix: str, known) -> None:
+    for key, value in node.items():
+        full_key = f"{prefix}{key}"
+        if key not in defaults:
+            if not defaults.is_new_allowed() and not key.startswith("COMPUTED_"):
+                raise ConfigError(
+                    f"{full_key}: there is no such key; it was set by an attribute (cfg.{full_key} = {value!r}), which nothing reads."
+                    + did_you_mean(full_key, known)
+                )
+        elif isinstance(defaults[key], CfgNode) and isinstance(value, CfgNode):
+            _check_keys(value, defaults[key], full_key + ".", known)
+        else:
+            fit_type(value, defaults[key], full_key)
+
+
+def _check_ignored(cfg: CfgNode, defaults: CfgNode) -> None:
+    for key, value in changed_settings(cfg, defaults).items():
+        prefix = next((p for p in sorted(_READERS, key=len, reverse=True) if key.startswith(p + ".")), None)
+        if prefix is None:
+            continue
+        chooser, reader = _READERS[prefix]
+        architecture = cfg.MODEL.META_ARCHITECTURE
+        if chooser in _lacking(architecture):
+            raise ConfigError(
+                f"{key} is set to {value!r}, but MODEL.META_ARCHITECTURE: {architecture} has no {reader}, so it would be ignored."
+            )
+        if not _is_a(_get(cfg, chooser), reader, chooser):
+            raise ConfigError(
+                f"{key} is set to {value!r}, but {chooser}: {_get(cfg, chooser)} would ignore it. "
+                f"Set {chooser} to {reader}, or leave {key} out."
+            )
+
+
+def _lacking(architecture: str):
+    return next((keys for name, keys in _WITHOUT.items() if _is_a(architecture, name, "MODEL.META_ARCHITECTURE")), ())
+
+
+def _registered(chooser: str, name: str):
+    """What ``name``, the value of the key ``chooser``, stands for in detectron2's registries."""
+    import d2_balanced.modeling  # noqa: F401
+    from detectron2 import modeling
+
+    registry = {
+        "MODEL.META_ARCHITECTURE": modeling.META_ARCH_REGISTRY,
+        "MODEL.BACKBONE.NAME": modeling.BACKBONE_REGISTRY,
+        "MODEL.PROPOSAL_GENERATOR.NAME": modeling.PROPOSAL_GENERATOR_REGISTRY,
+        "MODEL.ROI_HEADS.NAME": modeling.ROI_HEADS_REGISTRY,
+    }[chooser]
+    if chooser == "MODEL.PROPOSAL_GENERATOR.NAME" and name == "PrecomputedProposals":
+        return None  # detectron2's name for having no generator
+    if name not in registry:
+        raise ConfigError(f"{chooser}: nothing is registered as {name!r}.{did_you_mean(name, registered_names(registry))}")
+    return registry.get(name)
+
+
+def _is_a(name: str, reader: str, chooser: str) -> bool:
+    """Whether ``name``, the value of the key ``chooser``, is the class ``reader`` or one derived from it."""
+    bases = getattr(_registered(chooser, name), "__mro__", ())
+    return name == reader or any(base.__name__ == reader for base in bases)
+
+
+def _check_branch(branch, key: str) -> None:
+    if not isinstance(branch, Mapping):
+        raise ConfigError(f"{key}: expected a mapping of {', '.join(_BRANCH_KEYS)}, got {branch!r}.")
+    for name in branch:
+        if name not in _BRANCH_KEYS:
+            raise ConfigError(
+                f"{key}.{name}: a branch has no such setting, only {', '.join(_BRANCH_KEYS)}.{did_you_mean(name, _BRANCH_KEYS)}"
+            )
+    if "SAMPLER" in branch:
+        from d2_balanced.modeling.registry import PROPOSAL_SAMPLER_REGISTRY
+
+        check_spec(PROPOSAL_SAMPLER_REGISTRY, branch["SAMPLER"], f"{key}.SAMPLER")

@@ -1,0 +1,55 @@
+"""The yacs keys that this project adds to detectron2's."""
+
+from detectron2.config import CfgNode, get_cfg
+
+__all__ = ["add_balanced_config", "get_balanced_cfg"]
+
+
+def _spec(name: str) -> CfgNode:
+    """A node that names a registered component and takes whatever arguments its constructor has."""
+    return CfgNode({"NAME": name}, new_allowed=True)
+
+
+def add_balanced_config(cfg: CfgNode) -> None:
+    """Add the keys of d2_balanced to ``cfg``, in place. At these defaults every model is plain detectron2's."""
+    balanced = cfg.MODEL.BALANCED = CfgNode()
+    # The R-CNN stage (MODEL.ROI_HEADS.NAME: BalancedROIHeads). Thresholds, batch size, positive fraction and the
+    # loss's beta are detectron2's own keys.
+    balanced.MATCHER = _spec("FixedMatcher")
+    balanced.SAMPLER = _spec("RandomSampler")
+    balanced.BOX_LOSS = _spec("SmoothL1")
+    balanced.STAGES = _spec("SingleStage")
+    balanced.IOU_BRANCH = _spec("")
+    # Parallel branches, each a mapping {POSITIVE_FRACTION, BATCH_SIZE_PER_IMAGE, SAMPLER: {NAME, ...}}; what is left out
+    # is as in MODEL.ROI_HEADS and MODEL.BALANCED.SAMPLER. Empty: one branch.
+    balanced.BRANCHES = []
+    # Which branches (indices) are merged at inference. Empty: all.
+    balanced.TEST_BRANCHES = []
+
+    # MODEL.PROPOSAL_GENERATOR.NAME: BalancedRPN
+    balanced.RPN = CfgNode()
+    balanced.RPN.SAMPLER = _spec("RandomSampler")
+    balanced.RPN.BOX_LOSS = _spec("SmoothL1")
+
+    # MODEL.META_ARCHITECTURE: BalancedRetinaNet
+    balanced.RETINANET = CfgNode()
+    balanced.RETINANET.BOX_LOSS = _spec("SmoothL1")
+
+    # An optimizer step's IMS_PER_BATCH images are split into this many forward passes (less memory, same step).
+    cfg.SOLVER.ACCUMULATE = 1
+
+    # A COCO-format data set by its paths; the number of classes is then taken from it. Empty: DATASETS.TRAIN / TEST.
+    cfg.DATASETS.TRAIN_JSON = ""
+    cfg.DATASETS.TRAIN_IMAGES = ""
+    cfg.DATASETS.VAL_JSON = ""
+    cfg.DATASETS.VAL_IMAGES = ""
+
+    # The metric whose best value model_best.pth keeps.
+    cfg.TEST.BEST_METRIC = "bbox/AP"
+
+
+def get_balanced_cfg() -> CfgNode:
+    """detectron2's default config with this project's keys."""
+    cfg = get_cfg()
+    add_balanced_config(cfg)
+    return cfg

@@ -1,0 +1,69 @@
+"""Which value may replace which: the types that a setting accepts, in yacs and in LazyConfig."""
+
+from collections.abc import Mapping, Sequence
+from numbers import Number
+
+from .suggestions import ConfigError
+
+__all__ = ["fit_type", "type_name"]
+
+
+def _is_sequence(value) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, Number) and not isinstance(value, bool)
+
+
+def type_name(value) -> str:
+    """How an error message calls the type of ``value``."""
+    if value is None:
+        return "None"
+    if isinstance(value, Mapping):
+        return "mapping"
+    return type(value).__name__
+
+
+def _fits_element(value, default) -> bool:
+    if _is_number(default):
+        return _is_number(value)
+    if _is_sequence(default) and not _is_sequence(value):
+        return False
+    try:
+        _fit(value, default)
+    except TypeError:
+        return False
+    return True
+
+
+def _fit(value, default):
+    """``value`` as the type of ``default``; raises TypeError where that would lose or invent something."""
+    if default is None or (isinstance(default, Mapping) and isinstance(value, Mapping)):
+        return value
+    if isinstance(default, bool) or isinstance(value, bool):
+        if isinstance(default, bool) and isinstance(value, bool):
+            return value
+    elif isinstance(default, float) and _is_number(value):
+        return float(value)
+    elif _is_sequence(default) and _is_sequence(value):
+        if not default or all(_fits_element(v, default[0]) for v in value):
+            return tuple(value) if isinstance(default, tuple) else list(value)
+    elif isinstance(value, type(default)):
+        return value
+    raise TypeError
+
+
+def fit_type(value, default, key: str, where: str = ""):
+    """``value``, brought to the type of the setting's ``default`` (an int becomes a float, a list a tuple).
+
+    A default of None accepts everything. Raises ``ConfigError`` with the key, the expected and the given type.
+    """
+    try:
+        return _fit(value, default)
+    except TypeError:
+        hint = f"; a tuple of one element is written ({value!r},)" if _is_sequence(default) and _is_number(value) else ""
+        inside = f" like {default!r}" if _is_sequence(default) else f" (the default is {default!r})"
+        raise ConfigError(
+            f"{key}{where}: expected {type_name(default)}{inside}, got {type_name(value)} {value!r}{hint}."
+        ) from None

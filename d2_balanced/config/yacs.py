@@ -1,0 +1,135 @@
+"""Loading yacs configs strictly: files, their bases, and overrides from the command line."""
+
+from __future__ import annotations
+
+from ast import literal_eval
+from collections.abc import Mapping
+from typing import Any, Dict, Optional, Sequence
+
+import yaml
+from detectron2.config import CfgNode
+
+from .defaults import get_balanced_cfg
+from .suggestions import ConfigError, did_you_mean
+from .values import fit_type, type_name
+from .yaml_files import read_with_bases
+
+__all__ = ["load_yaml", "merge_overrides", "flatten", "is_spec"]
+
+
+def is_spec(node) -> bool:
+    """Whether ``node`` describes a component: a ``NAME`` and the arguments of its constructor."""
+    return isinstance(node, CfgNode) and node.is_new_allowed() and "NAME" in node
+
+
+def flatten(node: Mapping, prefix: str = "") -> Dict[str, Any]:
+    """``{"A.B.C": value}`` of nested mappings."""
+    flat = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def load_yaml(path: str, opts: Sequence[str] = (), cfg: Optional[CfgNode] = None) -> CfgNode:
+    """Load the config file ``path``, then the overrides ``opts`` (``["KEY.PATH", "value", ...]``), over the defaults.
+
+    Strict: a key that does not exist and a value of another type raise ``ConfigError``, which names the key, the file and
+    what may have been meant. A spec node takes new keys; where its ``NAME`` changes, the old component's arguments are
+    dropped. Call ``check_config`` on the result before building from it.
+
+    Args:
+        cfg: the defaults to start from where they are others than ``get_balanced_cfg()`` (changed in place).
+    """
+    cfg = get_balanced_cfg() if cfg is None else cfg
+    defaults = cfg.clone()
+    for file, settings in read_with_bases(path):
+        version = settings.get("VERSION", cfg.VERSION)
+        if version != cfg.VERSION:
+            raise ConfigError(f"VERSION in {file}: {version} is not supported, only {cfg.VERSION} is.")
+        _Merge(defaults, f" in {file}").run(settings, cfg)
+    merge_overrides(cfg, opts, defaults)
+    return cfg
+
+
+def merge_overrides(cfg: CfgNode, opts: Sequence[str], defaults: Optional[CfgNode] = None) -> None:
+    """Merge overrides ``["KEY.PATH", "value", ...]`` into ``cfg`` in place, as strictly as ``load_yaml``.
+
+    All are merged at once, so ``SAMPLER.NUM_BINS 3 SAMPLER.NAME X`` means the same in either order.
+    """
+    opts = list(opts or ())
+    if len(opts) % 2:
+        raise ConfigError(
+            f"Overrides of a yaml config are pairs, KEY.PATH VALUE, but an odd number of words was given: {opts}. "
+            "(KEY=VALUE is the form for LazyConfig files.)"
+        )
+    settings: Dict[str, Any] = {}
+    for full_key, value in zip(opts[0::2], opts[1::2]):
+        _put(settings, full_key.split("."), value, full_key)
+    _Merge(cfg.clone() if defaults is None else defaults, " on the command line").run(settings, cfg)
+
+
+def _put(settings: Dict[str, Any], path: Sequence[str], value, full_key: str) -> None:
+    for key in path[:-1]:
+        settings = settings.setdefault(key, {})
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{full_key} on the command line: {key} is given a value there as well.")
+    settings[path[-1]] = value
+
+
+def _decode(value, default):
+    """What a word stands for: a Python or YAML literal, unless the setting is a string."""
+    if not isinstance(value, str):
+        return value
+    try:
+        decoded = literal_eval(value)
+    except (ValueError, SyntaxError):
+        try:
+            decoded = yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value
+    return value if isinstance(default, str) and not isinstance(decoded, str) else decoded
+
+
+class _Merge:
+    """Merges settings from one source into a config, naming the source in errors."""
+
+    def __init__(self, defaults: CfgNode, where: str):
+        self.defaults = defaults
+        self.where = where
+
+    def run(self, settings: Mapping, cfg: CfgNode) -> None:
+        self._merge(settings, cfg, self.defaults, "")
+
+    def _merge(self, settings, node, defaults, prefix):
+        if is_spec(node) and settings.get("NAME", node.NAME) != node.NAME:
+            node.clear()
+        for key, value in settings.items():
+            key, full_key = str(key), f"{prefix}{key}"
+            if key in defaults:
+                self._set(node, key, value, defaults[key], full_key)
+            elif node.is_new_allowed():
+                node[key] = self._new(_decode(value, None))
+            else:
+                self._unknown(full_key)
+
+    def _set(self, node, key, value, default, full_key):
+        value = _decode(value, default)
+        if not isinstance(default, CfgNode):
+            node[key] = fit_type(value, default, full_key, self.where)
+        elif isinstance(value, Mapping):
+            self._merge(value, node[key], default, full_key + ".")
+        else:
+            raise ConfigError(
+                f"{full_key}{self.where}: expected a mapping of {', '.join(default)}, got {type_name(value)} {value!r}."
+            )
+
+    @staticmethod
+    def _new(value):
+        return CfgNode(dict(value), new_allowed=True) if isinstance(value, Mapping) else value
+
+    def _unknown(self, full_key):
+        known = list(flatten(self.defaults))
+        raise ConfigError(f"{full_key}{self.where}: there is no such key.{did_you_mean(full_key, known)}")

@@ -1,0 +1,69 @@
+"""Reading a yaml config and the files that its ``_BASE_`` names."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List, Tuple
+
+import yaml
+from detectron2.utils.file_io import PathManager
+from fvcore.common.config import BASE_KEY
+
+from .suggestions import ConfigError, did_you_mean
+
+__all__ = ["read_with_bases", "require_file"]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a key that is given twice is an error (YAML silently takes the last one)."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(k) for k in keys if keys.count(k) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {', '.join(twice)} is given twice in one mapping", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def require_file(path: str, named_by: str = "") -> str:
+    """``path``, if there is such a file; otherwise ``ConfigError`` with the files of similar names beside it."""
+    if PathManager.isfile(path):
+        return path
+    folder = os.path.dirname(path) or "."
+    beside = os.listdir(folder) if os.path.isdir(folder) else []
+    what = f"{named_by} names the base file {path!r}, which" if named_by else f"Config file {path!r}"
+    reason = "does not exist" if os.path.isdir(folder) else f"does not exist (there is no folder {folder!r})"
+    raise ConfigError(f"{what} {reason}.{did_you_mean(os.path.basename(path), beside)}")
+
+
+def _read(path: str) -> Dict[str, Any]:
+    with PathManager.open(path, "r") as file:
+        try:
+            settings = yaml.load(file, Loader=_Loader)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is not a (safe) YAML file: {error}") from error
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys at the top, got {type(settings).__name__}.")
+    return settings
+
+
+def read_with_bases(path: str, _from: Tuple[str, ...] = ()) -> List[Tuple[str, Dict[str, Any]]]:
+    """``[(file, its settings), ...]`` in the order in which they are merged: a file's bases come before it.
+
+    ``_BASE_`` is a file or a list of files, relative to the file that names them; of a list, later ones win. Raises ``ConfigError``
+    for a missing file, a circle, or a file that is not YAML.
+    """
+    require_file(path, _from[-1] if _from else "")
+    if path in _from:
+        raise ConfigError(f"{BASE_KEY} goes in a circle: {' -> '.join(_from + (path,))}.")
+    settings = _read(path)
+    bases = settings.pop(BASE_KEY, [])
+    files = []
+    for base in [bases] if isinstance(bases, str) else bases:
+        base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+        files += read_with_bases(os.path.normpath(base), _from + (path,))
+    return files + [(path, settings)]
