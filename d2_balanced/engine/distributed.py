@@ -1,0 +1,213 @@
+"""One start-up for a single process, ``--num-gpus``, torchrun and srun; and what several processes share."""
+
+import os
+import re
+from collections import namedtuple
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import launch as detectron2_launch
+from detectron2.utils import comm
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["launch", "wrap_ddp", "broadcast_buffers", "reduce_sum", "reduce_mean", "gather_cat"]
+
+ProcessPlace = namedtuple("ProcessPlace", ["rank", "world_size", "local_rank", "local_size"])
+
+
+def launch(main, args=(), num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto"):
+    """Run ``main(*args)`` in every process of the job.
+
+    - Started by ``torchrun``, or as a task of ``srun``: this process is one of them. The group is made (NCCL where there is
+      CUDA, gloo on the CPU), detectron2's per-machine group too, and both are destroyed after ``main``.
+    - ``num_gpus * num_machines > 1``: detectron2's own launcher starts a process per GPU.
+    - Otherwise ``main`` is simply called, and its result returned.
+
+    Args:
+        main: importable function (processes are spawned with it).
+        args: its arguments, picklable.
+        num_gpus: processes to start on this machine, one GPU each; 0 and 1 start none.
+        num_machines, machine_rank, dist_url: as in detectron2; ``dist_url="auto"`` serves one machine.
+
+    Raises:
+        ValueError: more GPUs asked for than there are, or both torchrun and ``--num-gpus``.
+    """
+    _check_request(num_gpus, num_machines, machine_rank, dist_url)
+    place = place_from_environment(os.environ)
+    if place is not None and place.world_size > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
+        if num_gpus > 1 or num_machines > 1:
+            raise ValueError(
+                f"torchrun or srun has started {place.world_size} processes already; leave out --num-gpus {num_gpus} and "
+                f"--num-machines {num_machines}"
+            )
+        return _run_in_group(place, main, args)
+    if num_gpus * num_machines <= 1:
+        return main(*args)
+    if torch.cuda.device_count() < num_gpus:
+        raise ValueError(
+            f"--num-gpus {num_gpus} needs as many CUDA devices, and this machine has {torch.cuda.device_count()}. For several "
+            f"processes on the CPU start the same command with: torchrun --nproc_per_node {num_gpus} train_net.py ..."
+        )
+    return detectron2_launch(
+        _run_and_leave, num_gpus, num_machines, machine_rank, dist_url=dist_url, args=(main, args)
+    )
+
+
+def place_from_environment(environ):
+    """Rank and world size that torchrun, or else srun, gave this process; None if neither started it.
+
+    Under srun, ``environ`` also gets the address of the first node, which torch's ``env://`` start-up reads.
+    """
+    if "RANK" in environ and "WORLD_SIZE" in environ:
+        rank, world_size = int(environ["RANK"]), int(environ["WORLD_SIZE"])
+        local_size = int(environ.get("LOCAL_WORLD_SIZE", world_size))
+        return ProcessPlace(rank, world_size, int(environ.get("LOCAL_RANK", rank % local_size)), local_size)
+    if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # set by srun only; sbatch alone starts one process
+        return _place_from_slurm(environ)
+    return None
+
+
+def wrap_ddp(model, **kwargs):
+    """``DistributedDataParallel`` around ``model`` on its own device, CPU included; the model itself for one process.
+
+    Buffers are not broadcast at every step (see :func:`broadcast_buffers`). ``find_unused_parameters`` is on by default:
+    it keeps DDP from regrouping gradients after the first iteration, which with more than two processes changes the order
+    of summation, so that a resumed run would differ in the last bits. ``kwargs`` override all of it.
+    """
+    if comm.get_world_size() == 1:
+        return model
+    device = next(model.parameters()).device
+    if device.type == "cpu" and dist.get_backend() == "nccl":
+        raise ValueError(
+            "the model is on the CPU, but the processes were joined by NCCL, as this machine has CUDA; hide it with "
+            "CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
+    settings = dict(
+        device_ids=None if device.type == "cpu" else [device.index],
+        broadcast_buffers=False,
+        find_unused_parameters=True,
+    )
+    return DistributedDataParallel(model, **{**settings, **kwargs})
+
+
+@torch.no_grad()
+def broadcast_buffers(model):
+    """Overwrite every process's buffers (batch statistics...) with those of rank 0: call it before evaluating.
+
+    One message, whatever the number of buffers; bits are kept. Nothing happens in a single process.
+    """
+    buffers = list(model.buffers())
+    if comm.get_world_size() == 1 or not buffers:
+        return
+    packed = torch.cat([_as_bytes(buffer).to(_message_device(buffer)) for buffer in buffers])
+    dist.broadcast(packed, src=0)
+    sizes = [buffer.numel() * buffer.element_size() for buffer in buffers]
+    for buffer, data in zip(buffers, packed.split(sizes)):
+        buffer.copy_(data.clone().view(buffer.dtype).view(buffer.shape))
+
+
+@torch.no_grad()
+def reduce_sum(tensor):
+    """Sum of ``tensor`` over all processes, a new tensor that is bitwise equal in all of them; for statistics, no gradient.
+
+    In a single process a detached copy. All processes must call it, with the same shape and type.
+    """
+    total = tensor.detach().clone().to(_message_device(tensor))
+    if comm.get_world_size() > 1:
+        dist.all_reduce(total)
+    return total.to(tensor.device)
+
+
+def reduce_mean(tensor):
+    """Mean of a floating-point ``tensor`` over all processes; otherwise like :func:`reduce_sum`."""
+    return reduce_sum(tensor) / comm.get_world_size()
+
+
+@torch.no_grad()
+def gather_cat(tensor):
+    """``tensor`` (n, ...) of all processes, concatenated in the order of ranks: (sum of n, ...), the same in all of them.
+
+    n may differ between processes, and be 0; the other dimensions and the type may not. For statistics, no gradient.
+    """
+    tensor = tensor.detach().clone()
+    if comm.get_world_size() == 1:
+        return tensor
+    sizes = torch.zeros(comm.get_world_size(), dtype=torch.int64, device=tensor.device)
+    sizes[comm.get_rank()] = len(tensor)
+    sizes = reduce_sum(sizes).tolist()
+    padded = tensor.new_zeros((max(sizes),) + tuple(tensor.shape[1:]), device=_message_device(tensor))
+    padded[: len(tensor)] = tensor
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes)]).to(tensor.device)
+
+
+def _check_request(num_gpus, num_machines, machine_rank, dist_url):
+    if num_gpus < 0 or num_machines < 1 or not 0 <= machine_rank < num_machines:
+        raise ValueError(
+            "launch: --num-gpus must be at least 0, --num-machines at least 1 and --machine-rank below it; got "
+            f"{num_gpus}, {num_machines} and {machine_rank}"
+        )
+    if num_machines > 1 and dist_url == "auto":
+        raise ValueError("launch: several machines need --dist-url tcp://<address of machine 0>:<free port>, not 'auto'")
+
+
+def _place_from_slurm(environ):
+    first_node = re.match(r"([^,\[]+)(?:\[(\d+))?", environ["SLURM_STEP_NODELIST"])
+    environ.setdefault("MASTER_ADDR", first_node.group(1) + (first_node.group(2) or ""))
+    environ.setdefault("MASTER_PORT", str(20000 + int(environ.get("SLURM_JOB_ID", 0)) % 20000))
+    environ["RANK"], environ["WORLD_SIZE"] = environ["SLURM_PROCID"], environ["SLURM_STEP_NUM_TASKS"]
+    local_size = int(re.match(r"\d+", environ["SLURM_STEP_TASKS_PER_NODE"]).group())
+    return ProcessPlace(int(environ["RANK"]), int(environ["WORLD_SIZE"]), int(environ["SLURM_LOCALID"]), local_size)
+
+
+def _run_in_group(place, main, args):
+    cuda = torch.cuda.is_available()
+    if cuda and place.local_rank >= torch.cuda.device_count():
+        raise ValueError(
+            f"process {place.local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}. Start fewer "
+            "processes, or set CUDA_VISIBLE_DEVICES= to use the CPU"
+        )
+    if cuda:
+        torch.cuda.set_device(place.local_rank)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    _make_local_group(place)
+    return _run_and_leave(main, args)
+
+
+def _make_local_group(place):
+    """detectron2 (0.6 and main) finds the ranks of this machine in ``comm._LOCAL_PROCESS_GROUP``."""
+    for first in range(0, place.world_size, place.local_size):
+        group = dist.new_group(list(range(first, min(first + place.local_size, place.world_size))))
+        if first <= place.rank < first + place.local_size:
+            comm._LOCAL_PROCESS_GROUP = group
+
+
+def _run_and_leave(main, args):
+    """Call ``main`` and leave the group. Not after an error: the others may wait for this process, which must end."""
+    try:
+        result = main(*args)
+    except SystemExit as stop:
+        if not stop.code:
+            _leave_group()
+        raise
+    _leave_group()
+    return result
+
+
+def _leave_group():
+    comm.synchronize()
+    dist.destroy_process_group()
+    comm._LOCAL_PROCESS_GROUP = None
+    comm._get_global_gloo_group.cache_clear()
+
+
+def _message_device(tensor):
+    """Where the process group can take a tensor from: NCCL cannot read CPU memory."""
+    if comm.get_world_size() > 1 and dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return tensor.device
+
+
+def _as_bytes(tensor):
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
