@@ -13,5 +13,5 @@ setup(
         "numpy", "Pillow>=9", "pycocotools", "faster-coco-eval", "matplotlib", "tabulate", "tensorboard",
         "termcolor", "tqdm", "packaging", "pyyaml",
     ],
-    extras_require={"test": ["pytest", "hypothesis"]},
+    extras_require={"test": ["pytest", "pytest-xdist", "hypothesis"]},
 )

@@ -1,58 +1,64 @@
 """Makes a pure-Python detectron2 0.6 importable on current torch, NumPy and Pillow.
 
-Importing ``d2_balanced`` calls :func:`prepare` before detectron2 is imported for the first time. What it
-does is limited to what detectron2 0.6 needs and the environment lacks:
+Importing ``d2_balanced`` calls :func:`prepare`. Where detectron2 is 0.6 without its compiled operators, it sets,
+each only where it is missing:
 
-- a stand-in for the compiled ``detectron2._C``, whose operators raise a clear error when they are called;
+- a stand-in for ``detectron2._C``, whose operators raise a clear error when they are called;
 - ``PIL.Image.LINEAR``, which Pillow 10 removed;
-- ``np.bool``, ``np.int``, ``np.float`` and ``np.object``, which NumPy 1.24 removed.
+- ``np.bool``, ``np.int``, ``np.float`` and ``np.object``, which NumPy 1.24 removed (NumPy 2 has its own ``bool``).
 
-On a compiled detectron2, or on detectron2 main, nothing at all is patched.
+On a compiled detectron2 and on detectron2 main nothing is patched. Which of the three is installed is read from the
+files of the package, so neither detectron2 nor torch is imported here.
 """
 
-import importlib.metadata
+from __future__ import annotations
+
 import importlib.util
 import sys
 import types
 import warnings
+from importlib.machinery import PathFinder
 
-__all__ = ["DETECTRON2_MISSING", "prepare", "has_compiled_ops", "detectron2_version"]
+__all__ = ["DETECTRON2_MISSING", "find_detectron2", "has_compiled_ops", "is_main_branch", "prepare"]
 
 DETECTRON2_MISSING = (
-    "d2_balanced needs detectron2, which is not installed in this environment. Run `make install` in the "
-    "d2_balanced checkout (it installs a pure-Python detectron2 0.6), or install the official detectron2."
+    "d2_balanced needs detectron2, which is not installed in this environment ({python}). "
+    "Run `make install` in the d2_balanced checkout (it installs a pure-Python detectron2 0.6), "
+    "or install the official detectron2 here."
 )
 
 _NUMPY_ALIASES = {"bool": bool, "int": int, "float": float, "object": object}
 
 
-def detectron2_version():
-    """Version of the installed detectron2 as a string; raises ``ImportError`` if there is none.
-
-    Does not run detectron2's own modules beyond its ``__init__`` (which only sets the version).
-    """
-    if importlib.util.find_spec("detectron2") is None:
-        raise ImportError(DETECTRON2_MISSING)
-    import detectron2
-
-    return str(getattr(detectron2, "__version__", "unknown"))
+def find_detectron2():
+    """Folders of the installed detectron2 package (a list); raises ``ImportError`` if there is none."""
+    loaded = sys.modules.get("detectron2")
+    if loaded is not None:
+        return list(loaded.__path__)
+    spec = importlib.util.find_spec("detectron2")
+    # A spec without an origin is a folder that merely has that name (a namespace package).
+    if spec is None or spec.origin is None:
+        raise ImportError(DETECTRON2_MISSING.format(python=sys.executable))
+    return list(spec.submodule_search_locations)
 
 
 def has_compiled_ops():
     """Whether this detectron2 has its compiled operators (deformable convolution, rotated boxes)."""
-    module = sys.modules.get("detectron2._C")
-    if module is not None:
-        return not getattr(module, "is_stand_in", False)
-    return importlib.util.find_spec("detectron2._C") is not None
+    return PathFinder.find_spec("detectron2._C", find_detectron2()) is not None
+
+
+def is_main_branch():
+    """Whether this detectron2 is newer than 0.6. Main still calls itself 0.6, so a module that only main has decides."""
+    utils = PathFinder.find_spec("detectron2.utils", find_detectron2())
+    return PathFinder.find_spec("detectron2.utils.tracing", utils.submodule_search_locations) is not None
 
 
 def _stand_in_for_compiled_ops():
     """A module that imports like ``detectron2._C`` and whose every operator raises a clear error."""
     module = types.ModuleType("detectron2._C", "Stand-in made by d2_balanced.compat: no compiled operators here.")
-    module.is_stand_in = True
 
-    def missing_attribute(name):
-        if name.startswith("__"):  # keeps inspect, copy and pickle working on the module
+    def missing_operator(name):
+        if name.startswith("__"):  # inspect, copy and pickle probe modules for these
             raise AttributeError(name)
 
         def operator(*args, **kwargs):
@@ -63,37 +69,34 @@ def _stand_in_for_compiled_ops():
 
         return operator
 
-    module.__getattr__ = missing_attribute
+    module.__getattr__ = missing_operator
+    # detectron2's report on the environment, which every training run logs, asks for these three.
+    module.get_compiler_version = lambda: "none (pure-Python detectron2)"
+    module.get_cuda_version = lambda: "none (pure-Python detectron2)"
+    module.has_cuda = lambda: False
     return module
 
 
-def _main_branch_needs_no_patch(version):
-    # Main and 0.6 share the version string "0.6"; `detectron2.utils.tracing` exists in main only.
-    return version != "0.6" or importlib.util.find_spec("detectron2.utils.tracing") is not None
-
-
-def prepare():
-    """Apply the patches listed at the top of this module, where they are needed. Calling it twice is harmless.
-
-    Raises ``ImportError`` with the install command if detectron2 is missing.
-    """
-    version = detectron2_version()
-    if has_compiled_ops() or "detectron2._C" in sys.modules:
-        compiled = True
-    else:
-        compiled = False
-        sys.modules["detectron2._C"] = _stand_in_for_compiled_ops()
-        sys.modules["detectron2"]._C = sys.modules["detectron2._C"]
-    if _main_branch_needs_no_patch(version):
-        return
-    del compiled
+def _restore_removed_names():
     import numpy as np
     from PIL import Image
 
     if not hasattr(Image, "LINEAR"):
         Image.LINEAR = Image.BILINEAR
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy 1.20 to 1.23 warn when the aliases are looked at
+        warnings.simplefilter("ignore")  # NumPy warns when a name that it removed or deprecates is looked at
         for name, builtin in _NUMPY_ALIASES.items():
             if not hasattr(np, name):
                 setattr(np, name, builtin)
+
+
+def prepare():
+    """Apply the patches listed at the top of this module, where they are needed. Calling it twice is harmless.
+
+    Raises ``ImportError`` with the command to run if detectron2 is missing.
+    """
+    if has_compiled_ops() or is_main_branch():
+        return
+    if "detectron2._C" not in sys.modules:
+        sys.modules["detectron2._C"] = _stand_in_for_compiled_ops()
+    _restore_removed_names()

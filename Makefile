@@ -1,0 +1,38 @@
+# `make demo` and `make test` do all their own set-up; `make install` does only that. See README.md.
+# Variables: VENV (folder of the environment), PYTHON (interpreter), WORKERS (test processes), TESTS, OUTPUT (demo).
+
+.PHONY: help install demo test doctor clean
+
+WORKERS ?= 2
+TESTS ?= tests
+OUTPUT ?= output/demo
+# The CPU code runs fastest with one thread a process: two threads collapse when anything else runs.
+export OMP_NUM_THREADS ?= 1
+export VENV PYTHON CONSTRAINTS
+
+run = "$$(tools/install.sh --which)" -m
+
+help:
+	@echo "make install   set up the environment (.venv, or the activated one if it has detectron2)"
+	@echo "make demo      train and evaluate a small detector on generated images, on the CPU, in minutes"
+	@echo "make test      run the tests"
+	@echo "make doctor    what is installed, what is wrong with it, and the fix"
+	@echo "make clean     delete .venv, the demo's output and caches"
+
+install:
+	@tools/install.sh
+
+demo: install
+	@$(run) d2_balanced.demo --output $(OUTPUT)
+
+test: install
+	@echo "Running the tests with $(WORKERS) processes"
+	@$(run) pytest -q -n $(WORKERS) --dist loadfile $(TESTS)
+
+doctor:
+	@$(run) d2_balanced.doctor
+
+clean:
+	@echo "Deleting .venv, output/demo and caches"
+	@rm -rf .venv .install-stamp output/demo .pytest_cache .hypothesis build d2_balanced.egg-info
+	@find . -name __pycache__ -type d -not -path "./.venv/*" -prune -exec rm -rf {} +

@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Installs d2_balanced with all that it needs, once. `tools/install.sh --which` only prints the Python in use.
+#
+# The environment is, in this order:
+#   the folder VENV, if that variable is set (created if absent);
+#   the interpreter PYTHON, or the activated environment, if detectron2 is installed there;
+#   .venv in this checkout (created with PYTHON, or else with python3.11 or python3).
+# A detectron2 that is already there, compiled or not, is used as it is, and so are the torch and NumPy beside it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+CONSTRAINTS=${CONSTRAINTS:-requirements/constraints.txt}
+STAMP=.install-stamp
+MADE_HERE=made-by-d2_balanced # a file in the environments that this script created
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+say() { printf '\n== %s\n' "$*" >&2; }
+fail() { printf '\nERROR: %s\n' "$*" >&2; exit 1; }
+
+has() { # has PYTHON MODULE...: whether the modules can be found outside this folder; none is imported
+    local find="import importlib.util as u, sys; sys.path.pop(0); sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
+    "$1" -c "$find" "${@:2}" 2>/dev/null
+}
+
+environment_python() {
+    local active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
+    if [ -n "${VENV:-}" ]; then
+        echo "$VENV/bin/python"
+    elif [ -n "${PYTHON:-}" ] && has "$PYTHON" detectron2; then
+        command -v "$PYTHON"
+    elif [ -n "$active" ] && has "$active/bin/python" detectron2; then
+        echo "$active/bin/python"
+    else
+        echo "$PWD/.venv/bin/python"
+    fi
+}
+
+base_python() { # the interpreter that a new environment is made with
+    local python
+    for python in ${PYTHON:-python3.11 python3}; do
+        if "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+            command -v "$python"
+            return
+        fi
+    done
+    fail "Python 3.11 was not found (looked for: ${PYTHON:-python3.11 python3}); the pinned versions are for 3.11." \
+        "Install it, or name it: make install PYTHON=/path/to/python3.11. For another Python see 'Install' in README.md."
+}
+
+install() { # install WHAT PIP-ARGUMENTS...
+    say "$1"
+    local output=(--quiet --progress-bar off)
+    if [ -t 1 ]; then output=(); fi
+    "$PY" -m pip install "${output[@]}" "${@:2}" >&2 || fail "This step failed: $1. The reason is above; run the" \
+        "same command again when it is mended: finished steps are not repeated."
+}
+
+create_environment() {
+    local base
+    base=$(base_python)
+    say "Creating the environment $ENV_DIR with $base"
+    "$base" -m venv "$ENV_DIR" || fail "$base cannot make environments; install its venv module (python3.11-venv)."
+    touch "$ENV_DIR/$MADE_HERE"
+}
+
+install_everything_pinned() {
+    install "1/4 pip, setuptools, wheel" -r requirements/build.txt
+    install "2/4 torch and torchvision (about 5 GB installed; minutes on a slow line)" \
+        -c "$CONSTRAINTS" -r requirements/torch.txt
+    if has "$PY" detectron2; then
+        say "3/4 detectron2 is there"
+    else
+        install "3/4 detectron2 0.6 (pure Python)" --no-deps --use-pep517 --no-build-isolation \
+            -r requirements/detectron2.txt
+    fi
+    install "4/4 d2_balanced and its other dependencies" --no-build-isolation -c "$CONSTRAINTS" -e '.[test]'
+}
+
+install_beside_existing_detectron2() {
+    has "$PY" detectron2 || fail "$ENV_DIR was not made by this script and has no detectron2. Nothing was changed." \
+        "Install detectron2 there first (README.md, 'Install'), or name a folder that does not exist yet."
+    install "Adding d2_balanced to $ENV_DIR; its detectron2 and torch stay as they are" -e '.[test]'
+}
+
+PY=$(environment_python)
+if [ "${1:-}" = --which ]; then
+    echo "$PY"
+    exit
+fi
+ENV_DIR=$(dirname "$(dirname "$PY")")
+
+wanted="$PY $PWD $(cat requirements/*.txt "$CONSTRAINTS" setup.py tools/install.sh | cksum)"
+if [ "$(cat "$STAMP" 2>/dev/null)" = "$wanted" ] && has "$PY" detectron2 d2_balanced pytest; then
+    echo "Installed already, in $ENV_DIR." >&2
+    exit
+fi
+[ -x "$PY" ] || create_environment
+if [ -e "$ENV_DIR/$MADE_HERE" ]; then install_everything_pinned; else install_beside_existing_detectron2; fi
+"$PY" -m d2_balanced.doctor
+echo "$wanted" > "$STAMP"
+say "Installed in $ENV_DIR."
