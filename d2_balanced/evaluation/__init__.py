@@ -1,0 +1,64 @@
+"""Evaluation: COCO metrics with AP at every IoU threshold, CrowdHuman's metrics, AP by number of objects.
+
+:func:`build_evaluator` is the one call that yacs and LazyConfig runs share; the classes are for code that wants more.
+"""
+
+from .by_objects import ObjectCountGroups
+from .coco import COCODetectionEvaluator
+from .crowdhuman import CrowdHumanMetrics, evaluate_crowdhuman
+
+__all__ = [
+    "COCODetectionEvaluator",
+    "CrowdHumanMetrics",
+    "ObjectCountGroups",
+    "build_evaluator",
+    "evaluate_crowdhuman",
+]
+
+
+def build_evaluator(
+    dataset_name,
+    output_dir=None,
+    *,
+    max_dets=100,
+    tasks=None,
+    class_agnostic=False,
+    by_objects=False,
+    backend="auto",
+    distributed=True,
+):
+    """The evaluator of a registered data set, for detectron2's ``inference_on_dataset``.
+
+    A data set whose metadata say ``evaluator_type="crowdhuman"`` gets CrowdHuman's metrics beside COCO's; every other
+    one, with a COCO JSON file or only dataset dicts (VOC), gets COCO's.
+
+    Args:
+        dataset_name: name in detectron2's ``DatasetCatalog``.
+        output_dir: the run's output folder; files go to ``output_dir/inference/<dataset_name>/``. None: no files.
+        max_dets: detections an image that are evaluated (``TEST.DETECTIONS_PER_IMAGE``), 1 or more.
+        tasks: subset of ("bbox", "segm"); None takes what the model predicts.
+        class_agnostic: adds AP, AP50, AP75 and AP90 with all classes taken as one (``AP75-agnostic``).
+        by_objects: adds AP on images with 1-3, 4-7 and 8 or more objects.
+        backend: "auto", "faster-coco-eval" or "pycocotools".
+        distributed: gather the predictions of all processes (True), or evaluate this process's own.
+
+    Returns:
+        COCODetectionEvaluator: its ``evaluate()`` returns ``{task: {metric: value in 0..100 or NaN}}`` on the main
+        process and ``{}`` on the others. Keys: ``AP``, ``AP50`` .. ``AP95``, ``APs/m/l``, ``AR@1`` ..., and
+        ``AP-<class>`` where there are two classes or more.
+    """
+    from detectron2.data import MetadataCatalog
+
+    extra_metrics = [ObjectCountGroups()] if by_objects else []
+    if MetadataCatalog.get(dataset_name).get("evaluator_type") == "crowdhuman":
+        extra_metrics.append(CrowdHumanMetrics())
+    return COCODetectionEvaluator(
+        dataset_name,
+        output_dir,
+        max_dets=max_dets,
+        tasks=tasks,
+        class_agnostic=class_agnostic,
+        extra_metrics=extra_metrics,
+        backend=backend,
+        distributed=distributed,
+    )

@@ -1,0 +1,237 @@
+"""COCO evaluation for detectron2's ``inference_on_dataset``: collects predictions, evaluates, explains, writes."""
+
+import itertools
+import json
+import logging
+import os
+import pickle
+from collections import OrderedDict
+
+import detectron2.utils.comm as comm
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import BoxMode
+from detectron2.utils.file_io import PathManager
+
+from . import proposals as box_proposals
+from .coco_backend import resolve_backend
+from .coco_metrics import evaluate_coco
+from .diagnosis import diagnose
+from .ground_truth import GroundTruth
+from .report import class_table, summary_table, write_reports, write_text
+from .results import internal_detections
+
+__all__ = ["COCODetectionEvaluator"]
+
+logger = logging.getLogger(__name__)
+
+_TASKS = ("bbox", "segm")
+
+
+class COCODetectionEvaluator(DatasetEvaluator):
+    """AP and AR of boxes and masks, AR of proposals, with files and explanations.
+
+    Writes to ``<output_dir>/inference/<dataset_name>/``: coco_instances_results.json (the data set's ids, ascending
+    image id), metrics.json, metrics.csv, per_class.csv; for a model that only proposes boxes box_proposals.pkl.
+    Several processes give the same metrics and the same results file as one.
+
+    Args:
+        dataset_name: registered data set, with or without a COCO JSON file.
+        output_dir: the run's output folder; None writes nothing.
+        max_dets: detections an image that are evaluated, 1 or more.
+        tasks: subset of ("bbox", "segm"); None takes what the model predicts.
+        class_agnostic: adds ``AP-agnostic`` and AP50, AP75, AP90 likewise: all classes taken as one.
+        extra_metrics: callables ``(ground_truth, detections, *, task, max_dets, backend) -> ({task: {metric: value}},
+            notes)``, called for every task; see :class:`ObjectCountGroups`.
+        backend: "auto", "faster-coco-eval" or "pycocotools".
+        distributed: gather all processes' predictions; False evaluates this process's own.
+    """
+
+    def __init__(
+        self,
+        dataset_name,
+        output_dir=None,
+        *,
+        max_dets=100,
+        tasks=None,
+        class_agnostic=False,
+        extra_metrics=(),
+        backend="auto",
+        distributed=True,
+    ):
+        if isinstance(max_dets, bool) or not isinstance(max_dets, int) or max_dets < 1:
+            raise ValueError(f"COCODetectionEvaluator: max_dets must be a whole number from 1, got {max_dets!r}.")
+        if tasks is not None and (isinstance(tasks, str) or not tasks or set(tasks) - set(_TASKS)):
+            raise ValueError(f"COCODetectionEvaluator: tasks must be a subset of {_TASKS} or None, got {tasks!r}.")
+        self.dataset_name = dataset_name
+        self.folder = os.path.join(output_dir, "inference", dataset_name) if output_dir else None
+        self.max_dets = max_dets
+        self.tasks = None if tasks is None else tuple(tasks)
+        self.class_agnostic = class_agnostic
+        self.extra_metrics = tuple(extra_metrics)
+        self.backend = resolve_backend(backend, "COCODetectionEvaluator")
+        self.distributed = distributed
+        self.reset()
+
+    def reset(self):
+        """Forgets the predictions of the last round."""
+        self._predictions = []  # (image id, detections or None, proposals or None)
+        self._kinds = set()  # of "bbox", "segm", "proposals": what the model gave, be it empty
+
+    def process(self, inputs, outputs):
+        """Takes a batch: ``inputs`` dicts with "image_id"; ``outputs`` dicts with "instances" (pred_boxes, scores,
+        pred_classes, pred_masks?) and/or "proposals" (proposal_boxes, objectness_logits), at the size of the image."""
+        for input_, output in zip(inputs, outputs):
+            detections = proposals = None
+            if "instances" in output:
+                instances = output["instances"].to("cpu")
+                self._kinds.update(["bbox", "segm"] if instances.has("pred_masks") else ["bbox"])
+                detections = instances_to_coco_json(instances, input_["image_id"])
+            if "proposals" in output:
+                proposed = output["proposals"].to("cpu")
+                self._kinds.add("proposals")
+                proposals = (proposed.proposal_boxes.tensor.numpy(), proposed.objectness_logits.numpy())
+            self._predictions.append((input_["image_id"], detections, proposals))
+
+    def evaluate(self):
+        """``{task: {metric: percentage or NaN}}`` on the main process, ``{}`` on the others (see
+        :func:`build_evaluator`); tasks are bbox, segm, box_proposals and those of ``extra_metrics``."""
+        gathered = self._gather()
+        if gathered is None:
+            return {}
+        predictions, kinds = gathered
+        ground_truth = GroundTruth.from_catalog(self.dataset_name)
+        report = {
+            "dataset": self.dataset_name,
+            "images": len(ground_truth.image_ids),
+            "images_predicted": len(predictions),
+            "objects": sum(ground_truth.objects_per_image()),
+            "max_dets": self.max_dets,
+            "backend": self.backend,
+            "metrics": OrderedDict(),
+            "per_class": {},
+            "notes": self._missing_images(ground_truth, predictions),
+        }
+        if "proposals" in kinds:
+            self._evaluate_proposals(ground_truth, predictions, report)
+        if "bbox" in kinds or not kinds:
+            self._evaluate_detections(ground_truth, predictions, kinds, report)
+        self._tell(report)
+        return report["metrics"]
+
+    def _gather(self):
+        """Predictions by ascending image id, each image once, and their kinds; None on all but the main process."""
+        if not self.distributed:
+            shards = [(self._predictions, self._kinds)]
+        else:
+            comm.synchronize()
+            shards = comm.gather((self._predictions, self._kinds), dst=0)
+            if not comm.is_main_process():
+                return None
+        by_image = {}
+        for image_id, *prediction in itertools.chain.from_iterable(shard for shard, _ in shards):
+            by_image.setdefault(image_id, prediction)  # a sampler may pad a shard with images of another
+        ids = sorted(by_image, key=lambda i: (isinstance(i, str), i))
+        return [(image_id, *by_image[image_id]) for image_id in ids], set().union(*(kinds for _, kinds in shards))
+
+    def _missing_images(self, ground_truth, predictions):
+        missing = len(set(ground_truth.image_ids) - {image_id for image_id, *_ in predictions})
+        if not missing:
+            return []
+        return [f"{missing} of {len(ground_truth.image_ids)} images were not given to the model; they count as missed."]
+
+    def _evaluate_detections(self, ground_truth, predictions, kinds, report):
+        results, notes = self._with_dataset_categories(ground_truth, predictions)
+        report["notes"] += notes
+        self._write("coco_instances_results.json", json.dumps(results))
+        if not ground_truth.has_annotations:
+            report["notes"].append("The data set has no annotations: predictions were written, nothing was evaluated.")
+            return
+        translated = internal_detections(ground_truth, results)
+        for task in self.tasks or sorted(kinds & set(_TASKS)) or ("bbox",):
+            problem = _cannot_evaluate(task, ground_truth, translated.detections)
+            if problem:
+                report["notes"].append(problem)
+            else:
+                self._evaluate_task(task, ground_truth, translated, report)
+
+    def _with_dataset_categories(self, ground_truth, predictions):
+        """All detections with the data set's category ids instead of class indices, and notes on impossible ones."""
+        classes = ground_truth.class_to_category
+        results = [d for _, detections, _ in predictions for d in detections or ()]
+        known = [{**d, "category_id": classes[d["category_id"]]} for d in results if d["category_id"] < len(classes)]
+        if len(known) == len(results):
+            return known, []
+        highest = max(d["category_id"] for d in results)
+        return known, [
+            f"{len(results) - len(known)} predictions were left out: their class index (up to {highest}) is not below "
+            f"the {len(classes)} classes of {self.dataset_name!r}. Does NUM_CLASSES fit the data set?"
+        ]
+
+    def _evaluate_task(self, task, ground_truth, translated, report):
+        settings = {"max_dets": self.max_dets, "backend": self.backend}
+        metrics = evaluate_coco(ground_truth, translated.detections, task, **settings)
+        values = metrics.summary()
+        rows = metrics.per_class(ground_truth)
+        if len(rows) > 1:
+            values.update({f"AP-{row['class']}": row["AP"] for row in rows})
+        if self.class_agnostic:
+            agnostic = evaluate_coco(ground_truth, translated.detections, task, use_categories=False, **settings)
+            values.update({f"AP{p or ''}-agnostic": agnostic.ap(p) for p in (None, 50, 75, 90)})
+        report["metrics"][task], report["per_class"][task] = values, rows
+        report["notes"] += diagnose(ground_truth, translated, metrics, task)
+        for extra in self.extra_metrics:
+            more, notes = extra(ground_truth, translated.detections, task=task, **settings)
+            report["metrics"].update(more)
+            report["notes"] += notes
+
+    def _evaluate_proposals(self, ground_truth, predictions, report):
+        proposals = {image_id: found for image_id, _, found in predictions if found is not None}
+        self._write_proposals(proposals)
+        if ground_truth.has_annotations:
+            known = {ground_truth.image_index[i]: p for i, p in proposals.items() if i in ground_truth.image_index}
+            recall = box_proposals.proposal_recall(ground_truth, known, backend=self.backend)
+            report["metrics"]["box_proposals"] = recall
+
+    def _write_proposals(self, proposals):
+        """In the format of detectron2's DATASETS.PROPOSAL_FILES_TEST, so that Fast R-CNN can be run on them."""
+        if not self.folder:
+            return
+        PathManager.mkdirs(self.folder)
+        content = {
+            "ids": list(proposals),
+            "boxes": [boxes for boxes, _ in proposals.values()],
+            "objectness_logits": [scores for _, scores in proposals.values()],
+            "bbox_mode": BoxMode.XYXY_ABS.value,
+        }
+        with PathManager.open(os.path.join(self.folder, "box_proposals.pkl"), "wb") as file:
+            pickle.dump(content, file)
+
+    def _write(self, name, text):
+        if self.folder:
+            PathManager.mkdirs(self.folder)
+            write_text(os.path.join(self.folder, name), text)
+
+    def _tell(self, report):
+        if self.folder:
+            PathManager.mkdirs(self.folder)
+            write_reports(self.folder, report)
+        for task, values in report["metrics"].items():
+            shown = {metric: value for metric, value in values.items() if not metric.startswith("AP-")}
+            logger.info("%s of %s:\n%s", task, self.dataset_name, summary_table(shown))
+            if len(report["per_class"].get(task, ())) > 1:
+                logger.info("%s per class:\n%s", task, class_table(report["per_class"][task]))
+        for note in report["notes"]:
+            logger.warning("Evaluation of %s: %s", self.dataset_name, note)
+
+
+def _cannot_evaluate(task, ground_truth, detections):
+    """Why the masks cannot be evaluated, or None."""
+    if task == "bbox":
+        return None
+    if any("segmentation" not in detection for detection in detections):
+        return "segm: not evaluated, for the model predicts no masks."
+    for annotation in ground_truth.annotations:
+        if "segmentation" not in annotation:
+            return f"segm: not evaluated, for annotation {annotation['source_id']!r} has no mask."
+    return None

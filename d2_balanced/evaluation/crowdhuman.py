@@ -1,0 +1,2 @@
+def evaluate_crowdhuman(*a, **k): raise NotImplementedError
+class CrowdHumanMetrics: pass
