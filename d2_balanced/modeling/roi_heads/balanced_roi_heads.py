@@ -1,0 +1,231 @@
+"""One training step for all two-stage detectors here, along three independent axes.
+
+- stages: one, a cascade with a head each, or a loop over one shared head (``stages.py``);
+- branches: box heads side by side, each on its own minibatch (``branches.py``);
+- IoU branch: none, or a regressor and IoU predictor of their own (``iou_branch.py``).
+
+Shape shorthand: N: images; R, Ri: RoIs of the minibatch, of image i; K: foreground classes; P: branches; S: stages.
+"""
+
+from contextlib import nullcontext
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
+from detectron2.modeling.roi_heads.cascade_rcnn import _ScaleGradient
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
+from detectron2.structures import Boxes
+from detectron2.utils.events import get_event_storage
+from torch import nn
+
+from ..scoring import STAGE_MERGES, merge_branches
+from . import build, checks
+from .branches import BoxBranch
+from .checkpoint_keys import fill_missing_branches
+from .iou_branch import PredictorBoxes
+from .labeling import append_gt, keep_all_labeled, label_proposals, mark_no_gt, sample_proposals
+from .refine import one_box_per_proposal, refined_proposals
+from .stages import SingleStage
+
+__all__ = ["BalancedROIHeads"]
+
+
+@ROI_HEADS_REGISTRY.register()
+class BalancedROIHeads(StandardROIHeads):
+    """ROI heads with stages, parallel branches and an IoU branch; the method to read first is :meth:`_train_boxes`.
+
+    With the default axes it is detectron2's ``StandardROIHeads``, with ``CascadeStages`` its ``CascadeROIHeads``:
+    equal losses, gradients, detections and checkpoint keys.
+    """
+
+    @configurable
+    def __init__(self, *, proposal_sampler, stages=None, branches=(), test_branches=None, iou_branch=None, **kwargs):
+        """
+        Args:
+            proposal_sampler: sampler of branch 0's minibatch, see ``PROPOSAL_SAMPLER_REGISTRY``.
+            stages: a :class:`~.stages.Stages`; ``None``: :class:`~.stages.SingleStage`.
+            branches: list of :class:`~.branches.BoxBranch` beside branch 0, which is made of the arguments
+                ``box_head``, ``box_predictor``, ``positive_fraction``, ``batch_size_per_image``, ``proposal_sampler``.
+            test_branches: indices of the branches used at inference; ``None`` or empty: all.
+            iou_branch: an object with the methods of :class:`~.iou_branch.PredictorBoxes`, which ``None`` stands for.
+            kwargs: arguments of ``StandardROIHeads``; ``box_head`` and ``box_predictor`` are lists for a cascade.
+
+        Raises ``ValueError`` for axes that do not fit together, naming both sides.
+        """
+        first = BoxBranch(
+            box_head=kwargs.pop("box_head"),
+            box_predictor=kwargs.pop("box_predictor"),
+            positive_fraction=kwargs["positive_fraction"],
+            batch_size_per_image=kwargs["batch_size_per_image"],
+            sampler=proposal_sampler,
+        )
+        super().__init__(box_head=first.box_head, box_predictor=first.box_predictor, **kwargs)
+        self.stages = stages or SingleStage()
+        self.branches = [first, *branches]
+        self.iou_branch = iou_branch or PredictorBoxes()
+        self.test_branches = sorted(set(test_branches or range(len(self.branches))))
+        self.matchers = self.stages.matchers(self.proposal_matcher)
+        checks.check_axes(self)
+        # The main branch has the most positives. It feeds the mask head and gives the boxes at inference.
+        self.main_branch = self._most_positive(range(len(self.branches)))
+        self._register_modules()
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        return {**super().from_config(cfg, input_shape), **build.axes_from_config(cfg, input_shape)}
+
+    @classmethod
+    def _init_box_head(cls, cfg, input_shape):
+        return build.box_modules_from_config(cfg, input_shape)
+
+    def _register_modules(self):
+        for p, branch in enumerate(self.branches[1:], start=1):
+            self.add_module(f"box_head_branch{p}", branch.box_head)
+            self.add_module(f"box_predictor_branch{p}", branch.box_predictor)
+        # The first matcher is a submodule already (`proposal_matcher`), if it is a module at all.
+        self.later_matchers = nn.ModuleList([m for m in self.matchers[1:] if isinstance(m, nn.Module)])
+
+    def forward(self, images, features, proposals, targets=None):
+        """See ``ROIHeads.forward``: training returns (samples of the first stage, losses), inference (detections, {})."""
+        if self.training:
+            samples, losses = self._train_boxes(features, proposals, targets)
+            losses.update(self._forward_mask(features, samples))
+            losses.update(self._forward_keypoint(features, samples))
+            return samples, losses
+        detections = self._detect_boxes(features, proposals)
+        return self.forward_with_given_boxes(features, detections), {}
+
+    def label_and_sample_proposals(self, proposals, targets):
+        """The first stage's labels and branch 0's minibatch; see ``ROIHeads.label_and_sample_proposals``."""
+        return self._sample(0, self._label(proposals, targets, self.matchers[0], 0), targets, 0)
+
+    def _train_boxes(self, features, proposals, targets):
+        """The training step of the box heads, from proposals to losses.
+
+        Args:
+            features: dict of feature maps (N, C, H, W).
+            proposals: list of ``Instances`` with ``proposal_boxes``.
+            targets: list of ``Instances`` with ``gt_boxes``, ``gt_classes`` and what other heads need.
+
+        Returns the main branch's samples of the first stage, and a dict of scalar losses.
+        """
+        losses = {}
+        features = [features[f] for f in self.box_in_features]
+        candidates = [proposals]  # one list for all branches in the first stage, one a branch in the later ones
+        for k, matcher in enumerate(self.matchers):
+            labeled = [self._label(c, targets, matcher, k) for c in candidates]
+            labeled = labeled * (len(self.branches) // len(labeled))
+            samples = [self._sample(p, labeled[p], targets, k) for p in range(len(self.branches))]
+            self._observe(matcher, labeled, samples, k)
+            pooled = self._pool_branches(features, samples)
+            predictions = [branch.predict(x, k) for branch, x in zip(self.branches, pooled)]
+            for p, branch in enumerate(self.branches):
+                losses.update(self._box_losses(branch.predictor(k), predictions[p], samples[p], k, p))
+            losses.update(self._iou_branch_losses(features, targets, k))
+            if k == 0:
+                first_samples = samples[self.main_branch]
+            if k + 1 < len(self.matchers):
+                candidates = [self._refine(*each, k) for each in zip(self.branches, predictions, pooled, samples)]
+        if self.train_on_pred_boxes:
+            self._replace_by_predicted_boxes(predictions[self.main_branch], first_samples)
+        return first_samples, losses
+
+    def _detect_boxes(self, features, proposals):
+        """Inference of the box heads: refine every proposal stage by stage, merge the scores, then NMS.
+
+        Returns a list of ``Instances`` with ``pred_boxes``, ``scores`` and ``pred_classes``.
+        """
+        features = [features[f] for f in self.box_in_features]
+        branches = [self.branches[p] for p in self.test_branches]
+        box_branch = self.test_branches.index(self._most_positive(self.test_branches))
+        stage_inputs, stage_outputs, predictors = [], [], []
+        for k in range(self.stages.num_test):
+            pooled = self._pool(features, [p.proposal_boxes for p in proposals])  # once for all branches
+            merged = merge_branches([branch.predict(pooled, k) for branch in branches], box_branch)
+            predictor = branches[box_branch].predictor(k)
+            boxes = self.iou_branch.boxes(predictor, merged, pooled, proposals, k)
+            stage_inputs.append(proposals)
+            stage_outputs.append(merged)
+            predictors.append(predictor)
+            if k + 1 < self.stages.num_test:
+                one_box = one_box_per_proposal(boxes, merged[0], proposals)
+                proposals = refined_proposals(one_box, proposals, training=False, keep_appended_gt=True)
+        scores = STAGE_MERGES[self.stages.merge](predictors, stage_outputs, stage_inputs)
+        scores, score_thresh = self.iou_branch.rescore(
+            lambda each: self._pool(features, each), boxes, scores, predictor.test_score_thresh
+        )
+        image_sizes = [p.image_size for p in proposals]
+        return fast_rcnn_inference(
+            boxes, scores, image_sizes, score_thresh, predictor.test_nms_thresh, predictor.test_topk_per_image
+        )[0]
+
+    def _label(self, proposals, targets, matcher, stage):
+        appends = self.proposal_append_gt and (stage == 0 or self.stages.resample)
+        proposals = append_gt(proposals, targets) if appends else mark_no_gt(proposals)
+        return label_proposals(proposals, targets, matcher, self.num_classes)
+
+    def _sample(self, p, labeled, targets, stage):
+        with self._log_scope(stage if stage > 0 else None, p):
+            if stage == 0 or self.stages.resample:
+                return sample_proposals(labeled, targets, self.branches[p], self.num_classes)
+            may_ignore = -1 in self.matchers[stage].labels
+            return keep_all_labeled(labeled, targets, may_ignore, self.num_classes)
+
+    def _observe(self, matcher, labeled, samples, stage):
+        """Let adaptive components see this stage's proposals: losses their branch's, the matcher the main branch's."""
+        losses = [getattr(branch.predictor(stage), "box_loss", None) for branch in self.branches]
+        observers = [*zip(losses, labeled, samples), (matcher, labeled[self.main_branch], samples[self.main_branch])]
+        for component, labeled_proposals, sampled_proposals in observers:
+            if hasattr(component, "observe"):
+                component.observe(labeled_proposals, sampled_proposals)
+
+    def _pool(self, features, boxes):
+        return self.box_pooler(features, boxes)
+
+    def _pool_branches(self, features, samples):
+        """Pool all branches' samples in one call; returns one tensor (R, C, h, w) a branch."""
+        boxes = [Boxes.cat([s.proposal_boxes for s in image]) for image in zip(*samples)]
+        pooled = self._pool(features, boxes)  # rows ordered by image, then by branch
+        if self.stages.feature_grad_scale != 1.0:
+            pooled = _ScaleGradient.apply(pooled, self.stages.feature_grad_scale)
+        if len(samples) == 1:
+            return [pooled]
+        parts = pooled.split([len(s) for image in zip(*samples) for s in image])
+        return [torch.cat(parts[p :: len(samples)]) for p in range(len(samples))]
+
+    def _box_losses(self, predictor, predictions, samples, stage, p):
+        with self._log_scope(stage, p):
+            losses = predictor.losses(predictions, samples)
+        suffix = "_stage%d" % stage if len(self.matchers) > 1 else ""
+        suffix += "_branch%d" % p if len(self.branches) > 1 else ""
+        return {name + suffix: loss * self.stages.loss_weights[stage] for name, loss in losses.items()}
+
+    def _iou_branch_losses(self, features, targets, stage):
+        losses = self.iou_branch.losses(lambda boxes: self._pool(features, boxes), targets, stage)
+        suffix = "_stage%d" % stage if len(self.matchers) > 1 else ""
+        return {name + suffix: loss * self.stages.loss_weights[stage] for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def _refine(self, branch, predictions, pooled, samples, stage):
+        """A branch's samples, refined by its predictions: its candidates in the next stage."""
+        boxes = self.iou_branch.boxes(branch.predictor(stage), predictions, pooled, samples, stage)
+        boxes = one_box_per_proposal(boxes, predictions[0], samples)
+        return refined_proposals(boxes, samples, training=True, keep_appended_gt=self.stages.keep_appended_gt)
+
+    @torch.no_grad()
+    def _replace_by_predicted_boxes(self, predictions, samples):
+        boxes = self.branches[self.main_branch].predictor(0).predict_boxes_for_gt_classes(predictions, samples)
+        for image, image_boxes in zip(samples, boxes):
+            image.proposal_boxes = Boxes(image_boxes)
+
+    def _most_positive(self, indices):
+        return max(indices, key=lambda p: self.branches[p].positive_fraction)  # the first of equals
+
+    def _log_scope(self, stage, p):
+        parts = [f"stage{stage}"] if len(self.matchers) > 1 and stage is not None else []
+        parts += [f"branch{p}"] if len(self.branches) > 1 else []
+        return get_event_storage().name_scope("/".join(parts)) if parts else nullcontext()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        fill_missing_branches(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

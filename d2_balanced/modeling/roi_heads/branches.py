@@ -1,0 +1,73 @@
+"""The branch axis: box heads that work side by side on the same images, each on its own minibatch."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+__all__ = ["BoxBranch"]
+
+
+class BoxBranch:
+    """One box module of an R-CNN: a box head and predictor (or one pair a stage), and how its minibatch is drawn.
+
+    Parallel R-CNN modules (RGA + PRM, sec. 3.2) are several of these with different positive fractions. A plain
+    object: the ROI heads register its modules under their own names, so that branch 0 has detectron2's keys.
+
+    Args:
+        box_head: module from pooled features to box features; a list of them: one a stage.
+        box_predictor: module like ``FastRCNNOutputLayers``; a list of them: one a stage.
+        positive_fraction: share of the minibatch that is foreground, in (0, 1].
+        batch_size_per_image: RoIs drawn an image.
+        sampler: proposal sampler, see ``PROPOSAL_SAMPLER_REGISTRY``.
+
+    Raises ``ValueError`` for a fraction or size out of range, or lists of different lengths.
+    """
+
+    def __init__(self, *, box_head, box_predictor, positive_fraction, batch_size_per_image, sampler):
+        if not 0.0 < positive_fraction <= 1.0:
+            raise ValueError(f"BoxBranch: positive_fraction must be in (0, 1], got {positive_fraction}")
+        if batch_size_per_image < 1:
+            raise ValueError(f"BoxBranch: batch_size_per_image must be at least 1, got {batch_size_per_image}")
+        self.box_head = _one_module(box_head)
+        self.box_predictor = _one_module(box_predictor)
+        if _num_stages(self.box_head) != _num_stages(self.box_predictor):
+            raise ValueError(
+                f"BoxBranch: box_head and box_predictor must be as many, got {_num_stages(self.box_head)} and "
+                f"{_num_stages(self.box_predictor)}"
+            )
+        self.positive_fraction = positive_fraction
+        self.batch_size_per_image = batch_size_per_image
+        self.sampler = sampler
+
+    @property
+    def num_heads(self):
+        """Stages with a head of their own, or ``None`` if one head serves any number of stages."""
+        return _num_stages(self.box_head)
+
+    def predictor(self, stage):
+        """The predictor of a stage (counted from 0)."""
+        return self.box_predictor[stage] if isinstance(self.box_predictor, nn.ModuleList) else self.box_predictor
+
+    def predict(self, pooled, stage):
+        """Pooled features (R, C, h, w) of a stage to the predictor's output: logits (R, K+1), deltas (R, 4 or 4K)."""
+        head = self.box_head[stage] if isinstance(self.box_head, nn.ModuleList) else self.box_head
+        return self.predictor(stage)(head(pooled))
+
+    def sample(self, labeled, bg_label):
+        """Draw the minibatch of one image from its labeled proposals; returns (positive, negative) index tensors."""
+        return self.sampler(
+            labeled.gt_classes,
+            labeled.matched_ious,
+            labeled.matched_idxs,
+            self.batch_size_per_image,
+            self.positive_fraction,
+            bg_label,
+        )
+
+
+def _one_module(modules):
+    return nn.ModuleList(modules) if isinstance(modules, Sequence) else modules  # LazyConfig gives a ListConfig
+
+
+def _num_stages(module):
+    return len(module) if isinstance(module, nn.ModuleList) else None

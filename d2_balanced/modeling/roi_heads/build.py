@@ -1,0 +1,123 @@
+"""From detectron2's yacs config to the constructor arguments of ``BalancedROIHeads``."""
+
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.roi_heads import build_box_head
+
+from d2_balanced.config import build_component
+
+from ..box_predictor import BalancedFastRCNNOutputLayers
+from ..registry import (
+    IOU_BRANCH_REGISTRY,
+    PROPOSAL_MATCHER_REGISTRY,
+    PROPOSAL_SAMPLER_REGISTRY,
+    STAGES_REGISTRY,
+)
+from .branches import BoxBranch
+
+__all__ = ["axes_from_config", "box_modules_from_config"]
+
+
+def axes_from_config(cfg, input_shape):
+    """The matcher, sampler, stages, branches and IoU branch that ``cfg.MODEL.BALANCED`` asks for, as keyword arguments."""
+    balanced = cfg.MODEL.BALANCED
+    arguments = _branch_zero(cfg)
+    arguments.update(
+        proposal_matcher=build_component(
+            PROPOSAL_MATCHER_REGISTRY,
+            balanced.MATCHER,
+            "MODEL.BALANCED.MATCHER",
+            thresholds=cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS,
+            labels=cfg.MODEL.ROI_HEADS.IOU_LABELS,
+            allow_low_quality_matches=False,
+        ),
+        stages=_stages(cfg),
+        branches=[_parallel_branch(cfg, input_shape, p) for p in range(1, len(balanced.BRANCHES))],
+        test_branches=balanced.TEST_BRANCHES,
+    )
+    if balanced.IOU_BRANCH.NAME:
+        arguments["iou_branch"] = build_component(
+            IOU_BRANCH_REGISTRY, balanced.IOU_BRANCH, "MODEL.BALANCED.IOU_BRANCH", cfg=cfg, input_shape=input_shape
+        )
+    return arguments
+
+
+def box_modules_from_config(cfg, input_shape):
+    """``box_in_features``, ``box_pooler``, ``box_head`` and ``box_predictor`` (lists of the latter two for a cascade)."""
+    pooled_shape = _pooled_shape(cfg, input_shape)
+    in_features = cfg.MODEL.ROI_HEADS.IN_FEATURES
+    pooler = ROIPooler(
+        output_size=cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION,
+        scales=tuple(1.0 / input_shape[name].stride for name in in_features),
+        sampling_ratio=cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO,
+        pooler_type=cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE,
+    )
+    box_head, box_predictor = _head_and_predictor(cfg, pooled_shape)
+    return {
+        "box_in_features": in_features,
+        "box_pooler": pooler,
+        "box_head": box_head,
+        "box_predictor": box_predictor,
+    }
+
+
+def _pooled_shape(cfg, input_shape):
+    channels = {name: input_shape[name].channels for name in cfg.MODEL.ROI_HEADS.IN_FEATURES}
+    if len(set(channels.values())) != 1:
+        raise ValueError(
+            f"MODEL.ROI_HEADS.IN_FEATURES: the box head is shared by all levels, so they need as many channels each; "
+            f"the backbone gives {channels}"
+        )
+    resolution = cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
+    return ShapeSpec(channels=next(iter(channels.values())), height=resolution, width=resolution)
+
+
+def _stages(cfg):
+    cascade = cfg.MODEL.ROI_BOX_CASCADE_HEAD
+    return build_component(
+        STAGES_REGISTRY, cfg.MODEL.BALANCED.STAGES, "MODEL.BALANCED.STAGES", ious=tuple(cascade.IOUS)
+    )
+
+
+def _head_and_predictor(cfg, pooled_shape):
+    """A box head and predictor; a list of each, with detectron2's cascade weights, if every stage has its own."""
+    stages = _stages(cfg)
+    if stages.shared_head or stages.num_train == 1:
+        return _one_head_and_predictor(cfg, pooled_shape, cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS)
+    weights = cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
+    if len(weights) != stages.num_train:
+        raise ValueError(
+            f"MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS has {len(weights)} entries and "
+            f"MODEL.ROI_BOX_CASCADE_HEAD.IOUS {stages.num_train}; give one of each to every stage"
+        )
+    pairs = [_one_head_and_predictor(cfg, pooled_shape, stage_weights) for stage_weights in weights]
+    return [head for head, _ in pairs], [predictor for _, predictor in pairs]
+
+
+def _one_head_and_predictor(cfg, pooled_shape, bbox_reg_weights):
+    head = build_box_head(cfg, pooled_shape)
+    transform = Box2BoxTransform(weights=bbox_reg_weights)
+    return head, BalancedFastRCNNOutputLayers(cfg, head.output_shape, box2box_transform=transform)
+
+
+def _branch_settings(cfg, p):
+    """Sampling of branch ``p``: its own settings in MODEL.BALANCED.BRANCHES, detectron2's keys for what it leaves out."""
+    balanced = cfg.MODEL.BALANCED
+    own = balanced.BRANCHES[p] if p < len(balanced.BRANCHES) else {}
+    key = f"MODEL.BALANCED.BRANCHES[{p}].SAMPLER" if "SAMPLER" in own else "MODEL.BALANCED.SAMPLER"
+    return {
+        "positive_fraction": own.get("POSITIVE_FRACTION", cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION),
+        "batch_size_per_image": own.get("BATCH_SIZE_PER_IMAGE", cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE),
+        "sampler": build_component(PROPOSAL_SAMPLER_REGISTRY, own.get("SAMPLER", balanced.SAMPLER), key),
+    }
+
+
+def _branch_zero(cfg):
+    settings = _branch_settings(cfg, 0)
+    return {"proposal_sampler": settings.pop("sampler"), **settings}
+
+
+def _parallel_branch(cfg, input_shape, p):
+    box_head, box_predictor = _head_and_predictor(cfg, _pooled_shape(cfg, input_shape))
+    return BoxBranch(box_head=box_head, box_predictor=box_predictor, **_branch_settings(cfg, p))

@@ -1,0 +1,137 @@
+"""The stage axis: how often, with which thresholds and with whose weights the boxes of an image are refined."""
+
+from ..matcher import FixedMatcher
+from ..registry import STAGES_REGISTRY
+from ..scoring import STAGE_MERGES
+
+__all__ = ["Stages", "SingleStage", "CascadeStages", "RecursiveStages"]
+
+
+class Stages:
+    """A topology along the stage axis: what every stage does, and what is passed from one to the next.
+
+    Args:
+        ious: IoU threshold of every training stage. The first stage is matched by the head's ``proposal_matcher``
+            (its threshold is the head's own setting); the others by a ``FixedMatcher`` at their threshold.
+        shared_head: one box head serves all stages (recursive) instead of one head a stage (cascade).
+        loss_weights: factor of every stage's losses; ``None``: 1 for each.
+        resample: draw a minibatch with the branch's sampler in the later stages too (the first always does);
+            otherwise they train on all refined boxes of the previous stage's minibatch.
+        keep_appended_gt: refine the ground-truth boxes that were appended to the proposals along with the others;
+            otherwise they are dropped between stages.
+        feature_grad_scale: factor of the gradient that flows from each stage's heads into the feature maps.
+        merge: how the stages' class scores are merged at inference, one of ``scoring.STAGE_MERGES``.
+        num_test: stages at inference; ``None``: as many as in training.
+
+    Raises ``ValueError`` for settings out of range, naming the argument and the value.
+    """
+
+    def __init__(
+        self,
+        *,
+        ious,
+        shared_head,
+        loss_weights=None,
+        resample=False,
+        keep_appended_gt=True,
+        feature_grad_scale=1.0,
+        merge="probability",
+        num_test=None,
+    ):
+        name = type(self).__name__
+        self.ious = tuple(float(iou) for iou in ious)
+        self.loss_weights = tuple(float(w) for w in (loss_weights or (1.0,) * len(self.ious)))
+        self.num_train = len(self.ious)
+        self.num_test = self.num_train if num_test is None else int(num_test)
+        if not self.ious or not all(0.0 < iou < 1.0 for iou in self.ious):
+            raise ValueError(f"{name}: ious must be one or more thresholds inside (0, 1), got {list(ious)}")
+        if len(self.loss_weights) != self.num_train or min(self.loss_weights) < 0:
+            raise ValueError(
+                f"{name}: loss_weights must be {self.num_train} numbers >= 0, one for each of ious={list(self.ious)}, "
+                f"got {list(self.loss_weights)}"
+            )
+        if merge not in STAGE_MERGES:
+            raise ValueError(f"{name}: merge must be one of {sorted(STAGE_MERGES)}, got {merge!r}")
+        if self.num_test < 1 or (not shared_head and self.num_test > self.num_train):
+            limit = "at least 1" if shared_head else f"between 1 and {self.num_train} (one head a stage)"
+            raise ValueError(f"{name}: num_test must be {limit}, got {num_test}")
+        self.shared_head = shared_head
+        self.resample = bool(resample)
+        self.keep_appended_gt = bool(keep_appended_gt)
+        self.feature_grad_scale = float(feature_grad_scale)
+        self.merge = merge
+
+    def matchers(self, first):
+        """One matcher for every training stage; ``first`` is the head's own ``proposal_matcher``."""
+        later = [FixedMatcher([iou], [0, 1], allow_low_quality_matches=False) for iou in self.ious[1:]]
+        return [first] + later
+
+
+@STAGES_REGISTRY.register()
+class SingleStage(Stages):
+    """One stage, as in Faster R-CNN: detectron2's ``StandardROIHeads``."""
+
+    def __init__(self):
+        super().__init__(ious=(0.5,), shared_head=False)
+
+
+@STAGES_REGISTRY.register()
+class CascadeStages(Stages):
+    """A head for every stage, as in Cascade R-CNN: by default exactly detectron2's ``CascadeROIHeads``.
+
+    Class probabilities are averaged over the stages. The gradient into the feature maps is divided by the number of
+    stages. For the arguments see :class:`Stages`.
+    """
+
+    def __init__(
+        self,
+        *,
+        ious=(0.5, 0.6, 0.7),
+        loss_weights=None,
+        resample=False,
+        keep_appended_gt=True,
+        merge="probability",
+        num_test=None,
+    ):
+        super().__init__(
+            ious=ious,
+            shared_head=False,
+            loss_weights=loss_weights,
+            resample=resample,
+            keep_appended_gt=keep_appended_gt,
+            feature_grad_scale=1.0 / max(len(ious), 1),
+            merge=merge,
+            num_test=num_test,
+        )
+
+
+@STAGES_REGISTRY.register()
+class RecursiveStages(Stages):
+    """One head used in a loop (R3-CNN, sec. 3): every loop matches and samples the boxes that the last one refined.
+
+    Appended ground-truth boxes are dropped between loops and appended anew; class logits are averaged over the loops.
+    ``num_test`` (the paper's L_e) is independent of the number of training loops ``len(ious)`` (L_t).
+    For the arguments see :class:`Stages`.
+    """
+
+    def __init__(
+        self,
+        *,
+        ious=(0.5, 0.6, 0.7),
+        loss_weights=None,
+        resample=True,
+        keep_appended_gt=False,
+        feature_grad_scale=1.0,
+        merge="logit",
+        num_test=None,
+    ):
+        super().__init__(
+            ious=ious,
+            shared_head=True,
+            loss_weights=loss_weights,
+            resample=resample,
+            keep_appended_gt=keep_appended_gt,
+            feature_grad_scale=feature_grad_scale,
+            merge=merge,
+            num_test=num_test,
+        )
