@@ -10,7 +10,7 @@ Shape shorthand: N: proposals of an image; M: its ground-truth boxes.
 
 import torch
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
-from detectron2.structures import pairwise_iou
+from detectron2.structures import Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 
 __all__ = ["append_gt", "mark_no_gt", "label_proposals", "sample_proposals", "keep_all_labeled"]
@@ -18,7 +18,11 @@ __all__ = ["append_gt", "mark_no_gt", "label_proposals", "sample_proposals", "ke
 
 def append_gt(proposals, targets):
     """The proposals with the ground-truth boxes appended, and ``is_gt`` set; the input is not changed."""
-    appended = add_ground_truth_to_proposals(targets, proposals)
+    if all(p.has("objectness_logits") for p in proposals):
+        appended = add_ground_truth_to_proposals(targets, proposals)
+    else:  # refined proposals, which have no objectness that detectron2's function could extend
+        objects = [Instances(t.image_size, proposal_boxes=t.gt_boxes) for t in targets]
+        appended = [Instances.cat(pair) for pair in zip(proposals, objects)]
     for before, after in zip(proposals, appended):
         after.is_gt = torch.arange(len(after), device=after.proposal_boxes.device) >= len(before)
     return appended

@@ -1,0 +1,101 @@
+"""Training step of ``BalancedROIHeads`` at neutral settings against plain detectron2, interleaved in one run.
+
+    python benchmarks/train_step.py --config-file configs/quick/faster_rcnn_R_18_FPN.yaml --rounds 30
+
+Both models have the same weights, images and random numbers; forward, backward and optimizer step are timed.
+"""
+
+import argparse
+import functools
+
+import d2_balanced  # noqa: F401  (first: makes detectron2 importable)
+import torch
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from interleave import environment, peak_memory, report, time_interleaved
+
+from d2_balanced.config import get_balanced_cfg, load_yaml
+
+PLAIN = {"SingleStage": "StandardROIHeads", "CascadeStages": "CascadeROIHeads"}
+
+
+def plain_detectron2(cfg):
+    """The same config with detectron2's own ROI heads."""
+    cfg = cfg.clone()
+    cfg.MODEL.ROI_HEADS.NAME = PLAIN[cfg.MODEL.BALANCED.STAGES.NAME]
+    cfg.MODEL.BALANCED = get_balanced_cfg().MODEL.BALANCED
+    return cfg
+
+
+def images(cfg, num, size, objects, seed=0):
+    """Random images with random objects, as the model's input."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = []
+    for _ in range(num):
+        corner = torch.rand(objects, 2, generator=generator) * size * 0.7
+        extent = size * (0.05 + 0.25 * torch.rand(objects, 2, generator=generator))
+        instances = Instances((size, size), gt_boxes=Boxes(torch.cat([corner, corner + extent], dim=1)))
+        instances.gt_classes = torch.randint(cfg.MODEL.ROI_HEADS.NUM_CLASSES, (objects,), generator=generator)
+        image = torch.randint(256, (3, size, size), generator=generator).float()
+        batch.append({"image": image, "instances": instances, "height": size, "width": size})
+    return batch
+
+
+def training_step(cfg, batch):
+    """A function that takes one optimizer step of this config's model."""
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    optimizer = build_optimizer(cfg, model)
+
+    def step():
+        torch.manual_seed(1)
+        with EventStorage():
+            loss = sum(model(batch).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def _setup(args, ours):
+    cfg = load_yaml(args.config_file, args.opts)
+    cfg.MODEL.DEVICE = args.device
+    cfg.MODEL.WEIGHTS = ""
+    cfg = cfg if ours else plain_detectron2(cfg)
+    return training_step(cfg, images(cfg, args.images, args.size, args.objects))
+
+
+def _run_for_memory(args, ours):
+    torch.set_num_threads(args.threads)
+    step = _setup(args, ours)
+    for _ in range(5):
+        step()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", default="configs/quick/faster_rcnn_R_18_FPN.yaml")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--size", type=int, default=256, help="side of the square images, in pixels")
+    parser.add_argument("--objects", type=int, default=10, help="objects an image")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-memory", action="store_true", help="skip the peak memory, which takes two more processes")
+    parser.add_argument("opts", nargs="*", help="overrides of config keys: KEY VALUE ...")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    variants = {"detectron2": _setup(args, False), "d2_balanced": _setup(args, True)}
+    seconds = time_interleaved(variants, args.rounds, args.device)
+    memory = None
+    if not args.no_memory:
+        memory = peak_memory({n: functools.partial(_run_for_memory, args, n != "detectron2") for n in variants})
+    print(f"{args.config_file}, {args.images} images of {args.size} px, {args.rounds} rounds; {environment(args.device)}\n")
+    print(report(seconds, memory))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Stages, branches and options in combination: they train and infer, also on images with nothing to learn from."""
+
+import copy
+
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+
+import roi_heads_tools as h
+
+AGNOSTIC = {"MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True}
+CASCADE = {"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages"}}
+RECURSIVE = {"MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages"}}
+BRANCHES = {"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.1}, {"POSITIVE_FRACTION": 0.5}]}
+RESAMPLED = {"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages", "RESAMPLE": True, "KEEP_APPENDED_GT": False}}
+IGNORE = {"MODEL__ROI_HEADS__IOU_THRESHOLDS": [0.3, 0.5], "MODEL__ROI_HEADS__IOU_LABELS": [0, -1, 1]}
+COMBINATIONS = {
+    "branches": BRANCHES,
+    "class-specific cascade": CASCADE,
+    "cascade, branches": {**AGNOSTIC, **CASCADE, **BRANCHES},
+    "resampled cascade": {**AGNOSTIC, **RESAMPLED},
+    "recursive": {**AGNOSTIC, **RECURSIVE},
+    "class-specific recursive": RECURSIVE,
+    "recursive, branches, masks": {**AGNOSTIC, **RECURSIVE, **BRANCHES, "MODEL__MASK_ON": True},
+    "recursive, no appended gt": {**RECURSIVE, "MODEL__ROI_HEADS__PROPOSAL_APPEND_GT": False},
+    "branches, ignored band": {**BRANCHES, **IGNORE},
+}
+
+
+def one_proposal(targets):
+    box = torch.tensor([[8.0, 8.0, 40.0, 40.0]])
+    return [Instances(h.IMAGE_SIZE, proposal_boxes=Boxes(box), objectness_logits=torch.zeros(1)) for _ in targets]
+
+
+def no_proposals(targets):
+    return [p[:0] for p in h.proposals(targets)]
+
+
+BATCHES = {
+    "objects": lambda: (t := h.targets((4, 7)), h.proposals(t)),
+    "one image without objects": lambda: (t := h.targets((0, 5)), h.proposals(t)),
+    "no objects at all": lambda: (t := h.targets((0, 0)), h.proposals(t)),
+    "one proposal": lambda: (t := h.targets((2, 0)), one_proposal(t)),
+    "no proposals": lambda: (t := h.targets((3, 0)), no_proposals(t)),
+}
+
+
+def batch(kind, masks=False):
+    objects, props = BATCHES[kind]()
+    return h.features(len(objects)), props, h.targets([len(o) for o in objects], masks=masks)
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_trains_with_finite_losses_and_gradients(name, kind):
+    heads = h.build(h.tiny_cfg(**COMBINATIONS[name]))
+    feats, props, targets = batch(kind, masks=heads.mask_on)
+    losses, gradients, _, logged, _ = h.train_step(heads, feats, props, targets)
+    assert all(torch.isfinite(loss) for loss in losses.values()), losses
+    assert all(torch.isfinite(g).all() for g in gradients.values())
+    assert {n for n, p in heads.named_parameters() if p.requires_grad} <= gradients.keys(), "unused parameters break DDP"
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_infers_and_does_not_change_its_input(name):
+    heads = h.build(h.tiny_cfg(**COMBINATIONS[name]))
+    feats, props, _ = batch("objects")
+    before = copy.deepcopy(props)
+    detections = h.detect(heads, feats, props)
+    assert all(len(d) > 0 and torch.isfinite(d.scores).all() for d in detections)
+    assert all(torch.equal(a.proposal_boxes.tensor, b.proposal_boxes.tensor) for a, b in zip(before, props))
+    assert [len(d) for d in h.detect(heads, feats, [p[:0] for p in props])] == [0, 0]
+
+
+def test_names_of_losses_and_logs_show_the_axes_that_are_longer_than_one():
+    heads = h.build(h.tiny_cfg(**COMBINATIONS["cascade, branches"]))
+    losses, _, _, logged, _ = h.train_step(heads, *batch("objects"))
+    assert set(losses) == {
+        f"loss_{kind}_stage{k}_branch{p}" for kind in ("cls", "box_reg") for k in range(3) for p in range(2)
+    }
+    assert "branch1/roi_head/num_fg_samples" in logged
+    assert "stage2/branch0/fast_rcnn/cls_accuracy" in logged
+
+
+def test_each_branch_draws_its_own_share_of_positives():
+    heads = h.build(h.tiny_cfg(**BRANCHES))
+    logged = h.train_step(heads, *batch("objects"))[3]
+    assert logged["branch0/roi_head/num_fg_samples"] == int(0.1 * 32)
+    assert logged["branch1/roi_head/num_fg_samples"] == int(0.5 * 32)
+
+
+def test_branches_are_pooled_as_if_each_were_alone():
+    heads = h.build(h.tiny_cfg(**BRANCHES))
+    feats, props, targets = batch("objects")
+    maps = [feats[f] for f in heads.box_in_features]
+    other = h.proposals(targets, num=17, seed=9)
+    together = heads._pool_branches(maps, [props, other])
+    for pooled, samples in zip(together, [props, other]):
+        assert torch.equal(pooled, heads._pool(maps, [s.proposal_boxes for s in samples]))
+
+
+def test_detections_of_branches_average_logits_and_take_the_boxes_of_the_most_positive():
+    heads = h.build(h.tiny_cfg(**BRANCHES))
+    assert heads.main_branch == 1
+    feats, props, _ = batch("objects")
+    pooled = heads._pool([feats[f] for f in heads.box_in_features], [p.proposal_boxes for p in props])
+    first, second = [branch.predict(pooled, 0) for branch in heads.branches]
+    alone = copy.deepcopy(heads.branches[1].box_predictor)
+    expected, _ = alone.inference(((first[0] + second[0]) / 2, second[1]), props)
+    for want, got in zip(expected, h.detect(heads, feats, props)):
+        torch.testing.assert_close(want.pred_boxes.tensor, got.pred_boxes.tensor)
+        torch.testing.assert_close(want.scores, got.scores)
+
+
+def test_one_branch_evaluated_alone_equals_the_single_head():
+    heads = h.build(h.tiny_cfg(**BRANCHES, MODEL__BALANCED__TEST_BRANCHES=[0]))
+    single = h.build(h.tiny_cfg())
+    single.load_state_dict({k: v for k, v in heads.state_dict().items() if "_branch1" not in k})
+    feats, props, _ = batch("objects")
+    for want, got in zip(h.detect(single, feats, props), h.detect(heads, feats, props)):
+        assert torch.equal(want.scores, got.scores) and torch.equal(want.pred_boxes.tensor, got.pred_boxes.tensor)
+
+
+def test_a_single_head_checkpoint_fills_every_branch():
+    single = h.build(h.tiny_cfg(), seed=5)
+    heads = h.build(h.tiny_cfg(**BRANCHES), seed=6)
+    result = heads.load_state_dict(single.state_dict(), strict=True)
+    assert not result.missing_keys and not result.unexpected_keys
+    for p in range(2):
+        assert torch.equal(heads.branches[p].box_predictor.cls_score.weight, single.box_predictor.cls_score.weight)
+
+
+def test_a_recursive_head_has_the_keys_of_a_single_one_and_any_number_of_test_loops():
+    single = h.build(h.tiny_cfg(**AGNOSTIC))
+    feats, props, _ = batch("objects")
+    scores = []
+    for loops in (1, 2, 5):
+        stages = {"NAME": "RecursiveStages", "NUM_TEST": loops}
+        heads = h.build(h.tiny_cfg(**AGNOSTIC, MODEL__BALANCED__STAGES=stages))
+        heads.load_state_dict(single.state_dict(), strict=True)
+        scores.append(torch.cat([d.scores for d in h.detect(heads, feats, props)]))
+    assert torch.equal(scores[0], torch.cat([d.scores for d in h.detect(single, feats, props)]))
+    assert scores[1].shape != scores[0].shape or not torch.equal(scores[1], scores[0])
+
+
+def test_recursive_loops_drop_appended_objects_and_append_them_anew():
+    heads = h.build(h.tiny_cfg(**AGNOSTIC, **RECURSIVE))
+    seen = []
+    label = heads._label
+    heads._label = lambda *args: seen.append(label(*args)) or seen[-1]
+    feats, props, targets = batch("objects")
+    h.train_step(heads, feats, props, targets)
+    for labeled in seen:
+        assert [int(image.is_gt.sum()) for image in labeled] == [4, 7]
+
+
+def test_boxes_that_all_became_empty_leave_a_later_stage_that_still_trains():
+    heads = h.build(h.tiny_cfg(**AGNOSTIC, **CASCADE, MODEL__ROI_HEADS__PROPOSAL_APPEND_GT=False))
+    with torch.no_grad():
+        heads.box_predictor[0].bbox_pred.weight.zero_()
+        heads.box_predictor[0].bbox_pred.bias.copy_(torch.tensor([9e3, 0.0, 0.0, 0.0]))  # all boxes leave the image
+    losses, gradients, *_ = h.train_step(heads, *batch("objects"))
+    assert losses["loss_box_reg_stage1"] == 0
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(torch.isfinite(g).all() for g in gradients.values())
+
+
+def test_ignored_proposals_are_neither_sampled_nor_kept_in_later_stages():
+    heads = h.build(h.tiny_cfg(**AGNOSTIC, **CASCADE))
+    heads.matchers[1].labels, heads.matchers[1].thresholds = [0, -1, 1], [-float("inf"), 0.3, 0.6, float("inf")]
+    kept = []
+    sample = heads._sample
+    heads._sample = lambda *args: kept.append(sample(*args)) or kept[-1]
+    h.train_step(heads, *batch("objects"))
+    assert all((image.gt_classes >= 0).all() for samples in kept for image in samples)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"MODEL__BALANCED__TEST_BRANCHES": [1]}, ["TEST_BRANCHES", "0", "[1]"]),
+        ({**RECURSIVE, "MODEL__ROI_BOX_HEAD__TRAIN_ON_PRED_BOXES": True}, ["TRAIN_ON_PRED_BOXES", "RecursiveStages"]),
+        ({"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages", "NUM_TEST": 4}}, ["num_test", "3", "4"]),
+        ({"MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages", "LOSS_WEIGHTS": [1.0]}}, ["loss_weights", "3"]),
+        ({"MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages", "MERGE": "mean"}}, ["merge", "logit", "mean"]),
+        ({"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.0}]}, ["positive_fraction", "(0, 1]", "0.0"]),
+        ({**CASCADE, "MODEL__ROI_BOX_CASCADE_HEAD__BBOX_REG_WEIGHTS": ((10, 10, 5, 5),)}, ["BBOX_REG_WEIGHTS", "IOUS"]),
+    ],
+)
+def test_axes_that_do_not_fit_are_refused_naming_both_sides(changes, words):
+    with pytest.raises(ValueError) as error:
+        h.build(h.tiny_cfg(**changes))
+    assert all(word in str(error.value) for word in words), str(error.value)
