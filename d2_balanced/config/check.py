@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Mapping, Optional
 
+from detectron2 import modeling
 from detectron2.config import CfgNode
 
 from .defaults import get_balanced_cfg
@@ -26,6 +27,13 @@ _WITHOUT = {
     "ProposalNetwork": ("MODEL.ROI_HEADS.NAME",),
     "RetinaNet": ("MODEL.ROI_HEADS.NAME", "MODEL.PROPOSAL_GENERATOR.NAME"),
 }
+# Keys that name a class or function in a registry of detectron2: the registry.
+_CHOOSERS = {
+    "MODEL.META_ARCHITECTURE": modeling.META_ARCH_REGISTRY,
+    "MODEL.BACKBONE.NAME": modeling.BACKBONE_REGISTRY,
+    "MODEL.PROPOSAL_GENERATOR.NAME": modeling.PROPOSAL_GENERATOR_REGISTRY,
+    "MODEL.ROI_HEADS.NAME": modeling.ROI_HEADS_REGISTRY,
+}
 _BRANCH_KEYS = ("POSITIVE_FRACTION", "BATCH_SIZE_PER_IMAGE", "SAMPLER")
 
 
@@ -45,18 +53,18 @@ def describe_changes(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> str:
 def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
     """Check a complete config; raises ``ConfigError`` at the first thing that is wrong.
 
-    - keys that are not among the ``defaults``: attributes set by mistake (``cfg.MODEL_WEIGHTS = ...`` makes a new key in yacs);
+    - keys that are not among the ``defaults``: attributes set by mistake (``cfg.MODEL_WEIGHTS = ...`` makes a new key);
     - values of another type than the default's;
     - names that no registry of detectron2 knows;
     - spec nodes whose component does not exist or does not have such an argument;
-    - settings below ``MODEL.BALANCED`` that the chosen ROI heads, proposal generator or meta-architecture would ignore.
+    - settings below ``MODEL.BALANCED`` that the chosen ROI heads, proposal generator or meta-architecture ignores.
 
     Args:
         defaults: the keys that may be set, where they are others than ``get_balanced_cfg()``.
     """
     defaults = get_balanced_cfg() if defaults is None else defaults
     _check_keys(cfg, defaults, "", list(flatten(defaults)))
-    for chooser in ("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.PROPOSAL_GENERATOR.NAME", "MODEL.ROI_HEADS.NAME"):
+    for chooser in _CHOOSERS:
         _registered(chooser, _get(cfg, chooser))
     _check_ignored(cfg, defaults)
     for key, registry in _spec_registries().items():
@@ -96,8 +104,8 @@ def _check_keys(node: CfgNode, defaults: CfgNode, prefix: str, known) -> None:
         if key not in defaults:
             if not defaults.is_new_allowed() and not key.startswith("COMPUTED_"):
                 raise ConfigError(
-                    f"{full_key}: there is no such key; it was set by an attribute (cfg.{full_key} = {value!r}), which nothing reads."
-                    + did_you_mean(full_key, known)
+                    f"{full_key}: there is no such key; it was set as an attribute (cfg.{full_key} = {value!r}), and "
+                    f"nothing reads it.{did_you_mean(full_key, known)}"
                 )
         elif isinstance(defaults[key], CfgNode) and isinstance(value, CfgNode):
             _check_keys(value, defaults[key], full_key + ".", known)
@@ -114,7 +122,8 @@ def _check_ignored(cfg: CfgNode, defaults: CfgNode) -> None:
         architecture = cfg.MODEL.META_ARCHITECTURE
         if chooser in _lacking(architecture):
             raise ConfigError(
-                f"{key} is set to {value!r}, but MODEL.META_ARCHITECTURE: {architecture} has no {reader}, so it would be ignored."
+                f"{key} is set to {value!r}, but MODEL.META_ARCHITECTURE: {architecture} would ignore it, as it has no "
+                f"{reader}."
             )
         if not _is_a(_get(cfg, chooser), reader, chooser):
             raise ConfigError(
@@ -130,18 +139,13 @@ def _lacking(architecture: str):
 def _registered(chooser: str, name: str):
     """What ``name``, the value of the key ``chooser``, stands for in detectron2's registries."""
     import d2_balanced.modeling  # noqa: F401
-    from detectron2 import modeling
 
-    registry = {
-        "MODEL.META_ARCHITECTURE": modeling.META_ARCH_REGISTRY,
-        "MODEL.BACKBONE.NAME": modeling.BACKBONE_REGISTRY,
-        "MODEL.PROPOSAL_GENERATOR.NAME": modeling.PROPOSAL_GENERATOR_REGISTRY,
-        "MODEL.ROI_HEADS.NAME": modeling.ROI_HEADS_REGISTRY,
-    }[chooser]
+    registry = _CHOOSERS[chooser]
     if chooser == "MODEL.PROPOSAL_GENERATOR.NAME" and name == "PrecomputedProposals":
         return None  # detectron2's name for having no generator
     if name not in registry:
-        raise ConfigError(f"{chooser}: nothing is registered as {name!r}.{did_you_mean(name, registered_names(registry))}")
+        suggestion = did_you_mean(name, registered_names(registry))
+        raise ConfigError(f"{chooser}: nothing is registered as {name!r}.{suggestion}")
     return registry.get(name)
 
 
@@ -157,7 +161,8 @@ def _check_branch(branch, key: str) -> None:
     for name in branch:
         if name not in _BRANCH_KEYS:
             raise ConfigError(
-                f"{key}.{name}: a branch has no such setting, only {', '.join(_BRANCH_KEYS)}.{did_you_mean(name, _BRANCH_KEYS)}"
+                f"{key}.{name}: a branch has no such setting, only {', '.join(_BRANCH_KEYS)}."
+                + did_you_mean(name, _BRANCH_KEYS)
             )
     if "SAMPLER" in branch:
         from d2_balanced.modeling.registry import PROPOSAL_SAMPLER_REGISTRY

@@ -20,8 +20,8 @@ def add_balanced_config(cfg: CfgNode) -> None:
     balanced.BOX_LOSS = _spec("SmoothL1")
     balanced.STAGES = _spec("SingleStage")
     balanced.IOU_BRANCH = _spec("")
-    # Parallel branches, each a mapping {POSITIVE_FRACTION, BATCH_SIZE_PER_IMAGE, SAMPLER: {NAME, ...}}; what is left out
-    # is as in MODEL.ROI_HEADS and MODEL.BALANCED.SAMPLER. Empty: one branch.
+    # Parallel branches, each a mapping {POSITIVE_FRACTION, BATCH_SIZE_PER_IMAGE, SAMPLER: {NAME, ...}}; what is left
+    # out is as in MODEL.ROI_HEADS and MODEL.BALANCED.SAMPLER. Empty: one branch.
     balanced.BRANCHES = []
     # Which branches (indices) are merged at inference. Empty: all.
     balanced.TEST_BRANCHES = []

@@ -22,8 +22,8 @@ def registered_names(registry) -> list:
 def signature_parameters(target) -> Dict[str, inspect.Parameter]:
     """The keyword parameters of a class or function, by name.
 
-    A class that forwards ``**kwargs`` also takes what the next class's constructor takes. The ``**kwargs`` parameter itself is
-    in the result, under its name, only where its keywords cannot be known.
+    A class that forwards ``**kwargs`` also takes what the next class's constructor takes. The ``**kwargs`` parameter
+    itself is in the result, under its name, only where its keywords cannot be known.
     """
     parameters = dict(inspect.signature(target).parameters)
     open_ended = [name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]
@@ -89,7 +89,7 @@ def build_component(registry, node: Mapping[str, Any], key: str, **context):
     """
     if not node.get("NAME", ""):
         if len(node) > 1:
-            raise ConfigError(f"{key}: arguments are set ({', '.join(k for k in node if k != 'NAME')}), but NAME is empty.")
+            raise ConfigError(f"{key}.NAME is empty, but arguments are set: {', '.join(k for k in node if k != 'NAME')}.")
         return None
     target, arguments = check_spec(registry, node, key)
     for argument in set(arguments) & set(context):
@@ -105,7 +105,8 @@ def build_component(registry, node: Mapping[str, Any], key: str, **context):
         if p.default is p.empty and p.kind is not p.VAR_KEYWORD and name not in arguments
     ]
     if missing:
-        raise ConfigError(f"{key}: {node['NAME']} needs {', '.join(f'{key}.{name.upper()}' for name in missing)}.")
+        needed = ", ".join(f"{key}.{name.upper()}" for name in missing)
+        raise ConfigError(f"{key}: {node['NAME']} needs {needed}.")
     try:
         return target(**arguments)
     except (ValueError, TypeError) as error:

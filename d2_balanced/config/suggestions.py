@@ -11,7 +11,7 @@ class ConfigError(ValueError):
 
 
 def close_keys(key: str, known: Iterable[str], limit: int = 3) -> List[str]:
-    """The ``known`` keys that ``key`` may have meant, best first: same ending (a forgotten prefix), or similar spelling."""
+    """The ``known`` keys that ``key`` may have meant: same ending (a forgotten prefix), then similar spelling."""
     known = list(known)
     same_ending = [k for k in known if k.lower().endswith("." + key.lower())]
     by_lower_case = {k.lower(): k for k in known}

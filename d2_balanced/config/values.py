@@ -62,8 +62,8 @@ def fit_type(value, default, key: str, where: str = ""):
     try:
         return _fit(value, default)
     except TypeError:
-        hint = f"; a tuple of one element is written ({value!r},)" if _is_sequence(default) and _is_number(value) else ""
-        inside = f" like {default!r}" if _is_sequence(default) else f" (the default is {default!r})"
+        one_number = _is_sequence(default) and _is_number(value)
+        hint = f"; a tuple of one element is written ({value!r},)" if one_number else ""
         raise ConfigError(
-            f"{key}{where}: expected {type_name(default)}{inside}, got {type_name(value)} {value!r}{hint}."
+            f"{key}{where}: expected {type_name(default)}, like {default!r}, got {type_name(value)} {value!r}{hint}."
         ) from None

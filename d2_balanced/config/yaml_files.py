@@ -54,8 +54,8 @@ def _read(path: str) -> Dict[str, Any]:
 def read_with_bases(path: str, _from: Tuple[str, ...] = ()) -> List[Tuple[str, Dict[str, Any]]]:
     """``[(file, its settings), ...]`` in the order in which they are merged: a file's bases come before it.
 
-    ``_BASE_`` is a file or a list of files, relative to the file that names them; of a list, later ones win. Raises ``ConfigError``
-    for a missing file, a circle, or a file that is not YAML.
+    ``_BASE_`` is a file or a list of files, relative to the file that names them; of a list, later ones win. Raises
+    ``ConfigError`` for a missing file, a circle, or a file that is not YAML.
     """
     require_file(path, _from[-1] if _from else "")
     if path in _from:

@@ -1,0 +1,205 @@
+"""Loading LazyConfig files and overriding them strictly."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, List, Optional, Tuple
+
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .lazy_defaults import data_defaults, train_defaults
+from .lazy_targets import find_target, parameters_to_keep, target_parameters, walk
+from .spec import is_open_ended
+from .suggestions import ConfigError, did_you_mean
+from .values import fit_type, type_name
+from .yacs import flatten
+from .yaml_files import require_file
+
+__all__ = ["load_lazy", "apply_overrides", "check_lazy"]
+
+
+def load_lazy(path: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Load the LazyConfig file ``path`` and apply ``overrides`` (``["key.path=value", ...]``, Hydra's syntax for values).
+
+    Raises ``ConfigError`` for a missing file and for what :func:`apply_overrides` and :func:`check_lazy` refuse.
+    """
+    require_file(path)
+    if os.path.splitext(path)[1] not in (".py", ".yaml", ".yml"):
+        raise ConfigError(f"Config file {path!r} has to end in .py (LazyConfig) or .yaml.")
+    cfg = LazyConfig.load(path)
+    check_lazy(cfg, f" in {path}")
+    apply_overrides(cfg, overrides)
+    check_lazy(cfg)
+    return cfg
+
+
+def check_lazy(cfg: DictConfig, where: str = "") -> None:
+    """Check the names in a LazyConfig: every node's arguments, and the plain settings in ``train`` and ``data``.
+
+    Raises ``ConfigError`` with the key and what may have been meant.
+    """
+    for key, node in walk(cfg):
+        parameters = target_parameters(node, key)
+        if not parameters or is_open_ended(parameters):
+            continue
+        for argument in node.keys():
+            if argument != "_target_" and argument not in parameters:
+                name = getattr(find_target(node._target_, key), "__qualname__", node._target_)
+                raise ConfigError(
+                    f"{key}.{argument}{where}: {name} has no argument {argument!r}.{did_you_mean(argument, parameters)}"
+                )
+    for section, defaults in (("train", train_defaults()), ("data", data_defaults())):
+        known = [f"{section}.{key}" for key in flatten(defaults)]
+        for key in flatten(OmegaConf.to_container(cfg.get(section, {}), resolve=False)):
+            if f"{section}.{key}" not in known:
+                raise ConfigError(
+                    f"{section}.{key}{where}: there is no such setting.{did_you_mean(f'{section}.{key}', known)}"
+                )
+
+
+def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Override settings of ``cfg`` in place, strictly; the order of the overrides does not matter.
+
+    - A key must exist, or be an argument of the ``_target_`` of its node.
+    - A value must have the type of the old one, where that tells.
+    - ``node._target_=`` takes a dotted path or a registered name, and drops arguments of the old target: those that
+      the new one does not take; of a registered component (matcher, sampler, loss, ...) all that it does not require.
+
+    Raises ``ConfigError`` with the key, the value and what may have been meant.
+    """
+    settings = _parse(overrides)
+    # Targets first, the outer ones before the inner ones: they decide which other keys exist.
+    targets = sorted((s for s in settings if s[0][-1] == "_target_"), key=lambda s: len(s[0]))
+    for path, value in targets + [s for s in settings if s[0][-1] != "_target_"]:
+        _Override(cfg, path).set(value)
+
+
+def _parse(overrides: Sequence[str]) -> List[Tuple[List[str], Any]]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    settings: List[Tuple[List[str], Any]] = []
+    for text in overrides or ():
+        try:
+            (override,) = OverridesParser.create().parse_overrides([text])
+        except OverrideParseException as error:
+            raise ConfigError(f"Override {text!r} is not of the form key.path=value: {error}") from error
+        if override.is_delete() or override.is_sweep_override():
+            raise ConfigError(f"Override {text!r}: neither deletions (~key) nor sweeps (a,b) are supported.")
+        path = re.sub(r"\[(\d+)\]", r".\1", override.key_or_group).split(".")
+        settings += _leaves(path, override.value())
+    return settings
+
+
+def _leaves(path: List[str], value) -> List[Tuple[List[str], Any]]:
+    """A mapping given as the value sets each of its keys."""
+    if isinstance(value, Mapping) and value:
+        return [leaf for key, inner in value.items() for leaf in _leaves(path + [str(key)], inner)]
+    return [(path, None if value == "None" else value)]  # Hydra reads `null` as None, and `None` as a word
+
+
+class _Override:
+    """One override: the key path ``path`` in ``cfg``."""
+
+    def __init__(self, cfg: DictConfig, path: List[str]):
+        self.cfg = cfg
+        self.path = path
+        self.key = ".".join(path)
+
+    def set(self, value) -> None:
+        """Set the value at the end of the path; a ``_target_`` also drops the old arguments."""
+        node = self.cfg
+        for depth in range(len(self.path) - 1):
+            node = self._step(node, depth)
+        last = len(self.path) - 1
+        parameter = self._find(node, last)
+        if self.path[-1] == "_target_":
+            return self._retarget(node, value)
+        name = int(self.path[-1]) if isinstance(node, ListConfig) else self.path[-1]
+        node[name] = self._fit(value, node, name, parameter)
+
+    def _step(self, node, depth: int):
+        """The child of ``node`` that the path enters."""
+        self._find(node, depth)
+        name = int(self.path[depth]) if isinstance(node, ListConfig) else self.path[depth]
+        child = _old_value(node, name)
+        if child is None and self.path[depth + 1] == "_target_":
+            node[name] = DictConfig({}, flags={"allow_objects": True})
+            child = node[name]
+        if not isinstance(child, (DictConfig, ListConfig)):
+            inside = ".".join(self.path[: depth + 1])
+            raise ConfigError(f"{self.key}: {inside} is {child!r}, which has no settings inside.")
+        return child
+
+    def _find(self, node, depth: int) -> Optional[inspect.Parameter]:
+        """Check that ``path[depth]`` may be set in ``node``; returns the parameter of the node's target, if it is one."""
+        name, inside = self.path[depth], ".".join(self.path[:depth])
+        if isinstance(node, ListConfig):
+            if not name.isdigit() or int(name) >= len(node):
+                raise ConfigError(f"{self.key}: {inside} is a list of {len(node)}; {name!r} is not one of its indices.")
+            return None
+        parameters = target_parameters(node, inside)
+        if name in node.keys() or name in parameters or name == "_target_" or is_open_ended(parameters):
+            return parameters.get(name)
+        raise ConfigError(f"{self.key}: there is no such key.{self._suggest(inside, parameters)}")
+
+    def _suggest(self, inside: str, parameters) -> str:
+        known = [f"{inside}.{name}" if inside else name for name in parameters]
+        for path, node in walk(self.cfg):
+            known += [f"{path}.{key}" if path else str(key) for key in node.keys() if key != "_target_"]
+        return did_you_mean(self.key, known)
+
+    def _retarget(self, node, value) -> None:
+        if not isinstance(node, DictConfig):
+            raise ConfigError(f"{self.key}: a list has no _target_.")
+        target = find_target(value, self.key)
+        if "_target_" in node.keys() and find_target(node._target_, self.key) is target:
+            return
+        keep = parameters_to_keep(target)
+        for argument in [key for key in node.keys() if key != "_target_" and key not in keep]:
+            del node[argument]
+        node._target_ = target
+
+    def _fit(self, value, node, name, parameter: Optional[inspect.Parameter]):
+        """``value``, if it has the type of the old value or, for a new argument, of the default."""
+        if value is None and parameter is not None and parameter.default is None:
+            return None
+        if isinstance(value, str) and value.startswith("${"):
+            return value
+        expected = _expected(node, name, parameter)
+        if isinstance(expected, Mapping):
+            if value is None:
+                return None
+            raise ConfigError(f"{self.key}: expected a mapping or null, got {type_name(value)} {value!r}.")
+        if isinstance(expected, (bool, int, float, str, list, tuple)):
+            return fit_type(value, expected, self.key)
+        return value
+
+
+def _expected(node, name, parameter: Optional[inspect.Parameter]):
+    """A value of the type that a setting has; None where nothing tells."""
+    default = None if parameter is None or parameter.default is parameter.empty else parameter.default
+    annotation = "" if parameter is None else getattr(parameter.annotation, "__name__", str(parameter.annotation))
+    if isinstance(node, DictConfig) and name not in node.keys():
+        # An Optional or a Union: the default's type does not tell.
+        return default if annotation in ("bool", "int", "float", "str", "_empty") else None
+    old = _old_value(node, name)
+    if isinstance(old, ListConfig):
+        elements = OmegaConf.to_container(old, resolve=True)
+        return [] if any(isinstance(element, Mapping) for element in elements) else elements
+    if type(old) is int and (isinstance(default, float) or annotation == "float"):
+        return float(old)
+    return old
+
+
+def _old_value(node, name):
+    """The value at ``name``, or None where there is none or it is an interpolation that leads nowhere."""
+    try:
+        return node[name] if isinstance(node, ListConfig) else node.get(name)
+    except OmegaConfBaseException:
+        return None

@@ -1,0 +1,36 @@
+"""The plain settings of a LazyConfig: what ``train`` and ``data`` hold (everything else is an ``L(...)`` node)."""
+
+from copy import deepcopy
+from typing import Any, Dict
+
+__all__ = ["train_defaults", "data_defaults"]
+
+# detectron2's own `train` settings, then seed, accumulate and best_metric (yacs: SEED, SOLVER.ACCUMULATE,
+# TEST.BEST_METRIC).
+_TRAIN = {
+    "output_dir": "./output",
+    "init_checkpoint": "",
+    "max_iter": 90000,
+    "amp": {"enabled": False},
+    "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
+    "checkpointer": {"period": 5000, "max_to_keep": 100},
+    "eval_period": 5000,
+    "log_period": 20,
+    "device": "cuda",
+    "seed": -1,
+    "accumulate": 1,
+    "best_metric": "bbox/AP",
+}
+
+# A COCO-format data set by its paths (yacs: DATASETS.TRAIN_JSON and so on).
+_DATA = {"train_json": "", "train_images": "", "val_json": "", "val_images": ""}
+
+
+def train_defaults() -> Dict[str, Any]:
+    """A new copy of the ``train`` settings."""
+    return deepcopy(_TRAIN)
+
+
+def data_defaults() -> Dict[str, Any]:
+    """A new copy of the ``data`` settings."""
+    return deepcopy(_DATA)
