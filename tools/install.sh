@@ -49,7 +49,7 @@ base_python() { # the interpreter that a new environment is made with
 
 install() { # install WHAT PIP-ARGUMENTS...
     say "$1"
-    local output=(--quiet --progress-bar off)
+    local output=(--quiet --quiet --progress-bar off) # errors only, where nobody watches a progress bar
     if [ -t 1 ]; then output=(); fi
     "$PY" -m pip install "${output[@]}" "${@:2}" >&2 || fail "This step failed: $1. The reason is above; run the" \
         "same command again when it is mended: finished steps are not repeated."
@@ -73,7 +73,9 @@ install_everything_pinned() {
         install "3/4 detectron2 0.6 (pure Python)" --no-deps --use-pep517 --no-build-isolation \
             -r requirements/detectron2.txt
     fi
-    install "4/4 d2_balanced and its other dependencies" --no-build-isolation -c "$CONSTRAINTS" -e '.[test]'
+    # pip would report that detectron2 0.6 asks for older versions and for packages that only its developers need.
+    install "4/4 d2_balanced and its other dependencies" --no-warn-conflicts --no-build-isolation \
+        -c "$CONSTRAINTS" -e '.[test]'
 }
 
 install_beside_existing_detectron2() {
