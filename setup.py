@@ -10,7 +10,7 @@ setup(
     # detectron2 is left out on purpose: an existing install, compiled or not, is used as it is (README, "Install").
     install_requires=[
         "torch>=2.0", "torchvision", "fvcore", "iopath", "yacs", "omegaconf>=2.1", "hydra-core>=1.1", "cloudpickle",
-        "numpy", "Pillow>=9", "pycocotools", "faster-coco-eval", "matplotlib", "tabulate", "tensorboard",
+        "numpy", "scipy", "Pillow>=9", "pycocotools", "faster-coco-eval", "matplotlib", "tabulate", "tensorboard",
         "termcolor", "tqdm", "packaging", "pyyaml",
     ],
     extras_require={"test": ["pytest", "pytest-xdist", "hypothesis"]},

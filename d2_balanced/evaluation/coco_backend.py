@@ -5,7 +5,7 @@ Both get the same internal ids (ground_truth.py), and neither reads a file or pr
 """
 
 import contextlib
-import importlib.util
+import importlib
 import io
 
 import pycocotools.mask as mask_util
@@ -20,7 +20,7 @@ def resolve_backend(backend, owner="match_and_accumulate"):
     ImportError for one that is not installed."""
     if backend not in BACKENDS:
         raise ValueError(f"{owner}: backend must be one of {BACKENDS}, got {backend!r}.")
-    installed = importlib.util.find_spec("faster_coco_eval") is not None
+    installed = backend != "pycocotools" and _importable("faster_coco_eval")
     if backend == "faster-coco-eval" and not installed:
         raise ImportError(f"{owner}: backend 'faster-coco-eval' is not installed: pip install faster-coco-eval.")
     if backend == "auto":
@@ -57,6 +57,14 @@ def match_and_accumulate(ground_truth, detections, task, max_dets, backend, imag
         coco_eval.evaluate()
         coco_eval.accumulate()
     return coco_eval.eval["precision"], coco_eval.eval["recall"]
+
+
+def _importable(module):
+    try:
+        importlib.import_module(module)
+    except ImportError:  # not installed, or built for another NumPy or Python
+        return False
+    return True
 
 
 def _library(backend):
