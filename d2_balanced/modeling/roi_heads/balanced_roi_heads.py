@@ -121,7 +121,7 @@ class BalancedROIHeads(StandardROIHeads):
             predictions = [branch.predict(x, k) for branch, x in zip(self.branches, pooled)]
             for p, branch in enumerate(self.branches):
                 losses.update(self._box_losses(branch.predictor(k), predictions[p], samples[p], k, p))
-            losses.update(self._iou_branch_losses(features, targets, k))
+            losses.update(self._iou_branch_losses(features, targets, samples[self.main_branch], k))
             if k == 0:
                 first_samples = samples[self.main_branch]
             if k + 1 < len(self.matchers):
@@ -152,7 +152,7 @@ class BalancedROIHeads(StandardROIHeads):
                 proposals = refined_proposals(one_box, proposals, training=False, keep_appended_gt=True)
         scores = STAGE_MERGES[self.stages.merge](predictors, stage_outputs, stage_inputs)
         scores, score_thresh = self.iou_branch.rescore(
-            lambda each: self._pool(features, each), boxes, scores, predictor.test_score_thresh
+            lambda each: self._pool(features, each), pooled, boxes, scores, predictor.test_score_thresh
         )
         image_sizes = [p.image_size for p in proposals]
         return fast_rcnn_inference(
@@ -195,14 +195,15 @@ class BalancedROIHeads(StandardROIHeads):
 
     def _box_losses(self, predictor, predictions, samples, stage, p):
         with self._log_scope(stage, p):
-            losses = predictor.losses(predictions, samples)
-        suffix = "_stage%d" % stage if len(self.matchers) > 1 else ""
-        suffix += "_branch%d" % p if len(self.branches) > 1 else ""
-        return {name + suffix: loss * self.stages.loss_weights[stage] for name, loss in losses.items()}
+            losses = self.iou_branch.classifier_losses(predictor, predictions, samples)
+        return self._weigh(losses, stage, "_branch%d" % p if len(self.branches) > 1 else "")
 
-    def _iou_branch_losses(self, features, targets, stage):
-        losses = self.iou_branch.losses(lambda boxes: self._pool(features, boxes), targets, stage)
-        suffix = "_stage%d" % stage if len(self.matchers) > 1 else ""
+    def _iou_branch_losses(self, features, targets, samples, stage):
+        losses = self.iou_branch.losses(lambda boxes: self._pool(features, boxes), targets, samples, stage)
+        return self._weigh(losses, stage, "")
+
+    def _weigh(self, losses, stage, suffix):
+        suffix = ("_stage%d" % stage if len(self.matchers) > 1 else "") + suffix
         return {name + suffix: loss * self.stages.loss_weights[stage] for name, loss in losses.items()}
 
     @torch.no_grad()
