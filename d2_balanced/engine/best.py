@@ -1,0 +1,92 @@
+"""The best checkpoint of a run by a metric, and a stop when it no longer improves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from typing import Dict, List, Optional
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from .atomic import atomic_write
+
+__all__ = ["BestCheckpoint"]
+
+logger = logging.getLogger(__name__)
+
+
+class BestCheckpoint(HookBase):
+    """After each evaluation: ``model_best.pth`` if ``metric`` is the highest so far, and its history in ``best.json``.
+
+    The history is read back at a resume, so the best value is not forgotten; evaluations that the resumed run will do
+    again are dropped from it. A metric that is missing, NaN, or negative (COCO's -1: nothing to evaluate) never counts.
+
+    Args:
+        checkpointer: ``save(name, iteration=...)`` must not tag ``model_best`` as the last checkpoint.
+        metric: name of a value of the evaluation, such as "bbox/AP"; higher is better.
+        patience: training ends after this many evaluations in a row without a new best value; 0 never ends it.
+    """
+
+    FILE = "best.json"
+
+    def __init__(self, checkpointer, metric: str = "bbox/AP", patience: int = 0):
+        if patience < 0:
+            raise ValueError(f"BestCheckpoint: patience must be 0 (off) or more evaluations, got {patience}.")
+        self._checkpointer = checkpointer
+        self._metric = metric
+        self._patience = patience
+        self._path = os.path.join(checkpointer.save_dir, self.FILE)
+        self.best: Optional[Dict[str, float]] = None
+        self.evaluations: List[Dict[str, float]] = []
+
+    def before_train(self):
+        if self.trainer.start_iter > 0 and comm.is_main_process():
+            self._read()
+
+    def after_step(self):
+        iteration, metrics = self.trainer.evaluation
+        if iteration != self.trainer.iter:
+            return
+        if comm.is_main_process() and metrics:
+            self._judge(metrics.get(self._metric), metrics)
+        if self._patience and comm.all_gather(self._without_progress() >= self._patience)[0]:
+            self.trainer.finish(f"{self._metric} has not improved in {self._patience} evaluations")
+
+    def _judge(self, value: Optional[float], metrics: Dict[str, float]):
+        if value is None or not value >= 0:
+            logger.warning(
+                "The best checkpoint is chosen by %s, which is %s here; this evaluation does not count. Values: %s.",
+                self._metric, "missing" if value is None else value, ", ".join(sorted(metrics)) or "none",
+            )
+            return
+        now = {"iteration": self.trainer.iter, "value": value}
+        self.evaluations.append(now)
+        if self.best is None or value > self.best["value"]:
+            self._checkpointer.save("model_best", iteration=self.trainer.iter)
+            logger.info("%s is %.4f, the best so far (before: %s): saved model_best.pth.", self._metric, value,
+                        "none" if self.best is None else f"{self.best['value']:.4f}")
+            self.best = now
+        with atomic_write(self._path, "w") as file:
+            json.dump({"metric": self._metric, **self.best, "evaluations": self.evaluations}, file)
+
+    def _without_progress(self) -> int:
+        if self.best is None:
+            return 0
+        return sum(evaluation["iteration"] > self.best["iteration"] for evaluation in self.evaluations)
+
+    def _read(self):
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                saved = json.load(file)
+        except (OSError, ValueError):
+            logger.warning("There is no readable %s: the best checkpoint is chosen anew from here on.", self._path)
+            return
+        if saved["metric"] != self._metric:
+            logger.warning("%s is about %s; the best checkpoint by %s is chosen anew.", self._path, saved["metric"], self._metric)
+            return
+        done = self.trainer.start_iter
+        self.evaluations = [evaluation for evaluation in saved["evaluations"] if evaluation["iteration"] < done]
+        # A best value from beyond this point is reached again, with the same weights.
+        self.best = max(self.evaluations, key=lambda evaluation: evaluation["value"], default=None)

@@ -1,0 +1,162 @@
+"""What happens around a training step. The order of a run's hooks, and why, is in ``assemble.py``."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import time
+from typing import Callable, Dict, List
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.engine import hooks as d2_hooks
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+
+__all__ = ["Checkpoints", "EndIteration", "Evaluate", "LearningRate", "StopOnSignal"]
+
+logger = logging.getLogger(__name__)
+
+
+class EndIteration(HookBase):
+    """After every optimizer step: lets modules that adapt during training do so, and logs the values they return.
+
+    A module takes part by having ``end_iteration(iteration: int) -> Dict[str, 0-d tensor or float]``.
+
+    Args:
+        model: its submodules are searched once, when training starts.
+        log_period: iterations between two readings of the values; tensors on a GPU are waited for only then.
+    """
+
+    def __init__(self, model: torch.nn.Module, log_period: int = 20):
+        self._model = model
+        self._log_period = log_period
+        self._adaptive: List[torch.nn.Module] = []
+
+    def before_train(self):
+        self._adaptive = [module for module in self._model.modules() if hasattr(module, "end_iteration")]
+
+    def after_step(self):
+        values: Dict[str, object] = {}
+        for module in self._adaptive:
+            values.update(module.end_iteration(self.trainer.iter) or {})
+        done = self.trainer.iter + 1
+        if done % self._log_period == 0 or done == self.trainer.max_iter:
+            self.trainer.storage.put_scalars(**{k: float(v) for k, v in values.items()}, smoothing_hint=False)
+
+
+class LearningRate(d2_hooks.LRScheduler):
+    """detectron2's hook that logs and steps the learning rate; the scheduler's state is saved by the trainer.
+
+    (detectron2 0.6's own ``state_dict`` leaves out torch's schedulers.)
+    """
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state_dict):
+        pass
+
+
+class Checkpoints(HookBase):
+    """Saves ``model_<iteration>.pth`` every ``period`` iterations and at an interruption, ``model_final.pth`` at the end.
+
+    Every process runs it (some state is gathered), the main one writes. Weights that are not finite are never written.
+
+    Args:
+        checkpointer: saves the model and the trainer; ``save(name, iteration=...)`` tags what it wrote as the last one.
+        period: iterations between two checkpoints, 1 or more.
+    """
+
+    def __init__(self, checkpointer, period: int):
+        if period < 1:
+            raise ValueError(f"Checkpoints: period must be 1 or more iterations, got {period}.")
+        self._checkpointer = checkpointer
+        self._period = period
+        self._saved_iter = -1
+
+    def after_step(self):
+        done = self.trainer.iter + 1
+        if done == self.trainer.max_iter:
+            self._save("model_final")
+        elif done % self._period == 0:
+            self._save(f"model_{self.trainer.iter:07d}")
+
+    def after_train(self):
+        """Save what a requested stop ended; after an error there is nothing here that is better than what is saved."""
+        if self.trainer.completed and self._saved_iter != self.trainer.last_finished_iter:
+            interrupted = f"model_{self.trainer.last_finished_iter:07d}"
+            self._save(interrupted if self.trainer.interrupted else "model_final")
+
+    def _save(self, name: str):
+        iteration = self.trainer.last_finished_iter
+        for parameter_name, parameter in self._checkpointer.model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise FloatingPointError(
+                    f"{parameter_name} is not finite after iteration {iteration}, although the loss was: {name}.pth was "
+                    "not written. The last good checkpoint stays; lower the learning rate or clip gradients, then --resume."
+                )
+        self.trainer.collect_state()
+        self._checkpointer.save(name, iteration=iteration)
+        self._saved_iter = iteration
+
+
+class Evaluate(HookBase):
+    """Evaluates every ``period`` iterations (0: never before the end) and after the last one; leaves no trace on training.
+
+    Unlike detectron2's it does not run after a failure in the last iteration, and its values are logged at the
+    iteration they belong to. They are left in ``trainer.evaluation`` for the hooks that follow.
+
+    Args:
+        period: iterations between two evaluations, 0 or more.
+        evaluate: returns nested dicts of numbers on the main process, ``{}`` on the others; all processes call it.
+    """
+
+    def __init__(self, period: int, evaluate: Callable[[], dict]):
+        if period < 0:
+            raise ValueError(f"Evaluate: period must be 0 (only at the end) or more iterations, got {period}.")
+        self._period = period
+        self._evaluate = evaluate
+
+    def after_step(self):
+        done = self.trainer.iter + 1
+        if done != self.trainer.max_iter and (self._period == 0 or done % self._period):
+            return
+        start = time.perf_counter()
+        metrics = flatten_results_dict(self._evaluate() or {})
+        finite = {k: float(v) for k, v in metrics.items() if math.isfinite(float(v))}  # the evaluator says why others are not
+        self.trainer.storage.put_scalars(**finite, smoothing_hint=False)
+        self.trainer.evaluation = (self.trainer.iter, finite)
+        comm.synchronize()  # all processes start the next iteration together
+        logger.info("Evaluation after %d iterations took %.1f s.", done, time.perf_counter() - start)
+
+
+class StopOnSignal(HookBase):
+    """Ctrl-C or a scheduler's SIGTERM: finish the step, save a checkpoint, end. A second signal ends at once."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self):
+        self._previous: Dict[int, object] = {}
+        self._owner = os.getpid()
+
+    def before_train(self):
+        try:
+            self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        except ValueError:  # not the main thread: whoever started the thread handles signals
+            self._previous = {}
+
+    def after_train(self):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number, frame):
+        signal.signal(number, self._previous[number])
+        if os.getpid() != self._owner:  # a data worker that inherited this handler
+            os.kill(os.getpid(), number)
+            return
+        name = signal.Signals(number).name
+        logger.warning("%s: stopping after this step, with a checkpoint. Send it again to stop at once.", name)
+        self.trainer.request_stop(name)

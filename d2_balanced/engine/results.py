@@ -1,0 +1,119 @@
+"""results.csv and results.png: the history of a run as a table and as curves, made from its metrics.json."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from typing import Dict, List
+
+from detectron2.utils.events import EventWriter
+
+from .atomic import atomic_write
+from .writers import read_metrics
+
+__all__ = ["ResultsTable", "plot_results", "results_rows", "write_results"]
+
+_TIMING = ("time", "data_time", "eta_seconds")
+_FIRST = ("iteration", "epoch", "total_loss")
+_PANELS = ("loss", "AP", "learning rate", "RoIs per image", "adaptive values")
+
+
+def results_rows(metrics_path: str, batches_per_epoch: float) -> List[Dict[str, float]]:
+    """One row per log period or evaluation: iteration, epoch, losses, learning rate, metrics, counts, adaptive values.
+
+    Args:
+        metrics_path: a run's metrics.json; a missing or empty file gives no rows.
+        batches_per_epoch: optimizer steps in one pass over the training set.
+
+    AP of single classes is left out (it is in per_class.csv), and so is what only measures the machine's speed.
+    """
+    rows: Dict[int, Dict[str, float]] = {}
+    for line in read_metrics(metrics_path):
+        row = rows.setdefault(line["iteration"], {})
+        row.update({name: value for name, value in line.items() if "AP-" not in name and name not in _TIMING})
+        row["epoch"] = round((line["iteration"] + 1) / batches_per_epoch, 4)
+    return [rows[iteration] for iteration in sorted(rows)]
+
+
+def _columns(rows: List[Dict[str, float]]) -> List[str]:
+    names = {name for row in rows for name in row} - set(_FIRST)
+    return list(_FIRST) + sorted(names, key=lambda name: (_PANELS.index(_panel(name)), name))
+
+
+def write_results(rows: List[Dict[str, float]], path: str) -> None:
+    """Write ``rows`` as CSV; a value that a row has not is empty."""
+    with atomic_write(path, "w") as file:
+        writer = csv.DictWriter(file, _columns(rows), restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _panel(name: str) -> str:
+    if "loss" in name:
+        return "loss"
+    if name == "lr":
+        return "learning rate"
+    if name.rsplit("/", 1)[-1].startswith(("AP", "AR", "MR")):
+        return "AP"
+    return "RoIs per image" if "num_" in name else "adaptive values"
+
+
+def _curves(rows: List[Dict[str, float]]) -> Dict[str, Dict[str, List[tuple]]]:
+    """``{panel: {name: [(iteration, value), ...]}}``, without panels that have no values."""
+    panels: Dict[str, Dict[str, List[tuple]]] = {panel: {} for panel in _PANELS}
+    for name in _columns(rows):
+        if name in ("iteration", "epoch", "memory_mb"):
+            continue
+        panels[_panel(name)][name] = [(row["iteration"], row[name]) for row in rows if name in row]
+    return {panel: curves for panel, curves in panels.items() if curves}
+
+
+def plot_results(rows: List[Dict[str, float]], path: str) -> None:
+    """Draw ``rows`` as curves over iterations, one panel per kind of value, into a PNG; nothing if there are none."""
+    if not rows:
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = _curves(rows)
+    figure = Figure(figsize=(5.5 * len(panels), 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (panel, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        for name, points in curves.items():
+            axes.plot(*zip(*points), label=name, marker="." if len(points) < 30 else None)
+        axes.set(title=panel, xlabel="iteration")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="x-small")
+    figure.savefig(path, dpi=100)
+
+
+class ResultsTable(EventWriter):
+    """Keeps results.csv up to date with metrics.json, and draws results.png when training ends.
+
+    Put it after the writer of metrics.json.
+
+    Args:
+        output_dir: the run's folder.
+        batches_per_epoch: optimizer steps in one pass over the training set.
+    """
+
+    SECONDS_BETWEEN_WRITES = 10.0  # the whole table is written each time
+
+    def __init__(self, output_dir: str, batches_per_epoch: float):
+        self._output_dir = output_dir
+        self._batches_per_epoch = batches_per_epoch
+        self._written_at = -self.SECONDS_BETWEEN_WRITES
+
+    def _rows(self):
+        return results_rows(os.path.join(self._output_dir, "metrics.json"), self._batches_per_epoch)
+
+    def write(self):
+        if time.monotonic() - self._written_at >= self.SECONDS_BETWEEN_WRITES:
+            write_results(self._rows(), os.path.join(self._output_dir, "results.csv"))
+            self._written_at = time.monotonic()
+
+    def close(self):
+        rows = self._rows()
+        write_results(rows, os.path.join(self._output_dir, "results.csv"))
+        plot_results(rows, os.path.join(self._output_dir, "results.png"))

@@ -1,0 +1,72 @@
+"""The small state beside weights and optimizer that an exact resume needs, as tensors and plain Python only."""
+
+from __future__ import annotations
+
+import logging
+from typing import Dict, Optional
+
+import torch
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+__all__ = [
+    "PLAIN_ATTRIBUTES",
+    "gather_plain_attributes",
+    "load_plain_attributes",
+    "load_recent_scalars",
+    "recent_scalars",
+]
+
+logger = logging.getLogger(__name__)
+
+# Training state that detectron2 keeps in a plain attribute, so that a state dict misses it: the moving average that
+# normalises the losses of RetinaNet and FCOS (`DenseDetector._ema_update`).
+PLAIN_ATTRIBUTES = ("loss_normalizer",)
+
+_WINDOW = 20  # the writers smooth over as many values
+
+
+def gather_plain_attributes(model: nn.Module) -> Dict[str, list]:
+    """``{"module.attribute": [value on process 0, 1, ...]}``; every process calls it, as each has a value of its own."""
+    own = {
+        f"{path}.{attribute}": float(vars(module)[attribute])
+        for path, module in model.named_modules()
+        for attribute in PLAIN_ATTRIBUTES
+        if attribute in vars(module)
+    }
+    gathered = comm.all_gather(own) if comm.get_world_size() > 1 else [own]
+    return {key: [values[key] for values in gathered] for key in own}
+
+
+def load_plain_attributes(model: nn.Module, state: Dict[str, list]) -> None:
+    """Set what :func:`gather_plain_attributes` gave; another number of processes than before gets the mean."""
+    modules = dict(model.named_modules())
+    for key, values in state.items():
+        path, _, attribute = key.rpartition(".")
+        if path not in modules:
+            logger.warning("The checkpoint has a value for %s, which this model has not; it is left out.", key)
+            continue
+        same_world = len(values) == comm.get_world_size()
+        setattr(modules[path], attribute, values[comm.get_rank()] if same_world else sum(values) / len(values))
+
+
+def recent_scalars(storage: Optional[EventStorage]) -> Dict[str, list]:
+    """``{name: [smoothing_hint, [[iteration, value], ...]]}``: what the writers' moving medians look back on."""
+    if storage is None:
+        return {}
+    hints = storage.smoothing_hints()
+    return {
+        name: [hints[name], [[int(iteration), float(value)] for value, iteration in history.values()[-_WINDOW:]]]
+        for name, history in storage.histories().items()
+    }
+
+
+def load_recent_scalars(storage: EventStorage, state: Dict[str, list]) -> None:
+    """Put what :func:`recent_scalars` gave into a new storage, so that a resumed log goes on as if never stopped."""
+    resumed_at = storage.iter
+    for name, (hint, history) in state.items():
+        for iteration, value in history:
+            storage.iter = iteration
+            storage.put_scalar(name, value, smoothing_hint=hint)
+    storage.iter = resumed_at
