@@ -1,7 +1,7 @@
 """Which images make up which training batch, as a pure function of (seed, batch index).
 
-No image is read: a start position is reached by replaying metadata (index and shape group of every sample), which takes
-milliseconds for a million samples.
+No image is read: a start position is reached by replaying metadata (index and shape group of every sample), which
+takes a fraction of a second for a million samples.
 """
 
 import torch
@@ -17,9 +17,9 @@ class IndexStream:
     Args:
         size: number of images in the data set, at least 1.
         seed: integer, at least 0.
-        repeat_factors: (size,) float tensor of expected appearances per epoch (LVIS paper, appendix B.2), each at least 1,
-            or None for one each. Fractions are rounded at random in every epoch, so epochs differ in size. All ones give
-            the same sequence as None.
+        repeat_factors: (size,) float tensor of expected appearances per epoch (LVIS paper, appendix B.2), each at least
+            1, or None for one each. Fractions are rounded at random in every epoch, so epochs differ in size. All ones
+            give the same sequence as None.
     """
 
     def __init__(self, size, seed, repeat_factors=None):
@@ -59,9 +59,9 @@ class GlobalBatches:
     Args:
         stream: an :class:`IndexStream`.
         batch_size: images in a global batch.
-        groups: (stream.size,) integer tensor with the shape group of each image, or None. Only images of one group share
-            a batch; a batch takes its place in the order when its last image comes up in the stream. Images that wait
-            for company are carried over into the next epoch, so none is lost.
+        groups: (stream.size,) integer tensor with the shape group of each image, or None. Only images of one group
+            share a batch; a batch takes its place in the order when its last image comes up in the stream. Images that
+            wait for company are carried over into the next epoch, so none is lost.
     """
 
     def __init__(self, stream, batch_size, groups=None):

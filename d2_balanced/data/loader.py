@@ -1,7 +1,7 @@
 """The training data loader: every batch is a pure function of (seed, batch index).
 
-What a process sees depends neither on the number of workers, nor on the number of processes (each takes its share of the
-same global batches), nor on where the run was stopped and resumed. See ``index_stream.py`` for the order of the images.
+What a process sees depends neither on the number of workers, nor on the number of processes (each takes its share of
+the same global batches), nor on where the run was stopped and resumed. ``index_stream.py`` has the order of images.
 """
 
 import itertools
@@ -24,19 +24,19 @@ MAX_REPLACEMENTS = 100
 def build_train_loader(
     *, dataset, mapper, total_batch_size, seed, num_workers=0, aspect_ratio_grouping=True, repeat_threshold=0.0
 ):
-    """The exact training loader, for both config systems (the ``dataloader.train`` node of LazyConfig is this callable).
+    """The exact training loader, for both config systems (LazyConfig's ``dataloader.train`` is this callable).
 
     Args:
         dataset: list of detectron2 data set dicts, already filtered (images without objects, crowd-only images...).
         mapper: callable, data set dict -> what the model takes. It may draw from Python's, NumPy's and torch's
-            generators, which are seeded for each sample. None means "leave this image out": another one takes its place.
-        total_batch_size: images that one forward pass of all processes together takes (``SOLVER.IMS_PER_BATCH``, divided
-            by ``SOLVER.ACCUMULATE``); a multiple of the number of processes.
+            generators, which are seeded for each sample, and should have no random state of its own. If it returns
+            None, another image takes the place of this one.
+        total_batch_size: images in a batch of all processes together; a multiple of the number of processes.
         seed: integer of at least 0 (resolve detectron2's -1 with ``engine.rng.resolve_seed``).
         num_workers: processes that prepare data; changes nothing but speed.
         aspect_ratio_grouping: put only wide, or only tall, images into a batch; needs ``width`` and ``height``.
-        repeat_threshold: repeat images with categories that are in less than this fraction of the images
-            (detectron2's repeat factors); 0 repeats none.
+        repeat_threshold: repeat images that have a category found in less than this fraction of the images
+            (detectron2's repeat factors), in [0, 1]; 0 repeats none.
 
     Returns:
         :class:`ExactTrainLoader`.
@@ -77,8 +77,8 @@ class ExactTrainLoader:
         self.total_batch_size = batches.batch_size
         if self.total_batch_size < 1 or self.total_batch_size % self.world_size:
             raise ValueError(
-                f"the training batch of {self.total_batch_size} images (SOLVER.IMS_PER_BATCH / SOLVER.ACCUMULATE) must be "
-                f"a multiple of the number of processes, {self.world_size}"
+                f"the training batch (SOLVER.IMS_PER_BATCH; LazyConfig: dataloader.train.total_batch_size) must be a "
+                f"multiple of the number of processes, {self.world_size}; got {self.total_batch_size}"
             )
         if num_workers < 0:
             raise ValueError(f"DATALOADER.NUM_WORKERS must be at least 0, got {num_workers}")
@@ -92,10 +92,13 @@ class ExactTrainLoader:
         return self.iter_from(0)
 
     def iter_from(self, batch_index):
-        """Infinite iterator of lists of ``total_batch_size / world_size`` mapped samples, from global batch ``batch_index``.
+        """Infinite iterator of lists of ``total_batch_size / world_size`` mapped samples.
 
-        With gradient accumulation one optimizer step takes ``accumulate`` batches, so iteration i starts at
-        ``i * accumulate``. Several iterators are independent of each other.
+        Args:
+            batch_index: the global batch to start with, from 0. A training that takes a batch per step resumes at its
+                number of finished steps.
+
+        Several iterators are independent of each other.
         """
         loader = DataLoader(
             self._samples,
@@ -136,7 +139,8 @@ class _SampleDataset(Dataset):
     def __getitem__(self, sample):
         index, position = sample
         for attempt in range(MAX_REPLACEMENTS):
-            mapped = self._map(index if attempt == 0 else self._replacement(index, position, attempt), position, attempt)
+            chosen = self._replacement(index, position, attempt) if attempt else index
+            mapped = self._map(chosen, position, attempt)
             if mapped is not None:
                 return mapped
         raise RuntimeError(
@@ -167,8 +171,8 @@ def _aspect_ratio_groups(dataset):
     """(len(dataset),) int64: 0 for images that are wider than tall, 1 for the others."""
     for image in itertools.filterfalse(lambda d: "width" in d and "height" in d, dataset):
         raise ValueError(
-            f"aspect-ratio grouping needs `width` and `height` of every image, but {_describe(image)} lacks them; add them "
-            "to the data set dicts, or set DATALOADER.ASPECT_RATIO_GROUPING to False"
+            f"aspect-ratio grouping needs `width` and `height` of every image, but {_describe(image)} lacks them; add "
+            "them to the data set dicts, or set DATALOADER.ASPECT_RATIO_GROUPING to False"
         )
     return torch.tensor([int(image["width"] <= image["height"]) for image in dataset])
 

@@ -21,7 +21,7 @@ def derive_seed(*parts):
 
 @contextlib.contextmanager
 def seeded(seed):
-    """Run a block with Python's, NumPy's and torch's CPU generator seeded from ``seed``; their states come back after it.
+    """Run a block with Python's, NumPy's and torch's CPU generator seeded from ``seed``; their states come back after.
 
     Used around the data mapper: what an augmentation draws does not depend on which process runs it, nor does the
     caller's own randomness depend on the augmentations. About 0.1 ms.

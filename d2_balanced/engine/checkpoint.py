@@ -1,53 +1,228 @@
-"""Checkpoints that survive a kill, hold tensors and plain Python only, and say what does not fit. (Being filled.)"""
+"""Checkpoints that survive a kill, hold tensors and plain Python only, and say what does not fit the model."""
 
+import contextlib
+import os
+import re
+
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 
-__all__ = ["BalancedCheckpointer", "CheckpointError"]
+from .atomic import atomic_write, remove_unfinished
+from .safe_load import load_pickled_arrays, to_plain
+from .weights_fit import CheckpointError, WeightsFit
+
+__all__ = ["BalancedCheckpointer", "CheckpointError", "UnreadableCheckpointError"]
+
+_NUMBERED = re.compile(r"model_(\d+)\.pth")
+_BEST = "model_best"
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read, or that does not fit the model; the message says what to do."""
+class UnreadableCheckpointError(CheckpointError):
+    """A file that is damaged, or that holds more than tensors and plain Python."""
 
 
 class BalancedCheckpointer(DetectionCheckpointer):
-    """detectron2's checkpointer with atomic writes, safe reads and a fall-back.
+    """detectron2's checkpointer with atomic writes, safe reads, and a fall-back to an older checkpoint.
 
     Args:
         model: the model, wrapped in DDP or not.
-        save_dir: the output folder ("" never saves).
+        save_dir: the output folder, a local path ("" never saves).
         save_to_disk: None saves in the main process only.
         max_to_keep: number of numbered checkpoints (``model_0000099.pth``) that stay; None keeps all.
-        checkpointables: objects with ``state_dict``/``load_state_dict`` (optimizer, scheduler, scaler, trainer, hooks);
-            their state must consist of tensors and plain Python (NumPy values are converted, others are a TypeError).
+        checkpointables: objects with ``state_dict`` and ``load_state_dict`` (trainer, optimizer, scheduler...); their
+            state must consist of tensors and plain Python (NumPy values are converted).
     """
 
     def __init__(self, model, save_dir="", *, save_to_disk=None, max_to_keep=None, **checkpointables):
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        if max_to_keep is not None and max_to_keep < 1:
+            raise ValueError(f"BalancedCheckpointer: max_to_keep must be at least 1 or None, got {max_to_keep}")
         self.max_to_keep = max_to_keep
 
     def check_before_training(self):
         """Fail now rather than hours later: the folder can be written to, and every state can be saved.
 
-        Raises ``PermissionError`` (folder) or ``TypeError`` (naming the entry of the state).
+        Also deletes what killed runs left unfinished in the folder.
+
+        Raises:
+            PermissionError: the folder cannot be made or written to.
+            TypeError: a state holds something that a checkpoint cannot; the message names it.
         """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        try:
+            os.makedirs(self.save_dir, exist_ok=True)
+            probe = os.path.join(self.save_dir, "write_test")
+            with atomic_write(probe):
+                pass
+            os.remove(probe)
+        except OSError as error:
+            raise PermissionError(
+                f"cannot write to the output folder {self.save_dir!r} ({error}); choose another one with OUTPUT_DIR "
+                "(LazyConfig: train.output_dir)"
+            ) from error
+        remove_unfinished(self.save_dir)
+        self._collect({})
 
     def save(self, name, **extra):
-        """Write ``<name>.pth`` at once or not at all, then ``last_checkpoint`` likewise (never for ``model_best*``)."""
-        super().save(name, **extra)
+        """Write ``<name>.pth`` as a whole, then name it in ``last_checkpoint`` (never ``model_best``).
+
+        Args:
+            name: file name without its extension.
+            extra: further entries of the file, e.g. ``iteration``.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info("Saving checkpoint to %s", path)
+        data = self._collect(extra)
+        os.makedirs(self.save_dir, exist_ok=True)
+        with atomic_write(path) as file:
+            torch.save(data, file)
+        self.tag_last_checkpoint(os.path.basename(path))
+        self._remove_older_than_kept(os.path.basename(path))
+
+    def tag_last_checkpoint(self, last_filename_basename):
+        """Name the file that a resume starts from; never the best one, which is older than the last."""
+        if not last_filename_basename.startswith(_BEST):
+            with atomic_write(os.path.join(self.save_dir, "last_checkpoint"), "w") as file:
+                file.write(last_filename_basename)
+
+    def has_checkpoint(self):
+        """Whether ``save_dir`` has a file to resume from."""
+        return bool(self._resumable_files())
+
+    def get_checkpoint_file(self):
+        """The file that a resume tries first; "" if there is none."""
+        return next(iter(self._resumable_files()), "")
 
     def resume_or_load(self, path, *, resume=True):
-        """With ``resume``: the last checkpoint that can be read, model (which must fit) and all checkpointables.
+        """With ``resume``: the newest checkpoint of ``save_dir`` that can be read, with all checkpointables.
 
-        Otherwise, or if the folder has none: the weights of ``path`` ("" for none), those that fit; a summary of the
-        others is logged, and it is an error if next to nothing fits. Returns what else is in the file, e.g. ``iteration``;
-        an empty dict if nothing was loaded.
+        Otherwise, or if there is none: those weights of the file ``path`` that fit ("": none), see :meth:`load`.
+
+        Returns:
+            dict: what else the file has, e.g. ``iteration``; empty if nothing was loaded.
+
+        Raises:
+            CheckpointError: no file can be read, or the one that can is not of this model.
         """
-        return super().resume_or_load(path, resume=resume)
+        files = comm.all_gather(self._resumable_files())[0] if resume else []
+        reasons = []
+        for file in files:
+            checkpoint, reason = self._try_to_read(file)
+            if not reason:
+                return self._use(checkpoint, file, checkpointables=None, strict=True)
+            self.logger.warning("%s; trying the checkpoint before it", reason)
+            reasons.append(reason)
+        if reasons:
+            raise UnreadableCheckpointError("no checkpoint can be resumed from: " + "; ".join(reasons))
+        if resume:
+            self.logger.info("There is no checkpoint in %r to resume from.", self.save_dir)
+        return self.load(path, checkpointables=[])
 
     def load(self, path, checkpointables=None, strict=None):
-        """Load one file. ``strict`` (default: if ``checkpointables`` is None) raises unless every parameter is in it.
+        """Load one file: a checkpoint, or a ``.pkl`` or ``.pth`` of a model zoo.
 
-        Use ``load(path, checkpointables=[], strict=True)`` for evaluation, ``load(path, checkpointables=[])`` to
-        fine-tune.
+        Args:
+            path: file name or URL; "" loads nothing.
+            checkpointables: names of those to load beside the model; None for all that are in the file.
+            strict: whether every parameter of the model must be in the file, in its shape; as a default, only if
+                ``checkpointables`` is None. Evaluation wants True. Otherwise the rest keeps its initial value, with a
+                summary in the log, and it is an error if next to nothing fits.
+
+        Returns:
+            dict: what else the file has.
+
+        Raises:
+            FileNotFoundError, UnreadableCheckpointError, CheckpointError
         """
-        return super().load(path, checkpointables)
+        if not path:
+            self.logger.info("No weights given: the model starts from its random initialisation.")
+            return {}
+        strict = checkpointables is None if strict is None else strict
+        return self._use(self._read(path), path, checkpointables, strict)
+
+    def _collect(self, extra):
+        data = {"model": self.model.state_dict()}
+        data.update({key: thing.state_dict() for key, thing in self.checkpointables.items()})
+        data.update(extra)
+        return {key: to_plain(value, key) for key, value in data.items()}
+
+    def _use(self, checkpoint, path, checkpointables, strict):
+        size = len(checkpoint["model"])
+        incompatible = self._load_model(checkpoint)
+        WeightsFit(self.model, incompatible, size, path).report(strict)
+        for key in self.checkpointables if checkpointables is None else checkpointables:
+            if key in checkpoint:
+                self.checkpointables[key].load_state_dict(checkpoint.pop(key))
+        self.logger.info("Loaded %s", path)
+        return checkpoint
+
+    def _try_to_read(self, file):
+        """(content, "") if all processes can read ``file``; (None, the reason) in all of them otherwise."""
+        checkpoint, reason = None, ""
+        try:
+            checkpoint = self._read(file)
+        except (FileNotFoundError, UnreadableCheckpointError) as error:
+            reason = str(error)
+        reasons = [r for r in comm.all_gather(reason) if r]
+        return (None, reasons[0]) if reasons else (checkpoint, "")
+
+    def _read(self, path):
+        local_path = self.path_manager.get_local_path(path)
+        if not os.path.isfile(local_path):
+            raise FileNotFoundError(
+                f"checkpoint {path!r} not found; check MODEL.WEIGHTS (LazyConfig: train.init_checkpoint)"
+            )
+        try:
+            return self._load_file(local_path)
+        except Exception as error:  # a damaged file makes torch and pickle raise nearly anything
+            reason = (str(error) or "no details").splitlines()[0]
+            raise UnreadableCheckpointError(
+                f"checkpoint {path!r} cannot be read: {type(error).__name__}: {reason}"
+            ) from error
+
+    def _load_file(self, filename):
+        """Content of a file in detectron2's layout: a dict with ``model``. Runs no code that the file may contain."""
+        if filename.endswith(".pkl"):
+            with open(filename, "rb") as file:
+                return _in_checkpoint_layout(load_pickled_arrays(file))
+        loaded = torch.load(filename, map_location="cpu", weights_only=True)
+        if filename.endswith(".pyth"):  # pycls
+            weights = {k: v for k, v in loaded["model_state"].items() if not k.endswith("num_batches_tracked")}
+            return {"model": weights, "__author__": "pycls", "matching_heuristics": True}
+        return loaded if "model" in loaded else {"model": loaded}
+
+    def _resumable_files(self):
+        """Checkpoints of ``save_dir``: the one in ``last_checkpoint``, the others from new to old, the best one."""
+        if not self.save_dir or not os.path.isdir(self.save_dir):
+            return []
+        names = [name for name in os.listdir(self.save_dir) if name.startswith("model_") and name.endswith(".pth")]
+        age = {name: -os.path.getmtime(os.path.join(self.save_dir, name)) for name in names}
+        names.sort(key=lambda name: (name.startswith(_BEST), age[name], name))
+        with contextlib.suppress(OSError):
+            with open(os.path.join(self.save_dir, "last_checkpoint"), encoding="utf-8") as file:
+                last = os.path.basename(file.read().strip())
+            names = ([last] if last else []) + [name for name in names if name != last]
+        return [os.path.join(self.save_dir, name) for name in names]
+
+    def _remove_older_than_kept(self, newest):
+        """Delete numbered checkpoints of lower numbers than ``newest``'s, all but ``max_to_keep - 1`` of them."""
+        match = _NUMBERED.fullmatch(newest)
+        if self.max_to_keep is None or not match:
+            return
+        found = filter(None, map(_NUMBERED.fullmatch, os.listdir(self.save_dir)))
+        older = sorted((int(m.group(1)), m.group()) for m in found if int(m.group(1)) < int(match.group(1)))
+        for _, name in older[: len(older) - (self.max_to_keep - 1)]:
+            os.remove(os.path.join(self.save_dir, name))
+
+
+def _in_checkpoint_layout(data):
+    """A ``.pkl`` file's content with its weights under ``model``, marked for detectron2's matching of names."""
+    if "model" in data and "__author__" in data:
+        return data
+    blobs = data.get("blobs", data)  # Detectron's detection models have "blobs", its ImageNet models do not
+    weights = {name: array for name, array in blobs.items() if not name.endswith("_momentum")}
+    return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}

@@ -12,14 +12,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["launch", "wrap_ddp", "broadcast_buffers", "reduce_sum", "reduce_mean", "gather_cat"]
 
+# ProcessPlace: of one process in the job, and among those of its machine
 ProcessPlace = namedtuple("ProcessPlace", ["rank", "world_size", "local_rank", "local_size"])
 
 
 def launch(main, args=(), num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto"):
     """Run ``main(*args)`` in every process of the job.
 
-    - Started by ``torchrun``, or as a task of ``srun``: this process is one of them. The group is made (NCCL where there is
-      CUDA, gloo on the CPU), detectron2's per-machine group too, and both are destroyed after ``main``.
+    - Started by ``torchrun``, or as a task of ``srun``: this process is one of them. The group is made (NCCL where
+      there is CUDA, gloo on the CPU), detectron2's per-machine group too, and both are destroyed after ``main``.
     - ``num_gpus * num_machines > 1``: detectron2's own launcher starts a process per GPU.
     - Otherwise ``main`` is simply called, and its result returned.
 
@@ -34,23 +35,21 @@ def launch(main, args=(), num_gpus=1, num_machines=1, machine_rank=0, dist_url="
     """
     _check_request(num_gpus, num_machines, machine_rank, dist_url)
     place = place_from_environment(os.environ)
-    if place is not None and place.world_size > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
+    if place is not None:
         if num_gpus > 1 or num_machines > 1:
             raise ValueError(
-                f"torchrun or srun has started {place.world_size} processes already; leave out --num-gpus {num_gpus} and "
-                f"--num-machines {num_machines}"
+                f"torchrun or srun has started {place.world_size} processes already; leave out --num-gpus {num_gpus} "
+                f"and --num-machines {num_machines}"
             )
         return _run_in_group(place, main, args)
     if num_gpus * num_machines <= 1:
         return main(*args)
     if torch.cuda.device_count() < num_gpus:
         raise ValueError(
-            f"--num-gpus {num_gpus} needs as many CUDA devices, and this machine has {torch.cuda.device_count()}. For several "
-            f"processes on the CPU start the same command with: torchrun --nproc_per_node {num_gpus} train_net.py ..."
+            f"--num-gpus {num_gpus} needs as many CUDA devices, and this machine has {torch.cuda.device_count()}. "
+            f"For several processes on the CPU start it with: torchrun --nproc_per_node {num_gpus} train_net.py ..."
         )
-    return detectron2_launch(
-        _run_and_leave, num_gpus, num_machines, machine_rank, dist_url=dist_url, args=(main, args)
-    )
+    return detectron2_launch(_run_and_leave, num_gpus, num_machines, machine_rank, dist_url, args=(main, args))
 
 
 def place_from_environment(environ):
@@ -68,11 +67,11 @@ def place_from_environment(environ):
 
 
 def wrap_ddp(model, **kwargs):
-    """``DistributedDataParallel`` around ``model`` on its own device, CPU included; the model itself for one process.
+    """``DistributedDataParallel`` around ``model`` on its device, CPU included; the model itself for one process.
 
-    Buffers are not broadcast at every step (see :func:`broadcast_buffers`). ``find_unused_parameters`` is on by default:
-    it keeps DDP from regrouping gradients after the first iteration, which with more than two processes changes the order
-    of summation, so that a resumed run would differ in the last bits. ``kwargs`` override all of it.
+    Buffers are not broadcast at every step (see :func:`broadcast_buffers`). ``find_unused_parameters`` is on, as it
+    keeps DDP from regrouping the gradients after the first iteration: with more than two processes that changes the
+    order of summation, and a resumed run would differ in the last bits. ``kwargs`` override all of it.
     """
     if comm.get_world_size() == 1:
         return model
@@ -108,7 +107,7 @@ def broadcast_buffers(model):
 
 @torch.no_grad()
 def reduce_sum(tensor):
-    """Sum of ``tensor`` over all processes, a new tensor that is bitwise equal in all of them; for statistics, no gradient.
+    """Sum of ``tensor`` over all processes, a new tensor, bitwise equal in all of them; for statistics, no gradient.
 
     In a single process a detached copy. All processes must call it, with the same shape and type.
     """
@@ -125,7 +124,7 @@ def reduce_mean(tensor):
 
 @torch.no_grad()
 def gather_cat(tensor):
-    """``tensor`` (n, ...) of all processes, concatenated in the order of ranks: (sum of n, ...), the same in all of them.
+    """``tensor`` (n, ...) of all processes, concatenated in the order of ranks: (sum of n, ...), the same in all.
 
     n may differ between processes, and be 0; the other dimensions and the type may not. For statistics, no gradient.
     """
@@ -149,7 +148,7 @@ def _check_request(num_gpus, num_machines, machine_rank, dist_url):
             f"{num_gpus}, {num_machines} and {machine_rank}"
         )
     if num_machines > 1 and dist_url == "auto":
-        raise ValueError("launch: several machines need --dist-url tcp://<address of machine 0>:<free port>, not 'auto'")
+        raise ValueError("launch: several machines need --dist-url tcp://<address of machine 0>:<port>, not 'auto'")
 
 
 def _place_from_slurm(environ):
@@ -165,8 +164,8 @@ def _run_in_group(place, main, args):
     cuda = torch.cuda.is_available()
     if cuda and place.local_rank >= torch.cuda.device_count():
         raise ValueError(
-            f"process {place.local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}. Start fewer "
-            "processes, or set CUDA_VISIBLE_DEVICES= to use the CPU"
+            f"process {place.local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}. Start "
+            "fewer processes, or set CUDA_VISIBLE_DEVICES= to use the CPU"
         )
     if cuda:
         torch.cuda.set_device(place.local_rank)

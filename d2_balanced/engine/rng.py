@@ -1,6 +1,5 @@
 """The model's randomness: seeded anew at every step, so that nothing that happens in between can change it."""
 
-import logging
 import random
 
 import torch
@@ -9,11 +8,11 @@ from detectron2.utils import comm
 
 from ..data.seeding import derive_seed
 
-__all__ = ["resolve_seed", "seed_step", "ReseedEveryStep", "RunEnvironment"]
+__all__ = ["resolve_seed", "seed_step", "ReseedEveryStep"]
 
 
 def resolve_seed(seed):
-    """The run's seed, equal in all processes: ``seed`` itself, or a random one if it is negative (detectron2's ``SEED: -1``).
+    """The run's seed, equal in all processes: ``seed``, or a random one if it is negative (detectron2's ``SEED: -1``).
 
     The caller stores the result (log, checkpoint): a resumed run must use the same one. All processes must call this.
     """
@@ -47,29 +46,3 @@ class ReseedEveryStep(HookBase):
 
     def before_step(self):
         seed_step(self.seed, self.trainer.iter, comm.get_rank())
-
-
-class RunEnvironment:
-    """What else the bits of a run depend on, kept in the checkpoint: a change at a resume is allowed, and warned of.
-
-    Give it to the checkpointer as one of its checkpointables.
-    """
-
-    def state_dict(self):
-        """Number of threads and processes, torch's version, and whether CUDA is used."""
-        return {
-            "threads": torch.get_num_threads(),
-            "processes": comm.get_world_size(),
-            "torch": str(torch.__version__),
-            "cuda": torch.cuda.is_initialized(),
-        }
-
-    def load_state_dict(self, saved):
-        """Warn of everything that differs from ``saved``."""
-        now = self.state_dict()
-        changes = [f"{key}: {saved[key]} -> {now[key]}" for key in now if key in saved and saved[key] != now[key]]
-        if changes:
-            logging.getLogger(__name__).warning(
-                "This run resumes in another environment (%s): it goes on correctly, but not bit for bit as it would have.",
-                ", ".join(changes),
-            )
