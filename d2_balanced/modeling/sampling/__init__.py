@@ -1,6 +1,16 @@
-"""How a minibatch is drawn from an image's labelled proposals or anchors (seat 3)."""
+"""How a minibatch is drawn from an image's labelled proposals or anchors (seat 3).
+
+``base`` splits the minibatch into positives and negatives; ``positives`` and ``iou_balanced`` say which are drawn.
+"""
 
 from .base import ProposalSampler
-from .random_sampler import RandomSampler
+from .iou_balanced import IoUBalancedSampler
+from .samplers import HardRatioSampler, InstanceBalancedSampler, RandomSampler
 
-__all__ = ["ProposalSampler", "RandomSampler"]
+__all__ = [
+    "ProposalSampler",
+    "RandomSampler",
+    "InstanceBalancedSampler",
+    "IoUBalancedSampler",
+    "HardRatioSampler",
+]

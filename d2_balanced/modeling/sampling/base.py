@@ -7,38 +7,43 @@ from __future__ import annotations
 
 from typing import Tuple
 
-import torch
 from detectron2.layers import nonzero_tuple
 from torch import Tensor
 
-__all__ = ["ProposalSampler", "draw_at_random"]
+from .draw import draw_at_random
+from .positives import POSITIVE_POLICIES, REPEATING_POLICIES
 
-
-def draw_at_random(candidates: Tensor, num: int) -> Tensor:
-    """A uniformly random subset of ``num`` of the ``candidates`` (P,), in random order; all of them if P <= num."""
-    return candidates[torch.randperm(candidates.numel(), device=candidates.device)[:num]]
+__all__ = ["ProposalSampler"]
 
 
 class ProposalSampler:
     """Draws a minibatch of one image's proposals: a policy for the positives and a policy for the negatives.
 
-    With the two policies of this class the result, and the use of torch's generator, are those of detectron2's
-    ``subsample_labels``. A sampler overrides one policy or both; it holds settings only, no state between calls.
+    With the default policies the result, and the use of torch's generator, are those of detectron2's
+    ``subsample_labels``. A sampler holds settings only, no state between calls. Write your own by overriding
+    ``draw_positives`` or ``draw_negatives``; ``__call__`` moves nothing to the host but the two candidate counts,
+    as ``subsample_labels`` does.
 
     Args:
-        neg_pos_ub: at most so many negatives for each sampled positive (images without positives count as one
-            positive); -1: no bound, negatives fill the minibatch.
+        positives: how positives are drawn: ``random``, ``instance_balanced`` (Libra R-CNN sec. 3.1) or
+            ``hard_ratio`` (RGA/PRM appendix A: repeated until the ratio is met).
+        neg_pos_ub: at most ``int(neg_pos_ub * sampled positives)`` negatives, an image without positives counting
+            as one positive; -1: no bound, negatives fill the minibatch.
+
+    Raises:
+        ValueError: for a value out of range.
     """
 
-    #: whether the positive indices may repeat; an RPN, which marks anchors in a label vector, cannot use repeats
-    repeats_positives = False
-
-    def __init__(self, *, neg_pos_ub: float = -1.0):
-        if not (neg_pos_ub == -1 or neg_pos_ub > 0):
-            raise ValueError(
-                f"{type(self).__name__}: neg_pos_ub must be positive, or -1 for no bound; got {neg_pos_ub!r}"
-            )
+    def __init__(self, *, positives: str = "random", neg_pos_ub: float = -1.0):
+        self._check("positives", positives, f"one of {sorted(POSITIVE_POLICIES)}", positives in POSITIVE_POLICIES)
+        self._check("neg_pos_ub", neg_pos_ub, "> 0, or -1 for no bound", neg_pos_ub > 0 or neg_pos_ub == -1)
+        self.positives = positives
         self.neg_pos_ub = neg_pos_ub
+
+    @property
+    def repeats_positives(self) -> bool:
+        """Whether a positive may be drawn more than once (an RPN, which marks anchors, cannot express that)."""
+        return self.positives in REPEATING_POLICIES
 
     def __call__(
         self,
@@ -49,28 +54,26 @@ class ProposalSampler:
         positive_fraction: float,
         bg_label: int,
     ) -> Tuple[Tensor, Tensor]:
-        """
+        """Indices of the sampled positives and of the sampled negatives, both 1-d int64; empty without candidates.
+
         Args:
             labels: (N,) class index, ``bg_label`` for background, -1 for ignored (never sampled).
             ious: (N,) highest IoU with any ground-truth box of the image.
             matched_idxs: (N,) index of the matched ground-truth box; read for positives only.
-            num_samples: size of the minibatch.
+            num_samples: size of the minibatch; fewer come back where there are not enough candidates.
             positive_fraction: at most ``int(num_samples * positive_fraction)`` are positives.
             bg_label: label of the background.
-
-        Returns:
-            Indices of the sampled positives and of the sampled negatives, both 1-d int64; empty where there is no
-            candidate. Negatives fill what positives leave free, as far as there are negatives.
         """
-        positive = nonzero_tuple((labels != -1) & (labels != bg_label))[0]
-        negative = nonzero_tuple(labels == bg_label)[0]
+        is_negative = labels == bg_label
+        negative = nonzero_tuple(is_negative)[0]
+        positive = nonzero_tuple((labels != -1) & ~is_negative)[0]
         pos_idx = self.draw_positives(positive, matched_idxs, int(num_samples * positive_fraction))
-        num_neg = min(self._negative_quota(num_samples, pos_idx.numel()), negative.numel())
-        return pos_idx, self.draw_negatives(negative, ious, num_neg)
+        num_neg = self._negative_quota(num_samples, pos_idx.numel())
+        return pos_idx, self.draw_negatives(negative, ious, min(num_neg, negative.numel()))
 
     def draw_positives(self, positive: Tensor, matched_idxs: Tensor, num: int) -> Tensor:
         """At most ``num`` of the indices ``positive`` (P,)."""
-        return draw_at_random(positive, num)
+        return POSITIVE_POLICIES[self.positives](positive, matched_idxs, num)
 
     def draw_negatives(self, negative: Tensor, ious: Tensor, num: int) -> Tensor:
         """Exactly ``num`` <= Q of the indices ``negative`` (Q,)."""
@@ -78,9 +81,11 @@ class ProposalSampler:
 
     def _negative_quota(self, num_samples: int, num_pos: int) -> int:
         quota = num_samples - num_pos
-        if self.neg_pos_ub == -1:
-            return quota
-        return min(quota, int(self.neg_pos_ub * max(num_pos, 1)))
+        return quota if self.neg_pos_ub == -1 else min(quota, int(self.neg_pos_ub * max(num_pos, 1)))
+
+    def _check(self, argument: str, value, allowed: str, ok: bool) -> None:
+        if not ok:
+            raise ValueError(f"{type(self).__name__}: {argument} must be {allowed}; got {value!r}")
 
     def __repr__(self):
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
