@@ -174,7 +174,9 @@ def test_low_scores_and_boxes_that_fit_nothing(registered, tmp_path):
 
 def test_boxes_of_the_wrong_class(registered, tmp_path):
     coco = random_dataset(12)
-    results = [{"image_id": a["image_id"], "category_id": 16, "bbox": a["bbox"], "score": 0.9} for a in coco["annotations"]]
+    results = [
+        {"image_id": a["image_id"], "category_id": 16, "bbox": a["bbox"], "score": 0.9} for a in coco["annotations"]
+    ]
     name = registered(coco)
     run(build_evaluator(name, tmp_path), *model_outputs(coco, results))
     assert any("class ids mixed up" in note for note in notes_of(tmp_path, name))
@@ -268,7 +270,8 @@ def test_by_objects_is_the_ap_of_those_images_alone(registered):
     groups = ObjectCountGroups(starts=(1, 3))
     evaluator = COCODetectionEvaluator(registered(coco), extra_metrics=[groups])
     got = run(evaluator, *model_outputs(coco, results))["bbox_by_objects"]
-    counts = {i["id"]: sum(a["image_id"] == i["id"] and not a["iscrowd"] for a in coco["annotations"]) for i in coco["images"]}
+    objects = [a["image_id"] for a in coco["annotations"] if not a["iscrowd"]]
+    counts = {image["id"]: objects.count(image["id"]) for image in coco["images"]}
     for group, wanted in {"1-2": (1, 2), "3+": range(3, 100)}.items():
         ids = {image_id for image_id, count in counts.items() if count in wanted}
         part = {"categories": coco["categories"]}

@@ -109,7 +109,7 @@ def test_more_than_100_detections(backend):
     boxes = [[12.0 * (k % 12), 12.0 * (k // 12), 10.0, 10.0] for k in range(144)]
     coco = {"images": [{"id": 1, "width": 144, "height": 144}], "categories": [{"id": 1, "name": "grain"}]}
     common = {"image_id": 1, "category_id": 1}
-    coco["annotations"] = [{"id": k + 1, "bbox": box, "iscrowd": 0, "area": 100.0, **common} for k, box in enumerate(boxes)]
+    coco["annotations"] = [{"id": k + 1, "bbox": box, "area": 100.0, **common} for k, box in enumerate(boxes)]
     results = [{"bbox": box, "score": 1 - k / 200, **common} for k, box in enumerate(boxes)]
     at_100 = ours(coco, results, "bbox", max_dets=100, backend=backend).summary()
     at_300 = ours(coco, results, "bbox", max_dets=300, backend=backend).summary()

@@ -111,7 +111,8 @@ def test_a_crowded_image_with_300_detections_keeps_them_all():
 
 
 def coco_ground_truth(images, class_names=("person",)):
-    coco = {"images": [], "annotations": [], "categories": [{"id": 7 + k, "name": n} for k, n in enumerate(class_names)]}
+    categories = [{"id": 7 + k, "name": name} for k, name in enumerate(class_names)]
+    coco = {"images": [], "annotations": [], "categories": categories}
     for img in images:
         coco["images"].append({key: img[key] for key in ("id", "width", "height")})
         for gt in img["gt"]:

@@ -35,7 +35,8 @@ assert (results["bbox"]["AP"] > 5) if rank == 0 else (results == {})
 
 def run_processes(folder, world_size):
     folder.mkdir()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([ROOT, os.path.join(ROOT, "tests")])}
+    python_path = os.pathsep.join([ROOT, os.path.join(ROOT, "tests")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path}
     command = [sys.executable, "-c", PROGRAM]
     started = [
         subprocess.Popen([*command, str(rank), str(world_size), str(folder)], env=environment, stderr=subprocess.PIPE)

@@ -1,0 +1,68 @@
+"""What changed between two runs: a table of metrics with their difference.
+
+    python -m d2_balanced.evaluation.compare A/inference/val/metrics.json B/inference/val/metrics.json
+
+A folder in place of a file stands for the one metrics.json of an evaluation below it.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from tabulate import tabulate
+
+__all__ = ["compare", "load_metrics", "main"]
+
+
+def load_metrics(path):
+    """``{task: {metric: value or None}}`` from a metrics.json of an evaluation, or from a folder with one in it.
+
+    ValueError, naming the path, where there is none, there are several, or it is another kind of file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(path.rglob("inference/*/metrics.json")) or sorted(path.glob("metrics.json"))
+        if len(found) != 1:
+            names = [str(file) for file in found]
+            raise ValueError(f"{path} has {len(found)} metrics.json of an evaluation; name one: {names}.")
+        path = found[0]
+    try:
+        return json.loads(path.read_text())["metrics"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not the metrics.json of an evaluation: {error!r}.") from error
+
+
+def compare(first, second):
+    """Rows ``(task, metric, value of first, value of second, second - first)``; None where one has no value."""
+    rows = []
+    for task in dict.fromkeys([*first, *second]):
+        a, b = first.get(task, {}), second.get(task, {})
+        for metric in dict.fromkeys([*a, *b]):
+            values = a.get(metric), b.get(metric)
+            rows.append((task, metric, *values, None if None in values else values[1] - values[0]))
+    return rows
+
+
+def main(argv=None):
+    """The command at the top of this module; prints the table and returns the rows."""
+    parser = argparse.ArgumentParser(description="Table of the metrics of two evaluations and their differences.")
+    parser.add_argument("first", help="metrics.json of an evaluation, or a folder with one")
+    parser.add_argument("second", help="the same for the run to compare with it")
+    args = parser.parse_args(argv)
+    try:
+        rows = compare(load_metrics(args.first), load_metrics(args.second))
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    shown = [[task, metric, *map(_shown, (a, b)), _shown(delta, "+.2f")] for task, metric, a, b, delta in rows]
+    headers = ["task", "metric", "first", "second", "delta"]
+    print(f"first:  {args.first}\nsecond: {args.second}\n")
+    print(tabulate(shown, headers=headers, disable_numparse=True, colalign=["left"] * 2 + ["right"] * 3))
+    return rows
+
+
+def _shown(value, form=".2f"):
+    return "-" if value is None else format(value, form)
+
+
+if __name__ == "__main__":
+    main()
