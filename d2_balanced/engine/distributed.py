@@ -152,8 +152,8 @@ def _check_request(num_gpus, num_machines, machine_rank, dist_url):
 
 
 def _place_from_slurm(environ):
-    first_node = re.match(r"([^,\[]+)(?:\[(\d+))?", environ["SLURM_STEP_NODELIST"])
-    environ.setdefault("MASTER_ADDR", first_node.group(1) + (first_node.group(2) or ""))
+    first_entry = re.match(r"(?:\[[^]]*\]|[^,])+", environ["SLURM_STEP_NODELIST"]).group()  # gpu[03-04,09]
+    environ.setdefault("MASTER_ADDR", re.sub(r"\[(\d+)[^]]*\]", r"\1", first_entry))  # gpu03
     environ.setdefault("MASTER_PORT", str(20000 + int(environ.get("SLURM_JOB_ID", 0)) % 20000))
     environ["RANK"], environ["WORLD_SIZE"] = environ["SLURM_PROCID"], environ["SLURM_STEP_NUM_TASKS"]
     local_size = int(re.match(r"\d+", environ["SLURM_STEP_TASKS_PER_NODE"]).group())

@@ -11,7 +11,7 @@ from d2_balanced.data.index_stream import GlobalBatches, IndexStream
 from d2_balanced.data.loader import ExactTrainLoader, build_train_loader
 
 DICTS = [
-    {"image_id": i, "file_name": f"{i}.png", "width": 20 + i % 3, "height": 21, "annotations": [{"category_id": i % 4 // 3}]}
+    dict(image_id=i, file_name=f"{i}.png", width=20 + i % 3, height=21, annotations=[{"category_id": i % 4 // 3}])
     for i in range(11)
 ]
 
@@ -115,7 +115,8 @@ def test_an_error_in_the_mapper_names_the_image(num_workers):
     def fails(image):
         raise OSError("truncated file")
 
-    with pytest.raises(RuntimeError, match=r"training image '\d+.png' \(image_id \d+\) failed: OSError: truncated file"):
+    message = r"training image '\d+.png' \(image_id \d+\) failed: OSError: truncated file"
+    with pytest.raises(RuntimeError, match=message):
         next(iter(make(mapper=fails, num_workers=num_workers)))
 
 
