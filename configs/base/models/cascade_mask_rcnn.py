@@ -1,0 +1,6 @@
+"""Cascade Mask R-CNN, as in detectron2's model zoo."""
+
+from .cascade_rcnn import model, training  # noqa: F401
+from .mask_head import mask
+
+model.roi_heads.update(mask)

@@ -1,0 +1,3 @@
+from ..base.compose import compose
+
+model, data, dataloader, optimizer, lr_multiplier, train = compose("mask_rcnn", "X_101_32x4d", "3x")
