@@ -81,10 +81,10 @@ def _restore_removed_names():
     import numpy as np
     from PIL import Image
 
-    if not hasattr(Image, "LINEAR"):
-        Image.LINEAR = Image.BILINEAR
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy warns when a name that it removed or deprecates is looked at
+        warnings.simplefilter("ignore")  # both libraries warn when a name that they are about to remove is looked at
+        if not hasattr(Image, "LINEAR"):
+            Image.LINEAR = Image.BILINEAR
         for name, builtin in _NUMPY_ALIASES.items():
             if not hasattr(np, name):
                 setattr(np, name, builtin)

@@ -14,8 +14,8 @@ from . import compat
 
 __all__ = ["diagnose", "main"]
 
-PACKAGES = ("numpy", "Pillow", "fvcore", "iopath", "yacs", "omegaconf", "pycocotools", "faster-coco-eval", "matplotlib",
-            "tensorboard")
+PACKAGES = ("numpy", "scipy", "Pillow", "fvcore", "iopath", "yacs", "omegaconf", "pycocotools", "faster-coco-eval",
+            "matplotlib", "tensorboard")
 
 FIX_DETECTRON2 = (
     "`make install` in the checkout of d2_balanced (pure-Python 0.6), or the official one: "
