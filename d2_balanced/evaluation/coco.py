@@ -11,8 +11,8 @@ import detectron2.utils.comm as comm
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import BoxMode
-from detectron2.utils.file_io import PathManager
 
+from ..engine.atomic import atomic_write
 from . import proposals as box_proposals
 from .coco_backend import resolve_backend
 from .coco_metrics import evaluate_coco
@@ -143,7 +143,8 @@ class COCODetectionEvaluator(DatasetEvaluator):
     def _evaluate_detections(self, ground_truth, predictions, kinds, report):
         results, notes = self._with_dataset_categories(ground_truth, predictions)
         report["notes"] += notes
-        self._write("coco_instances_results.json", json.dumps(results))
+        if self.folder:
+            write_text(os.path.join(self.folder, "coco_instances_results.json"), json.dumps(results))
         if not ground_truth.has_annotations:
             report["notes"].append("The data set has no annotations: predictions were written, nothing was evaluated.")
             return
@@ -197,24 +198,18 @@ class COCODetectionEvaluator(DatasetEvaluator):
         """In the format of detectron2's DATASETS.PROPOSAL_FILES_TEST, so that Fast R-CNN can be run on them."""
         if not self.folder:
             return
-        PathManager.mkdirs(self.folder)
         content = {
             "ids": list(proposals),
             "boxes": [boxes for boxes, _ in proposals.values()],
             "objectness_logits": [scores for _, scores in proposals.values()],
             "bbox_mode": BoxMode.XYXY_ABS.value,
         }
-        with PathManager.open(os.path.join(self.folder, "box_proposals.pkl"), "wb") as file:
+        os.makedirs(self.folder, exist_ok=True)
+        with atomic_write(os.path.join(self.folder, "box_proposals.pkl")) as file:
             pickle.dump(content, file)
-
-    def _write(self, name, text):
-        if self.folder:
-            PathManager.mkdirs(self.folder)
-            write_text(os.path.join(self.folder, name), text)
 
     def _tell(self, report):
         if self.folder:
-            PathManager.mkdirs(self.folder)
             write_reports(self.folder, report)
         for task, values in report["metrics"].items():
             shown = {metric: value for metric, value in values.items() if not metric.startswith("AP-")}

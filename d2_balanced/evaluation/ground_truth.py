@@ -62,11 +62,13 @@ class GroundTruth:
     def from_catalog(cls, dataset_name):
         """From a data set of detectron2's catalog: its ``json_file``, or else its dataset dicts, converted in memory
         at each call (a converted file on disk could be one of older data)."""
-        from detectron2.data import MetadataCatalog
+        from detectron2.data import DatasetCatalog, MetadataCatalog
         from detectron2.data.datasets.coco import convert_to_coco_dict
         from detectron2.utils.file_io import PathManager
 
         metadata = MetadataCatalog.get(dataset_name)
+        if "thing_dataset_id_to_contiguous_id" not in metadata.as_dict() or "json_file" not in metadata.as_dict():
+            DatasetCatalog.get(dataset_name)  # loading a data set completes its metadata
         json_file = metadata.get("json_file")
         if json_file is None:
             coco = convert_to_coco_dict(dataset_name)

@@ -6,18 +6,18 @@ import json
 import math
 import os
 
-from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
+
+from ..engine.atomic import atomic_write
 
 __all__ = ["class_table", "summary_table", "write_reports", "write_text"]
 
 
 def write_text(path, text):
-    """Writes a whole file or none of it: an interrupted run leaves the old file."""
-    temporary = f"{path}.tmp"
-    with PathManager.open(temporary, "w") as file:
+    """Writes a whole file or none of it, in a folder that is made if need be: an interrupted run leaves the old file."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with atomic_write(path, "w") as file:
         file.write(text)
-    os.replace(temporary, path)
 
 
 def write_reports(folder, report):
