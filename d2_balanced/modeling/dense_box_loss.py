@@ -1,0 +1,30 @@
+"""The box loss of dense predictions (RPN, RetinaNet), with a pluggable loss (seat 5)."""
+
+from __future__ import annotations
+
+from typing import Callable, List
+
+import torch
+from detectron2.layers import cat, nonzero_tuple
+from torch import Tensor
+
+__all__ = ["dense_box_loss"]
+
+
+def dense_box_loss(
+    box_loss: Callable, anchors: list, box2box_transform, pred_deltas: List[Tensor], gt_boxes: List[Tensor], positive: Tensor
+) -> Tensor:
+    """Sum of ``box_loss`` over the positive anchors; a graph-connected 0 without any.
+
+    Args:
+        box_loss: callable ``(pred (F, 4), target (F, 4)) -> (F, 4)``.
+        anchors: ``Boxes`` of every level, (A_l, 4) each, R = sum of A_l.
+        box2box_transform: gives the target deltas from anchors to ``gt_boxes``.
+        pred_deltas: predictions of every level, (N, A_l, 4) each.
+        gt_boxes: matched boxes of every image, (R, 4) each, absolute XYXY pixels; read for positives only.
+        positive: (N, R) mask of the positive anchors.
+    """
+    image, anchor = nonzero_tuple(positive)
+    positive_anchors = type(anchors[0]).cat(anchors).tensor[anchor]
+    target = box2box_transform.get_deltas(positive_anchors, torch.stack(gt_boxes)[image, anchor])
+    return box_loss(cat(pred_deltas, dim=1)[image, anchor], target).sum()
