@@ -16,8 +16,10 @@ from .yacs import flatten, is_spec
 __all__ = ["check_config", "describe_changes", "changed_settings"]
 
 # Settings -> (the key that chooses who reads them, the class that does; its registered subclasses do too).
-# The longest matching prefix counts.
+# The longest matching prefix counts. A registered function says itself what it reads, in its attribute ``reads``.
 _READERS = {
+    "MODEL.BALANCED.FPN": ("MODEL.BACKBONE.NAME", "a balanced pyramid"),
+    "MODEL.BALANCED.CONTEXT": ("MODEL.BACKBONE.NAME", "a backbone with context blocks"),
     "MODEL.BALANCED.RPN": ("MODEL.PROPOSAL_GENERATOR.NAME", "BalancedRPN"),
     "MODEL.BALANCED.RETINANET": ("MODEL.META_ARCHITECTURE", "BalancedRetinaNet"),
     "MODEL.BALANCED": ("MODEL.ROI_HEADS.NAME", "BalancedROIHeads"),
@@ -125,7 +127,9 @@ def _check_ignored(cfg: CfgNode, defaults: CfgNode) -> None:
                 f"{key} is set to {value!r}, but MODEL.META_ARCHITECTURE: {architecture} would ignore it, as it has no "
                 f"{reader}."
             )
-        if not _is_a(_get(cfg, chooser), reader, chooser):
+        readers = [name for name, target in _CHOOSERS[chooser] if prefix in getattr(target, "reads", ())]
+        if _get(cfg, chooser) not in readers and not _is_a(_get(cfg, chooser), reader, chooser):
+            reader = " or ".join(readers) or reader
             raise ConfigError(
                 f"{key} is set to {value!r}, but {chooser}: {_get(cfg, chooser)} would ignore it. "
                 f"Set {chooser} to {reader}, or leave {key} out."

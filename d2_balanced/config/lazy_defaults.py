@@ -5,8 +5,8 @@ from typing import Any, Dict
 
 __all__ = ["train_defaults", "data_defaults"]
 
-# detectron2's own `train` settings, then seed, accumulate and best_metric (yacs: SEED, SOLVER.ACCUMULATE,
-# TEST.BEST_METRIC).
+# detectron2's own `train` settings, then seed, accumulate, best_metric and patience (yacs: SEED,
+# SOLVER.ACCUMULATE, TEST.BEST_METRIC, TEST.PATIENCE).
 _TRAIN = {
     "output_dir": "./output",
     "init_checkpoint": "",
@@ -20,6 +20,8 @@ _TRAIN = {
     "seed": -1,
     "accumulate": 1,
     "best_metric": "bbox/AP",
+    "patience": 0,
+    "patience": 0,
 }
 
 # A COCO-format data set by its paths (yacs: DATASETS.TRAIN_JSON and so on).
