@@ -2,6 +2,7 @@
 
 from .balanced_roi_heads import BalancedROIHeads
 from .branches import BoxBranch
+from .iou_branch import IoUBranch
 from .stages import CascadeStages, RecursiveStages, SingleStage, Stages
 
-__all__ = ["BalancedROIHeads", "BoxBranch", "CascadeStages", "RecursiveStages", "SingleStage", "Stages"]
+__all__ = ["BalancedROIHeads", "BoxBranch", "CascadeStages", "IoUBranch", "RecursiveStages", "SingleStage", "Stages"]

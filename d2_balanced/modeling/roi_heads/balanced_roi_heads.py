@@ -82,6 +82,8 @@ class BalancedROIHeads(StandardROIHeads):
         for p, branch in enumerate(self.branches[1:], start=1):
             self.add_module(f"box_head_branch{p}", branch.box_head)
             self.add_module(f"box_predictor_branch{p}", branch.box_predictor)
+        for branch in self.branches:
+            branch.for_each_predictor(self.iou_branch.take_over)
         # The first matcher is a submodule already (`proposal_matcher`), if it is a module at all.
         self.later_matchers = nn.ModuleList([m for m in self.matchers[1:] if isinstance(m, nn.Module)])
 
@@ -151,10 +153,11 @@ class BalancedROIHeads(StandardROIHeads):
                 one_box = one_box_per_proposal(boxes, merged[0], proposals)
                 proposals = refined_proposals(one_box, proposals, training=False, keep_appended_gt=True)
         scores = STAGE_MERGES[self.stages.merge](predictors, stage_outputs, stage_inputs)
-        scores, score_thresh = self.iou_branch.rescore(
-            lambda each: self._pool(features, each), pooled, boxes, scores, predictor.test_score_thresh
-        )
         image_sizes = [p.image_size for p in proposals]
+        scores, score_thresh = self.iou_branch.rescore(
+            lambda each: self._pool(features, each),
+            *(pooled, boxes, scores, predictor.test_score_thresh, image_sizes, self.stages.num_test - 1),
+        )
         return fast_rcnn_inference(
             boxes, scores, image_sizes, score_thresh, predictor.test_nms_thresh, predictor.test_topk_per_image
         )[0]

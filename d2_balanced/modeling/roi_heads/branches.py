@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-__all__ = ["BoxBranch"]
+__all__ = ["BoxBranch", "as_module"]
 
 
 class BoxBranch:
@@ -28,8 +28,8 @@ class BoxBranch:
             raise ValueError(f"BoxBranch: positive_fraction must be in (0, 1], got {positive_fraction}")
         if batch_size_per_image < 1:
             raise ValueError(f"BoxBranch: batch_size_per_image must be at least 1, got {batch_size_per_image}")
-        self.box_head = _one_module(box_head)
-        self.box_predictor = _one_module(box_predictor)
+        self.box_head = as_module(box_head)
+        self.box_predictor = as_module(box_predictor)
         if _num_stages(self.box_head) != _num_stages(self.box_predictor):
             raise ValueError(
                 f"BoxBranch: box_head and box_predictor must be as many, got {_num_stages(self.box_head)} and "
@@ -48,6 +48,11 @@ class BoxBranch:
         """The predictor of a stage (counted from 0)."""
         return self.box_predictor[stage] if isinstance(self.box_predictor, nn.ModuleList) else self.box_predictor
 
+    def for_each_predictor(self, function):
+        """Call ``function`` on every predictor of the branch."""
+        for stage in range(self.num_heads or 1):
+            function(self.predictor(stage))
+
     def predict(self, pooled, stage):
         """Pooled features (R, C, h, w) of a stage to the predictor's output: logits (R, K+1), deltas (R, 4 or 4K)."""
         head = self.box_head[stage] if isinstance(self.box_head, nn.ModuleList) else self.box_head
@@ -65,7 +70,8 @@ class BoxBranch:
         )
 
 
-def _one_module(modules):
+def as_module(modules):
+    """A module as it is; a list of modules (one a stage) as a ``ModuleList``."""
     return nn.ModuleList(modules) if isinstance(modules, Sequence) else modules  # LazyConfig gives a ListConfig
 
 

@@ -37,9 +37,7 @@ def axes_from_config(cfg, input_shape):
         test_branches=balanced.TEST_BRANCHES,
     )
     if balanced.IOU_BRANCH.NAME:
-        arguments["iou_branch"] = build_component(
-            IOU_BRANCH_REGISTRY, balanced.IOU_BRANCH, "MODEL.BALANCED.IOU_BRANCH", cfg=cfg, input_shape=input_shape
-        )
+        arguments["iou_branch"] = _iou_branch(cfg, input_shape)
     return arguments
 
 
@@ -80,17 +78,39 @@ def _stages(cfg):
     )
 
 
-def _head_and_predictor(cfg, pooled_shape):
-    """A box head and predictor; a list of each, with detectron2's cascade weights, if every stage has its own."""
-    stages = _stages(cfg)
+def _bbox_reg_weights(cfg, stages):
+    """The box weights of the only head; or a list of them, if every stage has a head of its own."""
     if stages.shared_head or stages.num_train == 1:
-        return _one_head_and_predictor(cfg, pooled_shape, cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS)
+        return cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS
     weights = cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
     if len(weights) != stages.num_train:
         raise ValueError(
             f"MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS has {len(weights)} entries and "
             f"MODEL.ROI_BOX_CASCADE_HEAD.IOUS {stages.num_train}; give one of each to every stage"
         )
+    return list(weights)
+
+
+def _iou_branch(cfg, input_shape):
+    """The IoU branch, with box heads of its own like the classifier's."""
+    pooled_shape = _pooled_shape(cfg, input_shape)
+    weights = _bbox_reg_weights(cfg, _stages(cfg))
+    heads = [build_box_head(cfg, pooled_shape) for _ in weights] if isinstance(weights, list) else None
+    return build_component(
+        IOU_BRANCH_REGISTRY,
+        cfg.MODEL.BALANCED.IOU_BRANCH,
+        "MODEL.BALANCED.IOU_BRANCH",
+        num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+        iou_head=heads or build_box_head(cfg, pooled_shape),
+        bbox_reg_weights=weights,
+    )
+
+
+def _head_and_predictor(cfg, pooled_shape):
+    """A box head and predictor; a list of each, with detectron2's cascade weights, if every stage has its own."""
+    weights = _bbox_reg_weights(cfg, _stages(cfg))
+    if not isinstance(weights, list):
+        return _one_head_and_predictor(cfg, pooled_shape, weights)
     pairs = [_one_head_and_predictor(cfg, pooled_shape, stage_weights) for stage_weights in weights]
     return [head for head, _ in pairs], [predictor for _, predictor in pairs]
 

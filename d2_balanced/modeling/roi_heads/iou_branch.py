@@ -1,16 +1,33 @@
 """The IoU-branch axis: who regresses the boxes, and whether predicted IoUs change the scores.
 
-Every IoU branch has the three methods of :class:`PredictorBoxes`, which is what a detector without one uses.
+Every IoU branch has the methods of :class:`PredictorBoxes`, which is what a detector without one uses.
+
+Shape shorthand: R, Ri: RoIs of the minibatch, of image i; K: foreground classes; S: generated boxes of the batch.
 """
 
-__all__ = ["PredictorBoxes"]
+import torch
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.structures import Boxes
+from fvcore.nn import smooth_l1_loss
+from torch import nn
+
+from ..registry import IOU_BRANCH_REGISTRY
+from .branches import as_module
+from .iou_samples import SAMPLE_SOURCES
+
+__all__ = ["PredictorBoxes", "IoUBranch", "INTERVAL_WEIGHTS"]
+
+INTERVAL_WEIGHTS = {"none": (1.0,) * 5, "paper": (1.0, 1.5, 3.0, 3.0, 3.0), "released": (1.0, 1.5, 2.0, 3.0, 3.0)}
+"""Regression weights of the IoU intervals (.5, .6], (.6, .7], .. (.9, 1]: none, the paper's (sec. 4.1), the code's."""
+
+_SMALLEST_IOU = 1e-4  # a score of exactly 0 would make ties
 
 
 class PredictorBoxes:
-    """No IoU branch: boxes come from the predictor's own deltas, and scores are the class probabilities.
+    """No IoU branch: boxes come from the predictor's own deltas, and scores are the class probabilities."""
 
-    Shape shorthand: R, Ri: RoIs of the minibatch, of image i; K: foreground classes.
-    """
+    def take_over(self, predictor):
+        """Switch off what this branch replaces in a predictor of the ROI heads: nothing."""
 
     def classifier_losses(self, predictor, predictions, samples):
         """Losses of a branch's predictor on its minibatch: those of the predictor itself. A dict of scalar tensors."""
@@ -31,7 +48,7 @@ class PredictorBoxes:
         """The boxes that a stage predicts: one tensor (Ri, 4) or (Ri, 4K) an image, in pixels."""
         return predictor.predict_boxes(predictions, proposals)
 
-    def rescore(self, pool, pooled, boxes, scores, score_thresh):
+    def rescore(self, pool, pooled, boxes, scores, score_thresh, image_sizes, stage):
         """Final scores of the last stage's boxes, and the threshold that detections must exceed.
 
         Args:
@@ -40,7 +57,179 @@ class PredictorBoxes:
             boxes: list of tensors (Ri, 4) or (Ri, 4K).
             scores: list of tensors (Ri, K+1), class probabilities with the background last.
             score_thresh: threshold on the class probabilities.
+            image_sizes: (height, width) of every image.
+            stage: index of the last stage.
 
         Returns scores of the same shape and the threshold that goes with them.
         """
         return scores, score_thresh
+
+
+@IOU_BRANCH_REGISTRY.register()
+class IoUBranch(PredictorBoxes, nn.Module):
+    """Class-agnostic box regressor and IoU predictor on features of their own (IoU-Uniform R-CNN, sec. 3).
+
+    They train on boxes generated uniformly in IoU, while the classifier keeps the proposals. At inference the
+    regressor refines the boxes, and the predicted IoU of a refined box multiplies its class score: the product ranks the
+    boxes in NMS and is the final score. With ``efo`` (elimination of feature offsets, sec. 3.2) the IoU is predicted
+    from features pooled anew at the refined box.
+
+    Args:
+        num_classes: number of foreground classes.
+        iou_head: box head from pooled features to a vector; a list of them: one a stage.
+        bbox_reg_weights: weights of the box deltas (1 / stds), 4 numbers; with a list of heads, a list of them.
+        regressor_samples, iou_samples: what each of the two trains on, one of ``SAMPLE_SOURCES``: "uniform" and
+            "rejection" are generated boxes (``iou_uniform.py``), "proposals" the minibatch's positives (table 6).
+        num_per_interval, max_per_image: of the generators.
+        samples_per_positive: if not 0, keep only so many generated boxes for every positive of the minibatch (table 5:
+            1 is "equal", 2 is "double").
+        interval_weights: regression weights (Eq. 2) by IoU: a name in ``INTERVAL_WEIGHTS``, or five numbers.
+        predict_iou: without it there is only the regressor, and scores are not changed (table 4, row 2).
+        efo: pool features at the refined boxes to predict their IoU; otherwise it is predicted from the proposals.
+        efo_all: do so for every refined box, not only for those whose class score exceeds the threshold. Slower, and
+            the detections are the same.
+        cls_power, iou_power: score = class score ** cls_power * IoU ** iou_power.
+        iou_activation: "sigmoid" keeps the predicted IoU in (0, 1); "clamp" is the released linear output, clamped.
+
+    Raises ``ValueError`` for settings out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes,
+        iou_head,
+        bbox_reg_weights,
+        regressor_samples="uniform",
+        iou_samples="uniform",
+        num_per_interval=16,
+        max_per_image=2048,
+        samples_per_positive=0.0,
+        interval_weights="paper",
+        predict_iou=True,
+        efo=True,
+        efo_all=False,
+        cls_power=1.0,
+        iou_power=1.0,
+        iou_activation="sigmoid",
+    ):
+        nn.Module.__init__(self)
+        self.iou_head = as_module(iou_head)
+        heads = list(self.iou_head) if isinstance(self.iou_head, nn.ModuleList) else [self.iou_head]
+        weights = bbox_reg_weights if isinstance(self.iou_head, nn.ModuleList) else [bbox_reg_weights]
+        if len(weights) != len(heads):
+            raise ValueError(f"IoUBranch: bbox_reg_weights must be as many as heads ({len(heads)}), got {len(weights)}")
+        self.transforms = [Box2BoxTransform(weights=tuple(w)) for w in weights]
+        self.regressor = nn.ModuleList(_linear(head, 4, std=0.001) for head in heads)
+        self.iou_predictor = nn.ModuleList(_linear(head, 1, std=0.01) for head in heads) if predict_iou else None
+        names = {"regressor_samples": regressor_samples, **({"iou_samples": iou_samples} if predict_iou else {})}
+        for argument, name in names.items():
+            if name not in SAMPLE_SOURCES:
+                raise ValueError(f"IoUBranch: {argument} must be one of {sorted(SAMPLE_SOURCES)}, got {name!r}")
+        if samples_per_positive < 0:
+            raise ValueError(f"IoUBranch: samples_per_positive must be 0 or more, got {samples_per_positive}")
+        self.regressor_samples, self.iou_samples = regressor_samples, iou_samples
+        self.sources = nn.ModuleDict(
+            {
+                name: SAMPLE_SOURCES[name](num_classes, len(heads), num_per_interval, max_per_image, samples_per_positive)
+                for name in sorted(set(names.values()))
+            }
+        )
+        self.register_buffer("interval_weights", _interval_weights(interval_weights), persistent=False)
+        if iou_activation not in ("sigmoid", "clamp"):
+            raise ValueError(f"IoUBranch: iou_activation must be 'sigmoid' or 'clamp', got {iou_activation!r}")
+        if min(cls_power, iou_power) < 0:
+            raise ValueError(f"IoUBranch: cls_power and iou_power must be 0 or more, got {cls_power} and {iou_power}")
+        self.efo, self.efo_all = efo, efo_all
+        self.cls_power, self.iou_power = cls_power, iou_power
+        self.iou_activation = iou_activation
+
+    def take_over(self, predictor):
+        """Freeze the predictor's own regressor: unused but trainable weights break DDP and would still decay."""
+        predictor.bbox_pred.requires_grad_(False)
+
+    def classifier_losses(self, predictor, predictions, samples):
+        losses = predictor.losses(predictions, samples)
+        return {name: loss for name, loss in losses.items() if name != "loss_box_reg"}
+
+    def losses(self, pool, targets, samples, stage):
+        """``loss_iou_box_reg`` (Eq. 2) and ``loss_iou``; both are 0, connected to the graph, without ground truth."""
+        drawn = {name: source(targets, samples, stage) for name, source in self.sources.items()}
+        features = {name: self._features(pool(boxes.per_image), stage) for name, boxes in drawn.items()}
+        boxes, x = drawn[self.regressor_samples], features[self.regressor_samples]
+        target = self.transforms[self._index(stage)].get_deltas(boxes.boxes, boxes.gt_boxes)
+        weights = self._weights_of(boxes.ious)[:, None]
+        loss = weights * smooth_l1_loss(self.regressor[self._index(stage)](x), target, beta=1.0, reduction="none")
+        losses = {"loss_iou_box_reg": loss.sum() / max(loss.numel(), 1)}
+        if self.iou_predictor is not None:
+            boxes, x = drawn[self.iou_samples], features[self.iou_samples]
+            predicted = self._activate(self.iou_predictor[self._index(stage)](x)[:, 0])
+            loss = smooth_l1_loss(predicted, boxes.ious, beta=0.5, reduction="none")
+            losses["loss_iou"] = loss.sum() / max(loss.numel(), 1)
+        return losses
+
+    def boxes(self, predictor, predictions, pooled, proposals, stage):
+        deltas = self.regressor[self._index(stage)](self._features(pooled, stage))  # (R, 4)
+        boxes = torch.cat([p.proposal_boxes.tensor for p in proposals])
+        refined = self.transforms[self._index(stage)].apply_deltas(deltas, boxes)
+        return refined.split([len(p) for p in proposals])
+
+    def rescore(self, pool, pooled, boxes, scores, score_thresh, image_sizes, stage):
+        if self.iou_predictor is None:
+            return scores, score_thresh
+        passed = [image_scores[:, :-1] > score_thresh for image_scores in scores]
+        ious = self._refined_ious(pool, boxes, passed, image_sizes, stage) if self.efo else self._ious(pooled, stage)
+        ious = ious.split([len(image_boxes) for image_boxes in boxes])
+        # The threshold applies to the class scores: what fails it is marked, what passes it has a positive product.
+        products = [s**self.cls_power * iou[:, None] ** self.iou_power for s, iou in zip(scores, ious)]
+        return [
+            torch.cat([torch.where(keep, p[:, :-1], -torch.ones_like(p[:, :-1])), p[:, -1:]], dim=1)
+            for p, keep in zip(products, passed)
+        ], 0.0
+
+    def _refined_ious(self, pool, boxes, passed, image_sizes, stage):
+        """Predicted IoU (R,) of the refined boxes; of the others, which no class score lets through, the smallest one."""
+        rows = [torch.ones(len(p), dtype=torch.bool, device=p.device) if self.efo_all else p.any(dim=1) for p in passed]
+        refined = []
+        for image_boxes, image_rows, size in zip(boxes, rows, image_sizes):
+            refined.append(Boxes(image_boxes[image_rows]))
+            refined[-1].clip(size)
+        rows = torch.cat(rows)
+        ious = torch.full(rows.shape, _SMALLEST_IOU, device=rows.device, dtype=boxes[0].dtype)
+        return ious.masked_scatter(rows, self._ious(pool(refined), stage).to(ious.dtype))
+
+    def _ious(self, pooled, stage):
+        predicted = self.iou_predictor[self._index(stage)](self._features(pooled, stage))[:, 0]
+        return self._activate(predicted).clamp(_SMALLEST_IOU, 1.0)
+
+    def _activate(self, predicted):
+        return predicted.sigmoid() if self.iou_activation == "sigmoid" else predicted
+
+    def _features(self, pooled, stage):
+        head = self.iou_head[stage] if isinstance(self.iou_head, nn.ModuleList) else self.iou_head
+        return head(pooled).flatten(start_dim=1)
+
+    def _index(self, stage):
+        return stage if isinstance(self.iou_head, nn.ModuleList) else 0
+
+    def _weights_of(self, ious):
+        # The released code's intervals: an IoU on an edge, within 1e-5, belongs to the lower one.
+        edges = torch.tensor([0.6, 0.7, 0.8, 0.9], device=ious.device)
+        return self.interval_weights[torch.bucketize(ious - 1e-5, edges, right=True)]
+
+
+def _linear(head, num_outputs, std):
+    shape = head.output_shape
+    layer = nn.Linear(shape.channels * (shape.height or 1) * (shape.width or 1), num_outputs)
+    nn.init.normal_(layer.weight, std=std)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _interval_weights(weights):
+    values = INTERVAL_WEIGHTS.get(weights) if isinstance(weights, str) else tuple(weights)
+    if values is None or len(values) != 5 or min(values) < 0:
+        raise ValueError(
+            f"IoUBranch: interval_weights must be one of {sorted(INTERVAL_WEIGHTS)} or five numbers >= 0, got {weights!r}"
+        )
+    return torch.tensor(values)

@@ -14,7 +14,15 @@ RECURSIVE = {"MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages"}}
 BRANCHES = {"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.1}, {"POSITIVE_FRACTION": 0.5}]}
 RESAMPLED = {"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages", "RESAMPLE": True, "KEEP_APPENDED_GT": False}}
 IGNORE = {"MODEL__ROI_HEADS__IOU_THRESHOLDS": [0.3, 0.5], "MODEL__ROI_HEADS__IOU_LABELS": [0, -1, 1]}
+IOU_BRANCH = {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch"}}
+ON_PROPOSALS = {"NAME": "IoUBranch", "REGRESSOR_SAMPLES": "proposals", "IOU_SAMPLES": "proposals", "EFO": False}
 COMBINATIONS = {
+    "iou branch": IOU_BRANCH,
+    "iou branch on proposals": {"MODEL__BALANCED__IOU_BRANCH": ON_PROPOSALS},
+    "iou branch, regressor only": {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch", "PREDICT_IOU": False}},
+    "iou branch, equal": {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch", "SAMPLES_PER_POSITIVE": 1.0}},
+    "iou branch, cascade": {**AGNOSTIC, **CASCADE, **IOU_BRANCH},
+    "iou branch, recursive, branches": {**RECURSIVE, **BRANCHES, **IOU_BRANCH},
     "branches": BRANCHES,
     "class-specific cascade": CASCADE,
     "cascade, branches": {**AGNOSTIC, **CASCADE, **BRANCHES},
