@@ -1,0 +1,116 @@
+"""yacs builders of the pyramids: the names that ``MODEL.BACKBONE.NAME`` takes.
+
+``MODEL.FPN.*`` and ``MODEL.RESNETS.*`` are detectron2's. ``MODEL.BALANCED.FPN`` holds the arguments of
+:class:`BalancedFPN` (REFINE_LEVEL, REFINEMENT), ``MODEL.BALANCED.CONTEXT`` those of :func:`add_context_blocks`
+(STAGES, RATIO).
+"""
+
+from __future__ import annotations
+
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import BACKBONE_REGISTRY, FPN, build_resnet_backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+
+from .balanced_fpn import BalancedFPN, BalancedPAFPN
+from .context_block import add_context_blocks
+from .pafpn import PAFPN
+
+__all__ = []
+
+
+def _register(*nodes: str):
+    """Register a builder as a backbone that reads the nodes ``MODEL.BALANCED.<node>``, which the config check asks."""
+
+    def register(builder):
+        builder.reads = tuple(f"MODEL.BALANCED.{node}" for node in nodes)
+        BACKBONE_REGISTRY.register(builder)
+        return builder
+
+    return register
+
+
+def _arguments(cfg, key: str) -> dict:
+    """The arguments in the node ``MODEL.BALANCED.<key>``, lower-cased; none where there is no such node."""
+    return {name.lower(): value for name, value in getattr(cfg.MODEL.BALANCED, key, {}).items()}
+
+
+def _construct(key: str, make, *args, **kwargs):
+    """``make(...)``, whose complaints about an argument name the config node that it came from."""
+    try:
+        return make(*args, **kwargs)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{key}: {error}") from error
+
+
+def _bottom_up(cfg, input_shape: ShapeSpec, with_context: bool):
+    resnet = build_resnet_backbone(cfg, input_shape)
+    context = _arguments(cfg, "CONTEXT")
+    if not (with_context or context):
+        return resnet
+    return _construct("MODEL.BALANCED.CONTEXT", add_context_blocks, resnet, **context)
+
+
+def _pyramid(pyramid_class, cfg, input_shape: ShapeSpec, retinanet: bool = False, with_context: bool = False):
+    """``pyramid_class`` over a ResNet: P2..P6 for two-stage detectors, P3..P7 for RetinaNet, as detectron2 builds FPN.
+
+    The ResNet has context blocks if asked for, or if any setting of theirs is in the config.
+    """
+    bottom_up = _bottom_up(cfg, input_shape, with_context)
+    channels = cfg.MODEL.FPN.OUT_CHANNELS
+    if retinanet:
+        top_block = LastLevelP6P7(bottom_up.output_shape()["res5"].channels, channels)
+    else:
+        top_block = LastLevelMaxPool()
+    return _construct(
+        "MODEL.BALANCED.FPN",
+        pyramid_class,
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=channels,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=top_block,
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+        **(_arguments(cfg, "FPN") if issubclass(pyramid_class, BalancedFPN) else {}),
+    )
+
+
+@_register("CONTEXT")
+def build_resnet_context_fpn_backbone(cfg, input_shape: ShapeSpec):
+    """FPN on a ResNet with the global context blocks of ``MODEL.BALANCED.CONTEXT``."""
+    return _pyramid(FPN, cfg, input_shape, with_context=True)
+
+
+@_register("FPN", "CONTEXT")
+def build_resnet_balanced_fpn_backbone(cfg, input_shape: ShapeSpec):
+    """:class:`BalancedFPN` on a ResNet, P2..P6."""
+    return _pyramid(BalancedFPN, cfg, input_shape)
+
+
+@_register("CONTEXT")
+def build_resnet_pafpn_backbone(cfg, input_shape: ShapeSpec):
+    """:class:`PAFPN` on a ResNet, P2..P6."""
+    return _pyramid(PAFPN, cfg, input_shape)
+
+
+@_register("FPN", "CONTEXT")
+def build_resnet_balanced_pafpn_backbone(cfg, input_shape: ShapeSpec):
+    """:class:`BalancedPAFPN` on a ResNet, P2..P6."""
+    return _pyramid(BalancedPAFPN, cfg, input_shape)
+
+
+@_register("FPN", "CONTEXT")
+def build_retinanet_resnet_balanced_fpn_backbone(cfg, input_shape: ShapeSpec):
+    """:class:`BalancedFPN` on a ResNet, P3..P7 (the paper's P4 is then level 1)."""
+    return _pyramid(BalancedFPN, cfg, input_shape, retinanet=True)
+
+
+@_register("CONTEXT")
+def build_retinanet_resnet_pafpn_backbone(cfg, input_shape: ShapeSpec):
+    """:class:`PAFPN` on a ResNet, P3..P7."""
+    return _pyramid(PAFPN, cfg, input_shape, retinanet=True)
+
+
+@_register("FPN", "CONTEXT")
+def build_retinanet_resnet_balanced_pafpn_backbone(cfg, input_shape: ShapeSpec):
+    """:class:`BalancedPAFPN` on a ResNet, P3..P7."""
+    return _pyramid(BalancedPAFPN, cfg, input_shape, retinanet=True)
