@@ -12,12 +12,18 @@ def compose(model, backbone, schedule, dataset="coco"):
     """``model, data, dataloader, optimizer, lr_multiplier, train`` from the names of the four files."""
     model, training = LazyConfig.load_rel(f"models/{model}.py", ("model", "training"))
     bottom_up, pretrained = LazyConfig.load_rel(f"backbones/{backbone}.py", ("bottom_up", "pretrained"))
-    dataloader, eval_period = LazyConfig.load_rel(f"data/{dataset}.py", ("dataloader", "eval_period"))
+    dataloader, eval_period, num_classes = LazyConfig.load_rel(
+        f"data/{dataset}.py", ("dataloader", "eval_period", "num_classes")
+    )
     lr_multiplier, max_iter, batch_size = LazyConfig.load_rel(
         f"schedules/{schedule}.py", ("lr_multiplier", "max_iter", "batch_size")
     )
     model.backbone.bottom_up = bottom_up
     model.pixel_mean, model.pixel_std = pretrained.pixel_mean, pretrained.pixel_std
+    if "roi_heads" in model:
+        model.roi_heads.num_classes = num_classes
+    elif "num_classes" in model:
+        model.num_classes = num_classes
     dataloader.train.total_batch_size = batch_size
     dataloader.train.mapper.use_instance_mask = "mask_head" in model.get("roi_heads", {})
     train = {

@@ -1,7 +1,6 @@
 """Small detectors for the CPU: R-18-FPN from scratch on small images, 240 iterations."""
 
 import torch
-from detectron2.config import LazyConfig
 
 from d2_balanced.solver import clipped
 
@@ -11,15 +10,11 @@ from .models.small import shrink_retinanet, shrink_rcnn
 
 def quick(model, dataset="generated", lr=0.03):
     """``model, data, dataloader, optimizer, lr_multiplier, train`` of the small version of ``models/<model>.py``."""
-    num_classes = LazyConfig.load_rel(f"data/{dataset}.py", "num_classes")
     model, data, dataloader, optimizer, lr_multiplier, train = compose(model, "R_18", "quick", dataset)
-    if "roi_heads" in model:
-        model.roi_heads.num_classes = num_classes
-    if "head" in model:
-        model.num_classes = num_classes
-        shrink_retinanet(model)
-    else:
+    if "proposal_generator" in model:
         shrink_rcnn(model)
+    else:
+        shrink_retinanet(model)
     optimizer.update(_target_=clipped, optimizer=torch.optim.SGD, clip_type="norm", clip_value=1.0, lr=lr)
     train.update(seed=1, checkpointer={"period": 120, "max_to_keep": 100})
     return model, data, dataloader, optimizer, lr_multiplier, train

@@ -1,6 +1,6 @@
 """COCO with the proposals of detectron2's RPN baseline."""
 
-from .coco import dataloader, eval_period
+from .coco import dataloader, eval_period, num_classes  # noqa: F401
 
 _RUN = "detectron2://COCO-Detection/rpn_R_50_FPN_1x/137258492/"
 
