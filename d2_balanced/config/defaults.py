@@ -12,6 +12,8 @@ def _spec(name: str) -> CfgNode:
 
 def add_balanced_config(cfg: CfgNode) -> None:
     """Add the keys of d2_balanced to ``cfg``, in place. At these defaults every model is plain detectron2's."""
+    import d2_balanced.modeling  # noqa: F401  (registers what the keys name; it imports this package itself)
+
     balanced = cfg.MODEL.BALANCED = CfgNode()
     # The R-CNN stage (MODEL.ROI_HEADS.NAME: BalancedROIHeads). Thresholds, batch size, positive fraction and the
     # loss's beta are detectron2's own keys.
