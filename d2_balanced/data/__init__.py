@@ -1,0 +1,5 @@
+"""Data sets: generated, COCO format by path, VOC evaluated COCO-style, and the checks that run before training."""
+
+from .builtin import register_all
+
+register_all()

@@ -1,0 +1,76 @@
+"""The data sets this package registers by name, below ``$DETECTRON2_DATASETS`` (default ``datasets``) as detectron2 does.
+
+Importing ``d2_balanced.data`` registers them; nothing is read, drawn or converted before a name is used.
+"""
+
+import os
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.coco import load_coco_json
+
+from .outlines import CLASS_NAMES
+from .voc import CLASS_NAMES as VOC_CLASS_NAMES
+from .voc import VOC_SPLITS, ensure_voc_json, voc_image_root
+
+__all__ = ["datasets_root", "generated_folder", "register_generated", "register_voc_coco", "register_all"]
+
+
+def datasets_root():
+    """The folder that holds all data sets: ``$DETECTRON2_DATASETS``, or ``datasets`` as in detectron2."""
+    return os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
+
+
+def generated_folder(root=None):
+    """Where ``generated_train`` and ``generated_val`` live."""
+    return os.path.join(datasets_root() if root is None else root, "generated")
+
+
+def register_generated(root=None):
+    """Registers ``generated_train`` and ``generated_val``; they are drawn when first used."""
+    folder = generated_folder(root)
+    for split in ("train", "val"):
+        json_file, image_root = os.path.join(folder, "annotations", split + ".json"), os.path.join(folder, split)
+        _register(f"generated_{split}", _generated_loader(f"generated_{split}", folder, json_file, image_root), CLASS_NAMES,
+                  json_file=json_file, image_root=image_root)
+
+
+def _generated_loader(name, folder, json_file, image_root):
+    def load():
+        from .generated import ensure  # not above: `python -m d2_balanced.data.generated` imports this package first
+
+        ensure(folder)
+        return load_coco_json(json_file, image_root, name)
+
+    return load
+
+
+def register_voc_coco(root=None):
+    """Registers the names of :data:`.voc.VOC_SPLITS`; their metadata gets ``json_file`` when they are first loaded."""
+    for name in VOC_SPLITS:
+        _register(name, _voc_loader(name, datasets_root() if root is None else root), VOC_CLASS_NAMES)
+
+
+def _voc_loader(name, root):
+    def load():
+        json_file, image_root = ensure_voc_json(name, root), voc_image_root(root)
+        metadata = MetadataCatalog.get(name)
+        metadata.json_file, metadata.image_root = json_file, image_root
+        return load_coco_json(json_file, image_root, name)
+
+    return load
+
+
+def _register(name, loader, class_names, **metadata):
+    if name in DatasetCatalog:
+        return
+    DatasetCatalog.register(name, loader)
+    MetadataCatalog.get(name).set(
+        evaluator_type="coco", thing_classes=list(class_names), builds_files=True,
+        thing_dataset_id_to_contiguous_id={k + 1: k for k in range(len(class_names))}, **metadata,
+    )
+
+
+def register_all(root=None):
+    """Registers every name of this package that is not registered yet."""
+    register_generated(root)
+    register_voc_coco(root)

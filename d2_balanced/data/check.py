@@ -1,0 +1,41 @@
+"""``python -m d2_balanced.data.check --json A --images D [--num-classes N]``: checks a COCO-format data set.
+
+Exit status 0 if there is no error (warnings are printed), 1 otherwise.
+"""
+
+import argparse
+import sys
+
+from .checks import DatasetError, check_dataset, check_registered
+
+__all__ = ["main"]
+
+
+def main(args=None):
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m d2_balanced.data.check", description="Check a detection data set.")
+    parser.add_argument("--json", help="annotation file in COCO format")
+    parser.add_argument("--images", help="folder of its images")
+    parser.add_argument("--name", help="a registered data set instead, e.g. coco_2017_train")
+    parser.add_argument("--num-classes", type=int, default=None, help="the model's number of classes")
+    parser.add_argument("--masks", choices=["polygon", "bitmask"], default=None, help="masks are trained, in this format")
+    parser.add_argument("--files", choices=["auto", "headers", "decode", "none"], default="auto",
+                        help="what is read of the image files; auto: everything of small sets, headers of large ones")
+    args = parser.parse_args(args)
+    if bool(args.name) == bool(args.json and args.images):
+        parser.error("give --json and --images, or --name")
+    options = {"mask_format": args.masks, "images": args.files}
+    try:
+        if args.name:
+            report = check_registered(args.name, args.num_classes, **options)
+        else:
+            report = check_dataset(args.json, args.images, args.num_classes, **options)
+    except DatasetError as error:
+        print(error)
+        return 1
+    print(report)
+    return 1 if report.errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
