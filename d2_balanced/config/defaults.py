@@ -44,14 +44,10 @@ def add_balanced_config(cfg: CfgNode) -> None:
 
     # An optimizer step's IMS_PER_BATCH images are split into this many forward passes (less memory, same step).
     cfg.SOLVER.ACCUMULATE = 1
-    # Iterations between two lines of the log and of metrics.json.
-    cfg.SOLVER.LOG_PERIOD = 20
-    # How many of the checkpoints of SOLVER.CHECKPOINT_PERIOD are kept, the newest ones. 0: all.
-    cfg.SOLVER.MAX_TO_KEEP = 100
     # Iterations between two lines of the log, metrics.json and results.csv.
     cfg.SOLVER.LOG_PERIOD = 20
-    # How many of the periodic checkpoints stay; 0: all.
-    cfg.SOLVER.MAX_TO_KEEP = 0
+    # How many of the periodic checkpoints stay, the newest ones. 0: all.
+    cfg.SOLVER.MAX_TO_KEEP = 100
 
     # A COCO-format data set by its paths; the number of classes is then taken from it. Empty: DATASETS.TRAIN / TEST.
     cfg.DATASETS.TRAIN_JSON = ""
@@ -61,9 +57,7 @@ def add_balanced_config(cfg: CfgNode) -> None:
 
     # The metric whose best value model_best.pth keeps.
     cfg.TEST.BEST_METRIC = "bbox/AP"
-    # Training ends after this many evaluations in which it did not improve. 0: never.
-    cfg.TEST.PATIENCE = 0
-    # Training ends after this many evaluations in a row without a new best value; 0: never.
+    # Training ends after this many evaluations in a row without a new best value. 0: never.
     cfg.TEST.PATIENCE = 0
 
 

@@ -12,7 +12,7 @@ _TRAIN = {
     "init_checkpoint": "",
     "max_iter": 90000,
     "amp": {"enabled": False},
-    "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
+    "ddp": {"broadcast_buffers": False, "find_unused_parameters": True},
     "checkpointer": {"period": 5000, "max_to_keep": 100},
     "eval_period": 5000,
     "log_period": 20,
@@ -20,7 +20,6 @@ _TRAIN = {
     "seed": -1,
     "accumulate": 1,
     "best_metric": "bbox/AP",
-    "patience": 0,
     "patience": 0,
 }
 
