@@ -9,6 +9,7 @@ from detectron2.layers import nonzero_tuple
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from torch import Tensor
 
+from d2_balanced.config import build_component
 from d2_balanced.modeling.registry import BOX_LOSS_REGISTRY
 
 __all__ = ["BalancedFastRCNNOutputLayers", "build_box_loss", "check_box_loss_type"]
@@ -35,8 +36,6 @@ def build_box_loss(node, key: str, *, smooth_l1_beta: float, loss_type: str, los
 
     Raises ``ValueError`` if both keys choose a loss.
     """
-    from d2_balanced.config import build_component
-
     if loss_type != _DETECTRON2_LOSS_TYPE:
         if dict(node) != {"NAME": "SmoothL1"}:
             raise ValueError(

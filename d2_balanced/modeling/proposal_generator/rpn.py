@@ -15,6 +15,7 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor
 
+from d2_balanced.config import build_component
 from d2_balanced.modeling.box_predictor import build_box_loss, check_box_loss_type
 from d2_balanced.modeling.dense_box_loss import dense_box_loss
 from d2_balanced.modeling.registry import PROPOSAL_SAMPLER_REGISTRY
@@ -56,8 +57,6 @@ class BalancedRPN(RPN):
 
     @classmethod
     def from_config(cls, cfg, input_shape):
-        from d2_balanced.config import build_component
-
         ret = super().from_config(cfg, input_shape)
         rpn = cfg.MODEL.BALANCED.RPN
         ret["sampler"] = build_component(PROPOSAL_SAMPLER_REGISTRY, rpn.SAMPLER, "MODEL.BALANCED.RPN.SAMPLER")
