@@ -10,7 +10,7 @@ OUTPUT ?= output/demo
 export OMP_NUM_THREADS ?= 1
 export VENV PYTHON CONSTRAINTS
 
-run = "$$(tools/install.sh --which)" -m
+python = "$$(tools/install.sh --which)"
 
 help:
 	@echo "make install   set up the environment (.venv, or the activated one if it has detectron2)"
@@ -23,14 +23,14 @@ install:
 	@tools/install.sh
 
 demo: install
-	@$(run) d2_balanced.demo --output $(OUTPUT)
+	@$(python) tools/demo.py --output $(OUTPUT)
 
 test: install
 	@echo "Running the tests with $(WORKERS) processes"
-	@$(run) pytest -q -n $(WORKERS) --dist loadfile $(TESTS)
+	@$(python) -m pytest -q -n $(WORKERS) --dist loadfile $(TESTS)
 
 doctor:
-	@$(run) d2_balanced.doctor
+	@python="$$(tools/install.sh --which)"; [ -x "$$python" ] || python=python3; "$$python" -m d2_balanced.doctor
 
 clean:
 	@echo "Deleting .venv, output/demo and caches"
