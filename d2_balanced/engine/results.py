@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import time
 from typing import Dict, List
@@ -16,7 +17,8 @@ __all__ = ["ResultsTable", "plot_results", "results_rows", "write_results"]
 
 _TIMING = ("time", "data_time", "eta_seconds")
 _FIRST = ("iteration", "epoch", "total_loss")
-_PANELS = ("loss", "AP", "learning rate", "RoIs per image", "adaptive values")
+_PANELS = ("loss", "AP", "learning rate", "samples per image", "adaptive values")
+_PLOTTED = ("AP", "AP50", "AP75", "AP90", "AR@100", "AR@1000", "MR")  # of the metrics; the table has them all
 
 
 def results_rows(metrics_path: str, batches_per_epoch: float) -> List[Dict[str, float]]:
@@ -31,9 +33,13 @@ def results_rows(metrics_path: str, batches_per_epoch: float) -> List[Dict[str, 
     rows: Dict[int, Dict[str, float]] = {}
     for line in read_metrics(metrics_path):
         row = rows.setdefault(line["iteration"], {})
-        row.update({name: value for name, value in line.items() if "AP-" not in name and name not in _TIMING})
+        row.update({name: value for name, value in line.items() if not _is_left_out(name)})
         row["epoch"] = round((line["iteration"] + 1) / batches_per_epoch, 4)
     return [rows[iteration] for iteration in sorted(rows)]
+
+
+def _is_left_out(name: str) -> bool:
+    return name in _TIMING or ("AP-" in name and not name.endswith("AP-agnostic"))
 
 
 def _columns(rows: List[Dict[str, float]]) -> List[str]:
@@ -56,16 +62,17 @@ def _panel(name: str) -> str:
         return "learning rate"
     if name.rsplit("/", 1)[-1].startswith(("AP", "AR", "MR")):
         return "AP"
-    return "RoIs per image" if "num_" in name else "adaptive values"
+    return "samples per image" if "num_" in name else "adaptive values"
 
 
 def _curves(rows: List[Dict[str, float]]) -> Dict[str, Dict[str, List[tuple]]]:
     """``{panel: {name: [(iteration, value), ...]}}``, without panels that have no values."""
     panels: Dict[str, Dict[str, List[tuple]]] = {panel: {} for panel in _PANELS}
     for name in _columns(rows):
-        if name in ("iteration", "epoch", "memory_mb"):
+        panel = _panel(name)
+        if name in ("iteration", "epoch", "memory_mb") or (panel == "AP" and name.rsplit("/", 1)[-1] not in _PLOTTED):
             continue
-        panels[_panel(name)][name] = [(row["iteration"], row[name]) for row in rows if name in row]
+        panels[panel][name] = [(row["iteration"], row[name]) for row in rows if name in row]
     return {panel: curves for panel, curves in panels.items() if curves}
 
 
@@ -77,9 +84,12 @@ def plot_results(rows: List[Dict[str, float]], path: str) -> None:
     from matplotlib.figure import Figure
 
     panels = _curves(rows)
-    figure = Figure(figsize=(5.5 * len(panels), 4), layout="constrained")
+    columns = min(len(panels), 3)
+    lines = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(5.5 * columns, 3.8 * lines), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (panel, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+    for number, (panel, curves) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(lines, columns, number)
         for name, points in curves.items():
             axes.plot(*zip(*points), label=name, marker="." if len(points) < 30 else None)
         axes.set(title=panel, xlabel="iteration")

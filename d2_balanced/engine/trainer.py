@@ -18,10 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 from .precision import FullPrecision
 from .step_losses import NonFiniteLossError, all_finite, fetch_losses, split_batch
 from .training_state import (
+    describe_process,
     gather_plain_attributes,
     load_plain_attributes,
     load_recent_scalars,
     recent_scalars,
+    warn_if_other_process,
 )
 
 __all__ = ["BalancedTrainer"]
@@ -185,10 +187,18 @@ class BalancedTrainer(TrainerBase):
             "hooks": {name: hook.state_dict() for name, hook in self._named_hooks() if hook.state_dict()},
             "plain_attributes": self._plain_attributes,
             "recent_scalars": recent_scalars(self.storage),
+            "process": describe_process(),
         }
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from ``state_dict()``; the hooks must be registered already."""
+        missing = [key for key in ("optimizer", "scheduler", "precision", "process") if key not in state]
+        if missing:
+            raise ValueError(
+                f"This checkpoint cannot be resumed exactly: it has no {', '.join(missing)} (another trainer wrote it). "
+                "Give it as the initial weights (MODEL.WEIGHTS or train.init_checkpoint), without --resume."
+            )
+        warn_if_other_process(state["process"])
         self.last_finished_iter = self.iter = state["iteration"]
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:

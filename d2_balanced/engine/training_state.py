@@ -12,10 +12,12 @@ from torch import nn
 
 __all__ = [
     "PLAIN_ATTRIBUTES",
+    "describe_process",
     "gather_plain_attributes",
     "load_plain_attributes",
     "load_recent_scalars",
     "recent_scalars",
+    "warn_if_other_process",
 ]
 
 logger = logging.getLogger(__name__)
@@ -70,3 +72,24 @@ def load_recent_scalars(storage: EventStorage, state: Dict[str, list]) -> None:
             storage.iter = iteration
             storage.put_scalar(name, value, smoothing_hint=hint)
     storage.iter = resumed_at
+
+
+def describe_process() -> Dict[str, object]:
+    """What the rounding of a training step depends on, beside its numbers."""
+    return {
+        "threads": torch.get_num_threads(),
+        "processes": comm.get_world_size(),
+        "torch": str(torch.__version__),
+        "cuda": torch.cuda.is_initialized(),
+    }
+
+
+def warn_if_other_process(saved: Dict[str, object]) -> None:
+    """Warn where a resumed run cannot be bit-identical to one that was never stopped."""
+    now = describe_process()
+    changes = [f"{name} {saved[name]} -> {now[name]}" for name in now if saved.get(name, now[name]) != now[name]]
+    if changes:
+        logger.warning(
+            "This run resumes in another environment (%s): it goes on correctly, but not bit for bit as it would have.",
+            ", ".join(changes),
+        )

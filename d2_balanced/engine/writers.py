@@ -114,6 +114,11 @@ class ProgressBar(HookBase):
         self._stream = sys.stderr if stream is None else stream
         self._cleanup = contextlib.ExitStack()
 
+    @staticmethod
+    def is_wanted() -> bool:
+        """Whether somebody watches: the standard error is a terminal."""
+        return sys.stderr.isatty()
+
     def before_train(self):
         from tqdm import tqdm
         from tqdm.contrib.logging import logging_redirect_tqdm

@@ -1,0 +1,131 @@
+"""What a run needs, whichever config system it comes from: the meeting point of yacs and LazyConfig."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+
+import torch
+from torch import nn
+
+from .schedule import Schedule
+
+__all__ = ["Experiment", "OwnData", "RunSettings"]
+
+
+class OwnData(NamedTuple):
+    """A COCO-format data set given by paths: annotation file and image folder, for training and for validation."""
+
+    train_json: str = ""
+    train_images: str = ""
+    val_json: str = ""
+    val_images: str = ""
+
+
+class RunSettings(NamedTuple):
+    """The plain settings of a run; the config keys are those of detectron2 (yacs | LazyConfig)."""
+
+    output_dir: str  # OUTPUT_DIR | train.output_dir
+    weights: str  # MODEL.WEIGHTS | train.init_checkpoint
+    device: str  # MODEL.DEVICE | train.device
+    seed: int  # SEED | train.seed; negative: drawn at the start
+    batch_size: int  # SOLVER.IMS_PER_BATCH | dataloader.train.total_batch_size: images an optimizer step, all processes
+    accumulate: int  # SOLVER.ACCUMULATE | train.accumulate
+    amp: bool  # SOLVER.AMP.ENABLED | train.amp.enabled
+    log_period: int  # SOLVER.LOG_PERIOD | train.log_period
+    max_to_keep: Optional[int]  # SOLVER.MAX_TO_KEEP | train.checkpointer.max_to_keep; None: all checkpoints stay
+    best_metric: str  # TEST.BEST_METRIC | train.best_metric
+    patience: int  # TEST.PATIENCE | train.patience; evaluations without progress, 0: no early stop
+
+
+class Experiment(ABC):
+    """A checked config that builds the parts of a run. Nothing is read or built before the method that says so is called."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> RunSettings:
+        """The plain settings, as they are now."""
+
+    @property
+    @abstractmethod
+    def schedule(self) -> Schedule:
+        """The length of training, as it is now."""
+
+    @abstractmethod
+    def set_schedule(self, schedule: Schedule) -> None:
+        """Write ``schedule`` into the config."""
+
+    @abstractmethod
+    def set_run(self, *, seed: Optional[int] = None, device: Optional[str] = None) -> None:
+        """Write what was decided at the start into the config, so that the saved config reproduces the run."""
+
+    @abstractmethod
+    def use_own_data(self) -> None:
+        """Register the data sets that are given by paths, and take the number of classes from them; else do nothing.
+
+        Reads the annotation files. Raises ``DatasetError`` if they are missing or are no COCO files.
+        """
+
+    @property
+    @abstractmethod
+    def train_datasets(self) -> Sequence[str]:
+        """Names of the training sets."""
+
+    @property
+    @abstractmethod
+    def test_datasets(self) -> Sequence[str]:
+        """Names of the evaluated data sets; empty if there is nothing to evaluate on."""
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> Optional[int]:
+        """Number of classes that the model is built for; None if it knows none (a proposal network)."""
+
+    @property
+    @abstractmethod
+    def mask_format(self) -> Optional[str]:
+        """"polygon" or "bitmask" if masks are trained, else None."""
+
+    @abstractmethod
+    def require_plain_sgd(self) -> None:
+        """Raise ``ValueError`` if the optimizer is not SGD: the linear rule of ``Schedule.for_batch_size`` is SGD's."""
+
+    @abstractmethod
+    def build_loader(self):
+        """The training loader (reads the annotations)."""
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """The model on its device, with random weights."""
+
+    @property
+    def ddp_settings(self) -> Dict[str, Any]:
+        """Arguments of ``DistributedDataParallel`` that the config sets."""
+        return {}
+
+    @abstractmethod
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of the model's parameters."""
+
+    @abstractmethod
+    def build_scheduler(self, optimizer: torch.optim.Optimizer):
+        """The learning rate's torch scheduler."""
+
+    @abstractmethod
+    def build_method_hooks(self, model: nn.Module) -> List[Any]:
+        """Hooks that belong to a training method, such as gradient annealing."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module) -> Dict[str, Any]:
+        """``{task: {metric: value}}`` of the first test data set, ``{data set: {task: ...}}`` added for each further one.
+
+        ``{}`` on all but the main process; all of them call it.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What a reader of the log wants to know of the config: the settings that are not at their defaults."""
+
+    @abstractmethod
+    def save_config(self, path: str) -> None:
+        """Write the whole config as YAML."""

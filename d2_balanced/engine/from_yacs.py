@@ -1,0 +1,182 @@
+"""An experiment from a yacs config (``.yaml``)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Sequence
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.evaluation import inference_on_dataset
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler, build_optimizer
+
+from ..config import ConfigError, check_config, describe_changes, load_yaml
+from ..data.coco_paths import register_train_val
+from ..data.loader import build_train_loader
+from ..evaluation import build_evaluator
+from .experiment import Experiment, OwnData, RunSettings
+from .schedule import Schedule
+
+__all__ = ["YacsExperiment"]
+
+_NOT_SUPPORTED = {
+    "TEST.PRECISE_BN.ENABLED": "its batches are not part of the exact data order",
+    "TEST.AUG.ENABLED": "test-time augmentation is not part of this evaluation",
+    "SOLVER.REFERENCE_WORLD_SIZE": "use --auto-scale-lr instead",
+}
+
+
+class YacsExperiment(Experiment):
+    """Wraps a complete config node, which it may change until the run starts.
+
+    Raises ``ConfigError`` for wrong keys, names and values, and for settings of detectron2 that this trainer cannot honour.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        check_config(cfg)
+        for key, reason in _NOT_SUPPORTED.items():
+            if _get(cfg, key):
+                raise ConfigError(f"{key} is {_get(cfg, key)!r}, which is not supported here: {reason}.")
+        if cfg.DATALOADER.SAMPLER_TRAIN not in ("TrainingSampler", "RepeatFactorTrainingSampler"):
+            raise ConfigError(
+                f"DATALOADER.SAMPLER_TRAIN: {cfg.DATALOADER.SAMPLER_TRAIN!r} is not supported; "
+                "use TrainingSampler or RepeatFactorTrainingSampler."
+            )
+        self.cfg = cfg
+
+    @classmethod
+    def from_file(cls, path: str, overrides: Sequence[str] = (), own_data: OwnData = OwnData()) -> YacsExperiment:
+        """Load the file strictly, then the overrides ``["KEY.PATH", "value", ...]``, then the paths of own data."""
+        cfg = load_yaml(path, overrides)
+        for name, value in own_data._asdict().items():
+            if value:
+                cfg.DATASETS[name.upper()] = value
+        return cls(cfg)
+
+    @property
+    def settings(self):
+        cfg = self.cfg
+        return RunSettings(
+            output_dir=cfg.OUTPUT_DIR,
+            weights=cfg.MODEL.WEIGHTS,
+            device=cfg.MODEL.DEVICE,
+            seed=cfg.SEED,
+            batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            accumulate=cfg.SOLVER.ACCUMULATE,
+            amp=cfg.SOLVER.AMP.ENABLED,
+            log_period=cfg.SOLVER.LOG_PERIOD,
+            max_to_keep=cfg.SOLVER.MAX_TO_KEEP or None,
+            best_metric=cfg.TEST.BEST_METRIC,
+            patience=cfg.TEST.PATIENCE,
+        )
+
+    @property
+    def schedule(self):
+        solver = self.cfg.SOLVER
+        return Schedule(
+            lr=solver.BASE_LR,
+            max_iter=solver.MAX_ITER,
+            steps=tuple(solver.STEPS),
+            warmup_iters=solver.WARMUP_ITERS,
+            eval_period=self.cfg.TEST.EVAL_PERIOD,
+            checkpoint_period=solver.CHECKPOINT_PERIOD,
+        )
+
+    def set_schedule(self, schedule):
+        solver = self.cfg.SOLVER
+        solver.BASE_LR, solver.MAX_ITER, solver.STEPS = schedule.lr, schedule.max_iter, schedule.steps
+        solver.WARMUP_ITERS, solver.CHECKPOINT_PERIOD = schedule.warmup_iters, schedule.checkpoint_period
+        self.cfg.TEST.EVAL_PERIOD = schedule.eval_period
+
+    def set_run(self, *, seed=None, device=None):
+        if seed is not None:
+            self.cfg.SEED = seed
+        if device is not None:
+            self.cfg.MODEL.DEVICE = device
+
+    def use_own_data(self):
+        data = self.cfg.DATASETS
+        train, val = register_train_val(data.TRAIN_JSON, data.TRAIN_IMAGES, data.VAL_JSON, data.VAL_IMAGES)
+        if train is None and val is None:
+            return
+        if train is not None:
+            data.TRAIN = (train.name,)
+        data.TEST = (val.name,) if val is not None else ()
+        self.cfg.MODEL.ROI_HEADS.NUM_CLASSES = (train or val).num_classes
+        self.cfg.MODEL.RETINANET.NUM_CLASSES = (train or val).num_classes
+
+    @property
+    def train_datasets(self):
+        return tuple(self.cfg.DATASETS.TRAIN)
+
+    @property
+    def test_datasets(self):
+        return tuple(self.cfg.DATASETS.TEST)
+
+    @property
+    def num_classes(self):
+        architecture = self.cfg.MODEL.META_ARCHITECTURE
+        if "RetinaNet" in architecture:
+            return self.cfg.MODEL.RETINANET.NUM_CLASSES
+        return None if architecture == "ProposalNetwork" else self.cfg.MODEL.ROI_HEADS.NUM_CLASSES
+
+    @property
+    def mask_format(self):
+        return self.cfg.INPUT.MASK_FORMAT if self.cfg.MODEL.MASK_ON else None
+
+    def require_plain_sgd(self):
+        pass  # detectron2's build_optimizer makes nothing else
+
+    def build_loader(self):
+        cfg = self.cfg
+        dataset = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        )
+        repeats = cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
+        return build_train_loader(
+            dataset=dataset,
+            mapper=DatasetMapper(cfg, True),
+            total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            seed=cfg.SEED,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+            repeat_threshold=cfg.DATALOADER.REPEAT_THRESHOLD if repeats else 0.0,
+        )
+
+    def build_model(self):
+        return build_model(self.cfg)
+
+    def build_optimizer(self, model):
+        return build_optimizer(self.cfg, model)
+
+    def build_scheduler(self, optimizer):
+        return build_lr_scheduler(self.cfg, optimizer)
+
+    def build_method_hooks(self, model):
+        return []
+
+    def evaluate(self, model):
+        results = OrderedDict()
+        for name in self.test_datasets:
+            loader = build_detection_test_loader(self.cfg, name)
+            evaluator = build_evaluator(name, self.cfg.OUTPUT_DIR, max_dets=self.cfg.TEST.DETECTIONS_PER_IMAGE)
+            found = inference_on_dataset(model, loader, evaluator)
+            results.update(found if not results else {name: found})
+        return results
+
+    def describe(self):
+        return describe_changes(self.cfg)
+
+    def save_config(self, path):
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self.cfg.dump())
+
+
+def _get(cfg, key):
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg

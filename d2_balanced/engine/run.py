@@ -1,0 +1,146 @@
+"""From arguments to a finished run: what can go wrong is tried first, in the order of what it costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+from typing import Any, Dict, List, Optional
+
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+
+from ..config import ConfigError
+from . import setup
+from .assemble import build_trainer, check_data, evaluate_checkpoint
+from .atomic import atomic_write
+from .experiment import Experiment, OwnData
+from .from_lazy import LazyExperiment
+from .from_yacs import YacsExperiment
+from .rng import resolve_seed
+from .step_losses import NonFiniteLossError
+from .trainer import BalancedTrainer
+
+__all__ = ["evaluate", "load_experiment", "prepare", "train"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_experiment(args: argparse.Namespace) -> Experiment:
+    """The checked config of the command line's arguments (``cli.argument_parser``); nothing else is read yet."""
+    system = LazyExperiment if args.config_file.endswith(".py") else YacsExperiment
+    own_data = OwnData(args.train_json, args.train_images, args.val_json, args.val_images)
+    experiment = system.from_file(args.config_file, _overrides(args), own_data)
+    reference = system.from_file(args.config_file).settings.batch_size
+    _fit_to_batch_size(experiment, reference, args.auto_scale_lr)
+    return experiment
+
+
+def _overrides(args: argparse.Namespace) -> List[str]:
+    late = [word for word in args.opts if word.startswith("--")]
+    if late:
+        raise ConfigError(f"{late[0]} stands after the config overrides; move it before them.")
+    if not args.output_dir:
+        return args.opts
+    if args.config_file.endswith(".py"):
+        return args.opts + [f"train.output_dir={json.dumps(args.output_dir)}"]  # JSON's quotes are Hydra's
+    return args.opts + ["OUTPUT_DIR", args.output_dir]
+
+
+def _fit_to_batch_size(experiment: Experiment, reference: int, auto_scale: bool) -> None:
+    """Scale the schedule from the config file's batch size to the one in use, or say that it was not."""
+    batch_size, old = experiment.settings.batch_size, experiment.schedule
+    if auto_scale:
+        experiment.require_plain_sgd()
+        experiment.set_schedule(old.for_batch_size(reference, batch_size))
+        message = f"--auto-scale-lr: batch size {reference} -> {batch_size}\n{old.describe_change(experiment.schedule)}"
+    elif batch_size != reference:
+        message = (
+            f"The batch size is {batch_size}, the config file's is {reference}: the learning rate {old.lr:g} is used as it "
+            "is (--auto-scale-lr would scale it, and the schedule)."
+        )
+    else:
+        return
+    if comm.is_main_process():
+        print(message, flush=True)
+
+
+def prepare(experiment: Experiment, resume: bool, epochs: Optional[float] = None) -> BalancedTrainer:
+    """Everything up to a trainer that only has to run. Raises what is wrong: see ``cli.py`` for the types."""
+    settings = experiment.settings
+    setup.require_divisible(settings.batch_size, settings.accumulate)
+    setup.require_writable(settings.output_dir)
+    if not resume:
+        setup.refuse_other_run(settings.output_dir)
+    setup.require_weights(settings.weights)
+    _start(experiment, resume)
+    experiment.use_own_data()
+    check_data(experiment, [*experiment.train_datasets, *experiment.test_datasets])
+    loader = experiment.build_loader()
+    if epochs is not None:
+        old = experiment.schedule
+        experiment.set_schedule(old.for_epochs(epochs, loader.batches_per_epoch))
+        logger.info("--epochs %g:\n%s", epochs, old.describe_change(experiment.schedule))
+    if comm.is_main_process():
+        setup.save_config(experiment, resume)
+    logger.info("Settings that differ from the defaults (all of them are in config.yaml):\n%s", experiment.describe())
+    trainer = build_trainer(experiment, loader, resume=resume)
+    setup.require_something_left(trainer.last_finished_iter + 1, experiment.schedule.max_iter)
+    if trainer.last_finished_iter < 0:
+        setup.keep_older_metrics(settings.output_dir)
+    return trainer
+
+
+def _start(experiment: Experiment, resume: bool) -> None:
+    """Log, device and seed."""
+    settings = experiment.settings
+    setup.start_log(settings.output_dir)
+    saved = setup.saved_seed(settings.output_dir) if resume and settings.seed < 0 else None
+    saved = comm.all_gather(saved)[0]
+    seed = resolve_seed(settings.seed) if saved is None else saved
+    experiment.set_run(seed=seed, device=setup.choose_device(settings.device))
+    seed_all_rng(seed + comm.get_rank())  # for whatever is drawn outside the seeded steps
+    logger.info("Seed %d, output folder %s", seed, settings.output_dir)
+
+
+def train(trainer: BalancedTrainer, experiment: Experiment) -> int:
+    """Run a prepared trainer; returns 0, or a signal's exit status (128 + its number) if one stopped it.
+
+    Raises ``NonFiniteLossError``, after writing what is known of the batch to nonfinite_loss.json.
+    """
+    folder = experiment.settings.output_dir
+    try:
+        trainer.train(trainer.last_finished_iter + 1, experiment.schedule.max_iter)
+    except NonFiniteLossError as error:
+        logger.error("%s", error)
+        name = "nonfinite_loss.json" if comm.is_main_process() else f"nonfinite_loss.process{comm.get_rank()}.json"
+        with atomic_write(os.path.join(folder, name), "w") as file:
+            json.dump(error.details, file, indent=2)
+        raise
+    if trainer.stop_reason:
+        logger.warning("Stopped after iteration %d: %s.", trainer.last_finished_iter, trainer.stop_reason)
+    if not trainer.interrupted:
+        logger.info("Done. Checkpoints, results.csv and results.png are in %s", folder)
+        return 0
+    return 128 + getattr(signal, trainer.stop_reason, signal.SIGTERM)
+
+
+def evaluate(experiment: Experiment, resume: bool) -> Dict[str, Any]:
+    """``--eval-only``: the metrics of the given weights, or with ``resume`` of the last checkpoint in the output folder."""
+    settings = experiment.settings
+    setup.require_writable(settings.output_dir)
+    if not settings.weights and not resume:
+        raise ConfigError(
+            "--eval-only needs weights: MODEL.WEIGHTS <file> (yaml), train.init_checkpoint=<file> (LazyConfig), or --resume "
+            "for the last checkpoint of the output folder."
+        )
+    if not resume:
+        setup.require_weights(settings.weights)
+    _start(experiment, resume)
+    experiment.use_own_data()
+    if not experiment.test_datasets:
+        raise ConfigError("--eval-only needs a data set: --val-json and --val-images, DATASETS.TEST, or dataloader.test.")
+    check_data(experiment, experiment.test_datasets)
+    return evaluate_checkpoint(experiment, resume=resume)

@@ -1,0 +1,7 @@
+#!/usr/bin/env python
+"""Train or evaluate a detector: ``train_net.py --config-file FILE [options] [overrides]``; ``--help`` lists the options."""
+
+from d2_balanced.engine.cli import main
+
+if __name__ == "__main__":
+    main()
