@@ -9,6 +9,7 @@ import math
 from tabulate import tabulate
 
 from .coco_metrics import evaluate_coco
+from .diagnosis import unknown_id_notes
 from .ground_truth import GroundTruth
 from .results import internal_detections, load_results
 
@@ -73,18 +74,25 @@ def main(argv=None):
     parser.add_argument("--task", choices=["bbox", "segm"], default="bbox")
     parser.add_argument("--max-dets", type=int, default=100)
     args = parser.parse_args(argv)
-    ground_truth = GroundTruth.from_file(args.gt)
-    translated = internal_detections(ground_truth, load_results(args.results))
-    metrics, notes = ObjectCountGroups(args.starts)(
-        ground_truth, translated.detections, task=args.task, max_dets=args.max_dets
-    )
-    (values,) = metrics.values()
+    try:
+        values, notes = _from_files(args)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
     names = [key[len("images[") : -1] for key in values if key.startswith("images[")]
     rows = [[name, values[f"images[{name}]"]] + [values[f"{metric}[{name}]"] for metric in _METRICS] for name in names]
     print(tabulate(rows, headers=["objects", "images", *_METRICS], floatfmt=".2f"))
-    for note in notes + [f"unknown ids were left out: {dict(ids)}" for ids in translated[1:] if ids]:
+    for note in notes:
         print(f"note: {note}")
     return values
+
+
+def _from_files(args):
+    groups, ground_truth = ObjectCountGroups(args.starts), GroundTruth.from_file(args.gt)
+    translated = internal_detections(ground_truth, load_results(args.results))
+    settings = {"task": args.task, "max_dets": args.max_dets}
+    metrics, notes = groups(ground_truth, translated.detections, **settings)
+    (values,) = metrics.values()
+    return values, notes + unknown_id_notes(ground_truth, translated)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 import pycocotools.mask as mask_util
 
-__all__ = ["diagnose"]
+__all__ = ["diagnose", "unknown_id_notes"]
 
 _SIZES = {"s": "below 32 x 32", "m": "between 32 x 32 and 96 x 96", "l": "above 96 x 96"}
 _LOW_SCORE = 0.05  # detectron2's default MODEL.ROI_HEADS.SCORE_THRESH_TEST
@@ -15,7 +15,7 @@ def diagnose(ground_truth, translated, metrics, task):
 
     ``translated`` is what ``internal_detections`` returned for the same predictions.
     """
-    notes = _unknown_ids(ground_truth, translated)
+    notes = unknown_id_notes(ground_truth, translated)
     ap = metrics.ap()
     if np.isnan(ap):
         notes.append("AP is undefined: the ground truth has no object (crowd regions do not count).")
@@ -31,7 +31,7 @@ def diagnose(ground_truth, translated, metrics, task):
     return [f"{task}: {note}" for note in notes]
 
 
-def _unknown_ids(ground_truth, translated):
+def unknown_id_notes(ground_truth, translated):
     """Notes on predictions that the evaluation had to leave out."""
     kinds = [("image", translated.unknown_images, ground_truth.image_ids)]
     kinds.append(("category", translated.unknown_categories, ground_truth.category_ids))

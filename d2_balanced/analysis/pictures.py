@@ -1,0 +1,223 @@
+"""Pictures of detections beside the ground truth, and a contact sheet of them.
+
+From a trained model, or from the results file of an evaluation:
+
+    python -m d2_balanced.analysis.pictures --config-file CONFIG --weights model_final.pth --output pictures
+    python -m d2_balanced.analysis.pictures --dataset NAME --results coco_instances_results.json --output pictures
+"""
+
+import argparse
+import os
+
+import numpy as np
+import pycocotools.mask as mask_util
+import torch
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from ..data.coco_paths import register_by_path  # importing it registers the data sets of this package, too
+from ..engine.weights_fit import CheckpointError
+from ..evaluation.results import load_results
+from .drawing import contact_sheet, draw_objects, side_by_side
+
+__all__ = ["choose_evenly", "main", "save_pictures", "save_pictures_of_model"]
+
+_PANEL = 480  # pixels that the longer side of a panel is enlarged to
+
+
+def choose_evenly(records, num):
+    """At most ``num`` of the records, evenly spaced, the same ones in every run. ValueError if ``num`` is below 1."""
+    if num < 1:
+        raise ValueError(f"choose_evenly: num must be 1 or more, got {num}.")
+    count = min(num, len(records))
+    return [records[k * len(records) // count] for k in range(count)]
+
+
+def save_pictures(dataset_name, predictions_json, output_dir, num=12, score_thresh=0.5):
+    """Pictures from a COCO results file.
+
+    Args:
+        dataset_name: registered data set that the predictions are of.
+        predictions_json: path of a COCO results file (``coco_instances_results.json``), or the list in it.
+        output_dir: folder for the pictures; it is made.
+        num: number of images, evenly spaced over the data set.
+        score_thresh: detections below it are not drawn.
+
+    Returns:
+        list of paths: one PNG per image, and ``contact_sheet.png`` last.
+
+    Raises:
+        ValueError: ``num`` below 1, a data set without images, a file that is no results file.
+    """
+    results = predictions_json if isinstance(predictions_json, list) else load_results(predictions_json)
+    records = choose_evenly(DatasetCatalog.get(dataset_name), num)
+    by_image = {record["image_id"]: [] for record in records}
+    for result in results:
+        if result["image_id"] in by_image and result["score"] >= score_thresh:
+            by_image[result["image_id"]].append(result)
+    return _save(dataset_name, records, by_image, output_dir, score_thresh)
+
+
+def save_pictures_of_model(model, mapper, dataset_name, output_dir, num=12, score_thresh=0.5):
+    """Pictures of what a model finds; it is run on ``num`` images only.
+
+    Args:
+        model: a detector; it is left in evaluation mode.
+        mapper: detectron2's test mapper, dataset dict -> the model's input.
+        The others, what is returned and what is raised: as in :func:`save_pictures`.
+    """
+    model.eval()
+    to_category = {k: category for category, k in _contiguous_ids(dataset_name).items()}
+    results = []
+    for record in choose_evenly(DatasetCatalog.get(dataset_name), num):
+        with torch.no_grad():
+            (output,) = model([mapper(record)])
+        if "instances" not in output:
+            raise ValueError("save_pictures_of_model: this model has no detections; it only proposes boxes.")
+        for found in instances_to_coco_json(output["instances"].to("cpu"), record["image_id"]):
+            results.append({**found, "category_id": to_category.get(found["category_id"], found["category_id"])})
+    return save_pictures(dataset_name, results, output_dir, num, score_thresh)
+
+
+def _contiguous_ids(dataset_name):
+    """Class index by the data set's category id; the same number where the data set has no mapping."""
+    metadata = MetadataCatalog.get(dataset_name)
+    identity = {k: k for k in range(len(metadata.get("thing_classes", ())))}
+    return metadata.get("thing_dataset_id_to_contiguous_id", identity)
+
+
+def _save(dataset_name, records, results_by_image, output_dir, score_thresh):
+    if not records:
+        raise ValueError(f"save_pictures: data set {dataset_name!r} has no images.")
+    os.makedirs(output_dir, exist_ok=True)
+    draw = _Drawing(dataset_name, any("segmentation" in r for found in results_by_image.values() for r in found))
+    paths, pictures = [], []
+    for number, record in enumerate(records):
+        stem = os.path.splitext(os.path.basename(record["file_name"]))[0]
+        pictures.append(draw.picture(record, results_by_image[record["image_id"]], stem, score_thresh))
+        paths.append(os.path.join(output_dir, f"{number:02d}_{stem}.png"))
+        pictures[-1].save(paths[-1])
+    paths.append(os.path.join(output_dir, "contact_sheet.png"))
+    contact_sheet(pictures, columns=min(2, len(pictures))).save(paths[-1])
+    return paths
+
+
+class _Drawing:
+    """Draws images of one data set. Masks are drawn on both sides or on none, so that the sides can be compared."""
+
+    def __init__(self, dataset_name, with_masks):
+        self.names = MetadataCatalog.get(dataset_name).get("thing_classes", ())
+        self.class_index = _contiguous_ids(dataset_name)
+        self.with_masks = with_masks
+
+    def picture(self, record, results, title, score_thresh):
+        image = Image.fromarray(read_image(record["file_name"], format="RGB"))
+        truth = [self._annotation(annotation, image.size) for annotation in record.get("annotations", ())]
+        found = [self._result(result) for result in sorted(results, key=lambda r: r["score"])]  # best on top
+        scale = min(max(_PANEL / max(image.size), 1.0), 4.0)
+        panels = [draw_objects(image, objects, scale) for objects in (truth, found)]
+        titles = [f"{title}: {len(truth)} objects", f"{len(found)} detections with score >= {score_thresh:g}"]
+        return side_by_side(panels, titles)
+
+    def _annotation(self, annotation, size):
+        crowd, index = bool(annotation.get("iscrowd", 0)), annotation["category_id"]
+        return {
+            "box": BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS),
+            "class_index": index,
+            "label": "crowd" if crowd else self._name(index),
+            "mask": _mask(annotation.get("segmentation"), *size) if self.with_masks else None,
+            "crowd": crowd,
+        }
+
+    def _result(self, result):
+        index = self.class_index.get(result["category_id"], result["category_id"])
+        return {
+            "box": BoxMode.convert(list(result["bbox"]), BoxMode.XYWH_ABS, BoxMode.XYXY_ABS),
+            "class_index": index,
+            "label": f"{self._name(index)} {100 * result['score']:.0f}",
+            "mask": _mask(result.get("segmentation")),
+        }
+
+    def _name(self, index):
+        return self.names[index] if index < len(self.names) else f"class {index}"
+
+
+def _mask(segmentation, width=None, height=None):
+    """(H, W) bool from polygons or an RLE; None where there is no mask."""
+    if not segmentation:
+        return None
+    if isinstance(segmentation, list):
+        segmentation = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        segmentation = mask_util.frPyObjects(segmentation, *segmentation["size"])
+    return np.asarray(mask_util.decode(segmentation), dtype=bool)
+
+
+def main(argv=None):
+    """The commands at the top of this module; prints where the pictures are and returns their paths."""
+    parser = argparse.ArgumentParser(description="Pictures of detections beside the ground truth.")
+    parser.add_argument("--config-file", help="config of the model (.yaml or .py)")
+    parser.add_argument("--weights", help="its checkpoint; default: the one that the config names")
+    parser.add_argument("--results", help="COCO results file, in place of a model")
+    parser.add_argument("--dataset", help="registered data set; default: the config's first test data set")
+    parser.add_argument("--json", help="COCO annotation file, in place of a registered data set (with --images)")
+    parser.add_argument("--images", help="folder of its images")
+    parser.add_argument("--output", default="pictures", help="folder for the pictures")
+    parser.add_argument("--num", type=int, default=12, help="number of images")
+    parser.add_argument("--score-thresh", type=float, default=0.5, help="detections below it are not drawn")
+    parser.add_argument("overrides", nargs="*", help="settings of the config, in the form that its kind has")
+    args = parser.parse_args(argv)
+    if bool(args.config_file) == bool(args.results):
+        parser.error("give either --config-file (a model) or --results (the results file of an evaluation)")
+    if bool(args.json) != bool(args.images):
+        parser.error("--json and --images belong together")
+    try:
+        paths = _run(args, parser)
+    except (ValueError, OSError, CheckpointError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print(f"{len(paths) - 1} pictures in {args.output}; all in one: {paths[-1]}")
+    return paths
+
+
+def _run(args, parser):
+    if args.results:
+        if not args.dataset and not args.json:
+            parser.error("--results needs --dataset, or --json and --images")
+        dataset = args.dataset or register_by_path("pictures", args.json, args.images, replace=True).name
+        return save_pictures(dataset, args.results, args.output, args.num, args.score_thresh)
+    model, mapper, datasets = _load_model(args)
+    dataset = args.dataset or next(iter(datasets), None)
+    if dataset is None:
+        parser.error("the config names no test data set: give --dataset, or --json and --images")
+    return save_pictures_of_model(model, mapper, dataset, args.output, args.num, args.score_thresh)
+
+
+def _load_model(args):
+    """The trained model of a config, its test mapper, and the names of its test data sets."""
+    # not above: pictures of a results file need no trainer
+    from ..engine.checkpoint import BalancedCheckpointer
+    from ..engine.experiment import OwnData
+    from ..engine.from_lazy import LazyExperiment
+    from ..engine.from_yacs import YacsExperiment
+    from ..engine.setup import choose_device
+
+    own_data = OwnData(val_json=args.json or "", val_images=args.images or "")
+    is_lazy = args.config_file.endswith(".py")
+    experiment = (LazyExperiment if is_lazy else YacsExperiment).from_file(args.config_file, args.overrides, own_data)
+    experiment.use_own_data()
+    experiment.set_run(device=choose_device(experiment.settings.device))
+    weights = args.weights or experiment.settings.weights
+    if not weights:
+        raise ValueError("pictures: --weights is missing, and the config names none: a random model finds nothing.")
+    cfg, model = experiment.cfg, experiment.build_model()
+    BalancedCheckpointer(model).load(weights)
+    mapper = instantiate(cfg.dataloader.test.mapper) if is_lazy else DatasetMapper(cfg, False)
+    return model, mapper, experiment.test_datasets
+
+
+if __name__ == "__main__":
+    main()
