@@ -22,6 +22,7 @@ def add_balanced_config(cfg: CfgNode) -> None:
     balanced.BOX_LOSS = _spec("SmoothL1")
     balanced.STAGES = _spec("SingleStage")
     balanced.IOU_BRANCH = _spec("")
+    balanced.MASKS = _spec("FirstStageMasks")
     # Parallel branches, each a mapping {POSITIVE_FRACTION, BATCH_SIZE_PER_IMAGE, SAMPLER: {NAME, ...}}; what is left
     # out is as in MODEL.ROI_HEADS and MODEL.BALANCED.SAMPLER. Empty: one branch.
     balanced.BRANCHES = []

@@ -12,6 +12,7 @@ __all__ = [
     "BOX_LOSS_REGISTRY",
     "STAGES_REGISTRY",
     "IOU_BRANCH_REGISTRY",
+    "MASK_BRANCH_REGISTRY",
 ]
 
 PROPOSAL_MATCHER_REGISTRY = Registry("PROPOSAL_MATCHER")
@@ -38,4 +39,9 @@ Topologies along the stage axis of ``BalancedROIHeads`` (single, cascade, recurs
 IOU_BRANCH_REGISTRY = Registry("IOU_BRANCH")
 IOU_BRANCH_REGISTRY.__doc__ = """
 IoU branches of ``BalancedROIHeads``: a box regressor and an IoU predictor of their own.
+"""
+
+MASK_BRANCH_REGISTRY = Registry("MASK_BRANCH")
+MASK_BRANCH_REGISTRY.__doc__ = """
+What the mask head of ``BalancedROIHeads`` trains on, and how the masks of several stages are merged.
 """

@@ -20,10 +20,11 @@ from torch import nn
 
 from ..scoring import STAGE_MERGES, merge_branches
 from . import build, checks
-from .branches import BoxBranch
+from .branches import BoxBranch, as_module
 from .checkpoint_keys import fill_missing_branches
 from .iou_branch import PredictorBoxes
 from .labeling import append_gt, keep_all_labeled, label_proposals, mark_no_gt, sample_proposals
+from .mask_branch import FirstStageMasks
 from .refine import one_box_per_proposal, refined_proposals
 from .stages import SingleStage
 
@@ -39,7 +40,17 @@ class BalancedROIHeads(StandardROIHeads):
     """
 
     @configurable
-    def __init__(self, *, proposal_sampler, stages=None, branches=(), test_branches=None, iou_branch=None, **kwargs):
+    def __init__(
+        self,
+        *,
+        proposal_sampler,
+        stages=None,
+        branches=(),
+        test_branches=None,
+        iou_branch=None,
+        mask_branch=None,
+        **kwargs,
+    ):
         """
         Args:
             proposal_sampler: sampler of branch 0's minibatch, see ``PROPOSAL_SAMPLER_REGISTRY``.
@@ -48,6 +59,7 @@ class BalancedROIHeads(StandardROIHeads):
                 ``box_head``, ``box_predictor``, ``positive_fraction``, ``batch_size_per_image``, ``proposal_sampler``.
             test_branches: indices of the branches used at inference; ``None`` or empty: all.
             iou_branch: an object with the methods of :class:`~.iou_branch.PredictorBoxes`, which ``None`` stands for.
+            mask_branch: an object with the methods of :class:`~.mask_branch.FirstStageMasks`, which ``None`` stands for.
             kwargs: arguments of ``StandardROIHeads``; ``box_head`` and ``box_predictor`` are lists for a cascade.
 
         Raises ``ValueError`` for axes that do not fit together, naming both sides.
@@ -59,12 +71,15 @@ class BalancedROIHeads(StandardROIHeads):
             batch_size_per_image=kwargs["batch_size_per_image"],
             sampler=proposal_sampler,
         )
+        kwargs["mask_head"] = as_module(kwargs.get("mask_head"))
         super().__init__(box_head=first.box_head, box_predictor=first.box_predictor, **kwargs)
         self.stages = stages or SingleStage()
         self.branches = [first, *branches]
         self.iou_branch = iou_branch or PredictorBoxes()
+        self.mask_branch = mask_branch or FirstStageMasks()
         self.test_branches = sorted(set(test_branches or range(len(self.branches))))
         self.matchers = self.stages.matchers(self.proposal_matcher)
+        self.num_refinements = self.stages.num_train - 1 + self.mask_branch.refines_last_stage
         checks.check_axes(self)
         # The main branch has the most positives. It feeds the mask head and gives the boxes at inference.
         self.main_branch = self._most_positive(range(len(self.branches)))
@@ -77,6 +92,10 @@ class BalancedROIHeads(StandardROIHeads):
     @classmethod
     def _init_box_head(cls, cfg, input_shape):
         return build.box_modules_from_config(cfg, input_shape)
+
+    @classmethod
+    def _init_mask_head(cls, cfg, input_shape):
+        return build.mask_modules_from_config(cfg, input_shape)
 
     def _register_modules(self):
         for p, branch in enumerate(self.branches[1:], start=1):
@@ -102,7 +121,7 @@ class BalancedROIHeads(StandardROIHeads):
         return self._sample(0, self._label(proposals, targets, self.matchers[0], 0), targets, 0)
 
     def _train_boxes(self, features, proposals, targets):
-        """The training step of the box heads, from proposals to losses.
+        """The training step, from proposals to losses; only masks that train on the first samples come after it.
 
         Args:
             features: dict of feature maps (N, C, H, W).
@@ -112,22 +131,23 @@ class BalancedROIHeads(StandardROIHeads):
         Returns the main branch's samples of the first stage, and a dict of scalar losses.
         """
         losses = {}
-        features = [features[f] for f in self.box_in_features]
+        maps = [features[f] for f in self.box_in_features]
         candidates = [proposals]  # one list for all branches in the first stage, one a branch in the later ones
         for k, matcher in enumerate(self.matchers):
             labeled = [self._label(c, targets, matcher, k) for c in candidates]
             labeled = labeled * (len(self.branches) // len(labeled))
             samples = [self._sample(p, labeled[p], targets, k) for p in range(len(self.branches))]
             self._observe(matcher, labeled, samples, k)
-            pooled = self._pool_branches(features, samples)
+            pooled = self._pool_branches(maps, samples)
             predictions = [branch.predict(x, k) for branch, x in zip(self.branches, pooled)]
             for p, branch in enumerate(self.branches):
                 losses.update(self._box_losses(branch.predictor(k), predictions[p], samples[p], k, p))
-            losses.update(self._iou_branch_losses(features, targets, samples[self.main_branch], k))
+            losses.update(self._iou_branch_losses(maps, targets, samples[self.main_branch], k))
             if k == 0:
                 first_samples = samples[self.main_branch]
-            if k + 1 < len(self.matchers):
+            if k < self.num_refinements:
                 candidates = [self._refine(*each, k) for each in zip(self.branches, predictions, pooled, samples)]
+                losses.update(self._mask_losses(features, candidates[self.main_branch], targets, k))
         if self.train_on_pred_boxes:
             self._replace_by_predicted_boxes(predictions[self.main_branch], first_samples)
         return first_samples, losses
@@ -161,6 +181,9 @@ class BalancedROIHeads(StandardROIHeads):
         return fast_rcnn_inference(
             boxes, scores, image_sizes, score_thresh, predictor.test_nms_thresh, predictor.test_topk_per_image
         )[0]
+
+    def _forward_mask(self, features, instances):
+        return self.mask_branch.forward(self, features, instances)
 
     def _label(self, proposals, targets, matcher, stage):
         appends = self.proposal_append_gt and (stage == 0 or self.stages.resample)
@@ -203,6 +226,10 @@ class BalancedROIHeads(StandardROIHeads):
 
     def _iou_branch_losses(self, features, targets, samples, stage):
         losses = self.iou_branch.losses(lambda boxes: self._pool(features, boxes), targets, samples, stage)
+        return self._weigh(losses, stage, "")
+
+    def _mask_losses(self, features, refined, targets, stage):
+        losses = self.mask_branch.stage_losses(self, features, refined, targets, stage)
         return self._weigh(losses, stage, "")
 
     def _weigh(self, losses, stage, suffix):

@@ -1,22 +1,26 @@
 """From detectron2's yacs config to the constructor arguments of ``BalancedROIHeads``."""
 
+import functools
+
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.roi_heads import build_box_head
+from detectron2.modeling.roi_heads import StandardROIHeads, build_box_head
+from detectron2.modeling.roi_heads.mask_head import ROI_MASK_HEAD_REGISTRY
 
 from d2_balanced.config import build_component
 
 from ..box_predictor import BalancedFastRCNNOutputLayers
 from ..registry import (
     IOU_BRANCH_REGISTRY,
+    MASK_BRANCH_REGISTRY,
     PROPOSAL_MATCHER_REGISTRY,
     PROPOSAL_SAMPLER_REGISTRY,
     STAGES_REGISTRY,
 )
 from .branches import BoxBranch
 
-__all__ = ["axes_from_config", "box_modules_from_config"]
+__all__ = ["axes_from_config", "box_modules_from_config", "mask_modules_from_config"]
 
 
 def axes_from_config(cfg, input_shape):
@@ -35,6 +39,7 @@ def axes_from_config(cfg, input_shape):
         stages=_stages(cfg),
         branches=[_parallel_branch(cfg, input_shape, p) for p in range(1, len(balanced.BRANCHES))],
         test_branches=balanced.TEST_BRANCHES,
+        mask_branch=_mask_branch(cfg),
     )
     if balanced.IOU_BRANCH.NAME:
         arguments["iou_branch"] = _iou_branch(cfg, input_shape)
@@ -58,6 +63,23 @@ def box_modules_from_config(cfg, input_shape):
         "box_head": box_head,
         "box_predictor": box_predictor,
     }
+
+
+def mask_modules_from_config(cfg, input_shape):
+    """``mask_in_features``, ``mask_pooler`` and ``mask_head`` (a list of heads if every stage has its own); or nothing."""
+    if not cfg.MODEL.MASK_ON:
+        return {}
+    head_class = ROI_MASK_HEAD_REGISTRY.get(cfg.MODEL.ROI_MASK_HEAD.NAME)
+    resolution = cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION
+    shape = _pooled_shape(cfg, input_shape)
+    shape = ShapeSpec(channels=shape.channels, height=resolution, width=resolution)
+    own = _mask_branch(cfg).own_heads(functools.partial(head_class, cfg, shape), _stages(cfg))
+    modules = StandardROIHeads._init_mask_head(cfg, input_shape)
+    return modules if own is None else {**modules, "mask_head": own}
+
+
+def _mask_branch(cfg):
+    return build_component(MASK_BRANCH_REGISTRY, cfg.MODEL.BALANCED.MASKS, "MODEL.BALANCED.MASKS")
 
 
 def _pooled_shape(cfg, input_shape):

@@ -7,6 +7,7 @@ def check_axes(heads):
     """Raise ``ValueError`` if the stages, branches and options of these ``BalancedROIHeads`` do not fit together."""
     _check_num_heads(heads)
     _check_test_branches(heads)
+    heads.mask_branch.check(heads)
     if heads.train_on_pred_boxes and heads.stages.num_train > 1:
         raise ValueError(
             f"BalancedROIHeads: train_on_pred_boxes (MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES) needs a single stage, but "

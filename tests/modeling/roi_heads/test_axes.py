@@ -16,7 +16,17 @@ RESAMPLED = {"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages", "RESAMPLE": Tr
 IGNORE = {"MODEL__ROI_HEADS__IOU_THRESHOLDS": [0.3, 0.5], "MODEL__ROI_HEADS__IOU_LABELS": [0, -1, 1]}
 IOU_BRANCH = {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch"}}
 ON_PROPOSALS = {"NAME": "IoUBranch", "REGRESSOR_SAMPLES": "proposals", "IOU_SAMPLES": "proposals", "EFO": False}
+FLOW = {
+    "MODEL__MASK_ON": True,
+    "MODEL__ROI_MASK_HEAD__NAME": "FlowMaskHead",
+    "MODEL__BALANCED__MASKS": {"NAME": "InterleavedMasks"},
+}
+NO_FLOW = {**FLOW, "MODEL__BALANCED__MASKS": {"NAME": "InterleavedMasks", "INFORMATION_FLOW": False}}
 COMBINATIONS = {
+    "interleaved masks": FLOW,
+    "cascade, interleaved masks": {**AGNOSTIC, **CASCADE, **FLOW},
+    "recursive, branches, interleaved masks": {**AGNOSTIC, **RECURSIVE, **BRANCHES, **FLOW},
+    "recursive, interleaved masks without flow": {**AGNOSTIC, **RECURSIVE, **NO_FLOW},
     "iou branch": IOU_BRANCH,
     "iou branch on proposals": {"MODEL__BALANCED__IOU_BRANCH": ON_PROPOSALS},
     "iou branch, regressor only": {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch", "PREDICT_IOU": False}},

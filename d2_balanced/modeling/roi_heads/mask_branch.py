@@ -1,0 +1,128 @@
+"""The mask axis: what the mask head trains on, and how its stages' masks become one.
+
+Shape shorthand: R: RoIs of the minibatch; F: its foreground; K: foreground classes; h, w: size of a mask.
+"""
+
+import torch
+from detectron2.modeling.roi_heads import StandardROIHeads, select_foreground_proposals
+from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference, mask_rcnn_loss
+from detectron2.utils.events import get_event_storage
+from torch import nn
+
+from ..registry import MASK_BRANCH_REGISTRY
+from .labeling import keep_all_labeled, sample_proposals
+
+__all__ = ["FirstStageMasks", "InterleavedMasks"]
+
+
+@MASK_BRANCH_REGISTRY.register()
+class FirstStageMasks:
+    """detectron2's masks: one mask head, trained on the positives of the box heads' first stage."""
+
+    refines_last_stage = False
+    """Whether the boxes that the last training stage predicts are needed."""
+
+    def check(self, heads):
+        """Raise ``ValueError`` if this does not fit these ``BalancedROIHeads``."""
+
+    def own_heads(self, build_head, stages):
+        """The mask head, or one for every stage, that this needs instead of detectron2's: ``None``, none."""
+        return None
+
+    def stage_losses(self, heads, features, refined, targets, stage):
+        """Losses of one stage, from the boxes that the stage refined: none. A dict of scalar tensors."""
+        return {}
+
+    def forward(self, heads, features, instances):
+        """As ``StandardROIHeads._forward_mask``: losses from the first stage's samples, or instances with masks."""
+        return StandardROIHeads._forward_mask(heads, features, instances)
+
+
+@MASK_BRANCH_REGISTRY.register()
+class InterleavedMasks(FirstStageMasks):
+    """Masks in every stage, each trained on the boxes that the stage has just refined (R3-CNN, HTC without semantics).
+
+    The refined boxes of the main branch are matched and sampled at the stage's threshold, and their positives train the
+    stage's mask head. With ``information_flow`` a stage's mask features are computed from those of the stages before, on
+    the same RoIs, in training as at inference. At inference the masks of all stages are predicted on the final boxes
+    and their probabilities averaged. The mask head (``FlowMaskHead``) is one for all stages, or a list with one each.
+
+    Args:
+        information_flow: pass mask features from stage to stage.
+    """
+
+    refines_last_stage = True
+
+    def __init__(self, *, information_flow=True):
+        self.information_flow = information_flow
+
+    def own_heads(self, build_head, stages):
+        """As above; ``build_head`` makes a ``FlowMaskHead`` from its keyword arguments."""
+        if stages.shared_head or stages.num_train == 1:
+            loops = max(stages.num_train, stages.num_test)
+            return build_head(takes_previous=self.information_flow and loops > 1)
+        return [build_head(takes_previous=self.information_flow and k > 0) for k in range(stages.num_train)]
+
+    def check(self, heads):
+        if not heads.mask_on:
+            raise ValueError("InterleavedMasks (MODEL.BALANCED.MASKS) needs masks: set MODEL.MASK_ON, or leave it out")
+        mask_heads = list(heads.mask_head) if isinstance(heads.mask_head, nn.ModuleList) else [heads.mask_head]
+        if not all(hasattr(head, "features") for head in mask_heads):
+            raise ValueError(
+                f"InterleavedMasks: the mask head must be a FlowMaskHead (MODEL.ROI_MASK_HEAD.NAME), got "
+                f"{type(mask_heads[0]).__name__}"
+            )
+        wanted = None if heads.stages.shared_head else heads.stages.num_train
+        have = len(mask_heads) if isinstance(heads.mask_head, nn.ModuleList) else None
+        if have != wanted and not (wanted == 1 and have is None):
+            raise ValueError(
+                f"InterleavedMasks: stages ({type(heads.stages).__name__}) needs "
+                f"{'one mask head' if wanted is None else f'{wanted} mask heads, one a stage'}, got {have or 'one'}"
+            )
+
+    def stage_losses(self, heads, features, refined, targets, stage):
+        """``loss_mask`` of a stage; a 0 connected to the graph without foreground."""
+        samples = self._samples(heads, refined, targets, stage)
+        foreground, _ = select_foreground_proposals(samples, heads.num_classes)
+        pooled = self._pool(heads, features, [s.proposal_boxes for s in foreground])
+        mask_head = self._head(heads, stage)
+        logits = mask_head.predict(self._features(heads, pooled, stage))
+        return {"loss_mask": mask_rcnn_loss(logits, foreground, mask_head.vis_period) * mask_head.loss_weight}
+
+    def forward(self, heads, features, instances):
+        """In training nothing is left to do, {}; at inference ``pred_masks`` (R, 1, h, w) is set."""
+        if heads.training:
+            return {}
+        pooled = self._pool(heads, features, [i.pred_boxes for i in instances])
+        probabilities = [
+            self._head(heads, k).predict(mask_features).sigmoid()
+            for k, mask_features in enumerate(self._all_features(heads, pooled, heads.stages.num_test))
+        ]
+        mean = torch.stack(probabilities).mean(dim=0)
+        mask_rcnn_inference(torch.logit(mean, eps=1e-6), instances)  # it takes logits, and picks the predicted class
+        return instances
+
+    def _samples(self, heads, refined, targets, stage):
+        labeled = heads._label(refined, targets, heads.matchers[stage], stage)
+        with get_event_storage().name_scope(f"stage{stage}/mask"):
+            if stage == 0 or heads.stages.resample:
+                return sample_proposals(labeled, targets, heads.branches[heads.main_branch], heads.num_classes)
+            may_ignore = -1 in heads.matchers[stage].labels
+            return keep_all_labeled(labeled, targets, may_ignore, heads.num_classes)
+
+    def _pool(self, heads, features, boxes):
+        return heads.mask_pooler([features[f] for f in heads.mask_in_features], boxes)
+
+    def _features(self, heads, pooled, stage):
+        return self._all_features(heads, pooled, stage + 1)[-1]
+
+    def _all_features(self, heads, pooled, num_stages):
+        """Mask features of the stages 0 .. num_stages - 1 on the same RoIs, each from the one before."""
+        chain = [None]
+        for k in range(num_stages):
+            previous = chain[-1] if self.information_flow else None
+            chain.append(self._head(heads, k).features(pooled, previous))
+        return chain[1:]
+
+    def _head(self, heads, stage):
+        return heads.mask_head[stage] if isinstance(heads.mask_head, nn.ModuleList) else heads.mask_head
