@@ -37,8 +37,11 @@ def detection_data(train, test, *, min_size_train, max_size, min_size_test, num_
         dataset=L(get_detection_dataset_dicts)(names=test, filter_empty=False),
         mapper=L(DatasetMapper)(
             is_train=False,
-            augmentations=[L(T.ResizeShortestEdge)(short_edge_length=min_size_test, max_size=max_size)],
+            augmentations=[
+                L(T.ResizeShortestEdge)(short_edge_length=min_size_test, max_size=max_size, sample_style="choice")
+            ],
             image_format="BGR",
+            use_instance_mask="${...train.mapper.use_instance_mask}",
         ),
         num_workers=num_workers,
     )

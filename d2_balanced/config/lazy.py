@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import os
 import re
@@ -24,17 +25,22 @@ __all__ = ["load_lazy", "apply_overrides", "check_lazy"]
 
 
 def load_lazy(path: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Load the LazyConfig file ``path`` and apply ``overrides`` (``["key.path=value", ...]``, Hydra's syntax for values).
+    """Load the LazyConfig file ``path`` and apply ``overrides`` (``["key.path=value", ...]``, with Hydra's values).
 
     Raises ``ConfigError`` for a missing file and for what :func:`apply_overrides` and :func:`check_lazy` refuse.
     """
     require_file(path)
     if os.path.splitext(path)[1] not in (".py", ".yaml", ".yml"):
         raise ConfigError(f"Config file {path!r} has to end in .py (LazyConfig) or .yaml.")
-    cfg = LazyConfig.load(path)
+    plain_import = builtins.__import__
+    try:
+        cfg = LazyConfig.load(path)
+    finally:
+        builtins.__import__ = plain_import  # detectron2 leaves its own in place if the file raises
     check_lazy(cfg, f" in {path}")
-    apply_overrides(cfg, overrides)
-    check_lazy(cfg)
+    if overrides:
+        apply_overrides(cfg, overrides)
+        check_lazy(cfg)
     return cfg
 
 
@@ -137,7 +143,7 @@ class _Override:
         return child
 
     def _find(self, node, depth: int) -> Optional[inspect.Parameter]:
-        """Check that ``path[depth]`` may be set in ``node``; returns the parameter of the node's target, if it is one."""
+        """Check that ``path[depth]`` may be set in ``node``; returns the target's parameter of that name, if any."""
         name, inside = self.path[depth], ".".join(self.path[:depth])
         if isinstance(node, ListConfig):
             if not name.isdigit() or int(name) >= len(node):

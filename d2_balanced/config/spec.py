@@ -85,11 +85,13 @@ def build_component(registry, node: Mapping[str, Any], key: str, **context):
         context: values that come from detectron2's own keys; those that the constructor takes are passed to it.
             A spec node cannot set them, because detectron2's keys are never shadowed.
 
-    Raises ``ConfigError`` with the full key: unknown NAME or argument, missing argument, value that the constructor refuses.
+    Raises ``ConfigError`` with the full key: unknown NAME or argument, missing argument, value that the constructor
+    refuses.
     """
     if not node.get("NAME", ""):
         if len(node) > 1:
-            raise ConfigError(f"{key}.NAME is empty, but arguments are set: {', '.join(k for k in node if k != 'NAME')}.")
+            arguments = ", ".join(name for name in node if name != "NAME")
+            raise ConfigError(f"{key}.NAME is empty, but arguments are set: {arguments}.")
         return None
     target, arguments = check_spec(registry, node, key)
     for argument in set(arguments) & set(context):

@@ -36,8 +36,8 @@ def flatten(node: Mapping, prefix: str = "") -> Dict[str, Any]:
 def load_yaml(path: str, opts: Sequence[str] = (), cfg: Optional[CfgNode] = None) -> CfgNode:
     """Load the config file ``path``, then the overrides ``opts`` (``["KEY.PATH", "value", ...]``), over the defaults.
 
-    Strict: a key that does not exist and a value of another type raise ``ConfigError``, which names the key, the file and
-    what may have been meant. A spec node takes new keys; where its ``NAME`` changes, the old component's arguments are
+    Strict: a key that does not exist and a value of another type raise ``ConfigError``, which names the key, the file
+    and what may have been meant. A spec node takes new keys; where its ``NAME`` changes, the old component's arguments are
     dropped. Call ``check_config`` on the result before building from it.
 
     Args:

@@ -1,0 +1,88 @@
+"""Every config takes a training step and an inference step on the CPU, and its twins do the same to the bit.
+
+By default the quick configs and one full-size config of each model; ``make test-configs`` (ALL_CONFIGS=1) runs every
+config. Configs that differ in their schedule only are the same model, which is run once.
+"""
+
+import os
+
+import pytest
+import torch
+import twins
+from detectron2.config import instantiate
+
+_ONE_OF_EACH = "R_50_FPN_1x"
+_done = set()
+
+
+def _stems():
+    stems = twins.config_stems()
+    if os.environ.get("ALL_CONFIGS"):
+        return stems
+    return [s for s in stems if "_R_18_" in os.path.basename(s) or os.path.basename(s).endswith(_ONE_OF_EACH)]
+
+
+@pytest.mark.parametrize("stem", _stems())
+def test_training_and_inference_step(stem):
+    cfg, lazy = twins.load_both(stem)
+    key = twins.model_key(cfg, lazy)
+    if key in _done:
+        return
+    _done.add(key)
+    yaml_model, lazy_model = twins.build_both(cfg, lazy)
+    twins.sharpen(yaml_model)
+    lazy_model.load_state_dict(yaml_model.state_dict())
+    batch = twins.inputs(cfg)
+
+    yaml_losses = twins.training_losses(yaml_model, batch)
+    lazy_losses = twins.training_losses(lazy_model, batch)
+    assert {k: v.item() for k, v in yaml_losses.items()} == {k: v.item() for k, v in lazy_losses.items()}
+    assert all(torch.isfinite(loss) for loss in lazy_losses.values())
+
+    optimizer = twins.optimizers(cfg, lazy, yaml_model, lazy_model)[1]
+    sum(lazy_losses.values()).backward()
+    without_gradient = [n for n, p in lazy_model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without_gradient
+    del yaml_losses, lazy_losses
+
+    yaml_found, lazy_found = (twins.detections(model, batch) for model in (yaml_model, lazy_model))
+    assert list(yaml_found) == list(lazy_found)
+    assert len(next(iter(yaml_found.values()))) > 0
+    assert all(torch.equal(yaml_found[name], lazy_found[name]) for name in yaml_found)
+    before = {name: p.detach().clone() for name, p in list(lazy_model.named_parameters())[-4:]}
+    optimizer.step()
+    assert all(torch.isfinite(p).all() for p in lazy_model.parameters())
+    assert any(not torch.equal(before[n], p) for n, p in lazy_model.named_parameters() if n in before)
+
+
+def test_lazy_optimizer_clips_as_the_yaml_one():
+    """Quick configs clip the gradient of every parameter to norm 1: both optimizers take the same step."""
+    cfg, lazy = twins.load_both("configs/quick/rpn_R_18_FPN")
+    models = twins.build_both(cfg, lazy)
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers = twins.optimizers(cfg, lazy, *models)
+    for model, optimizer in zip(models, optimizers):
+        for parameter in model.parameters():
+            generator = torch.Generator().manual_seed(parameter.numel())
+            parameter.grad = 3 * torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+        norms = [p.grad.norm() for p in model.parameters()]
+        assert max(norms) <= 1 + 1e-4
+    for (name, ours), (_, theirs) in zip(models[1].named_parameters(), models[0].named_parameters()):
+        assert torch.equal(ours, theirs), name
+
+
+def test_train_loader_is_built_from_the_lazy_node():
+    """The node takes exactly the arguments of the loader (its data set is put in place of the registered one)."""
+    lazy = twins.load_both("configs/quick/faster_rcnn_R_18_FPN")[1]
+    node = lazy.dataloader.train
+    images = [{"file_name": str(i), "image_id": i, "width": 4, "height": 3} for i in range(8)]
+    node.dataset = images
+    node.mapper = _name
+    batch = next(instantiate(node).iter_from(0))
+    assert len(batch) == node.total_batch_size == 4
+    assert set(batch) <= {str(i) for i in range(8)}
+
+
+def _name(image):
+    return image["file_name"]
