@@ -45,10 +45,10 @@ def balanced_l1_loss(
 
 
 def _balanced_l1(residual: Tensor, alpha: float, gamma: float, beta: float) -> Tensor:
-    b = math.expm1(gamma / alpha)
+    b = math.e ** (gamma / alpha) - 1
     small = residual.clamp(max=beta)  # keeps the branch that is not taken finite, and so its gradient
-    inner = alpha / b * (b * small + 1) * torch.log1p(b / beta * small) - alpha * small
-    outer = gamma * residual + (gamma / b - alpha * beta)
+    inner = alpha / b * (b * small + 1) * torch.log(b * small / beta + 1) - alpha * small
+    outer = gamma * residual + gamma / b - alpha * beta
     return torch.where(residual < beta, inner, outer)
 
 
