@@ -207,7 +207,7 @@ def _report_evaluation_fields(table, annotations, report):
         rows = np.array([key not in a for a in annotations], dtype=bool)
         if rows.any():
             report.warn(f"{int(rows.sum())} annotation(s) without '{key}'", table.places(rows),
-                        "pycocotools cannot evaluate them; training does not need it.")
+                        "This package does without (box area, no crowd); pycocotools alone cannot evaluate such a file.")
     rows = np.array([a.get("iscrowd", 0) not in (0, 1) for a in annotations], dtype=bool)
     if rows.any():
         report.error(f"{int(rows.sum())} annotation(s) whose 'iscrowd' is neither 0 nor 1", table.places(rows))
@@ -217,4 +217,4 @@ def _report_evaluation_fields(table, annotations, report):
                      "detectron2 does not load them; mark regions to be ignored with iscrowd 1.")
     rows = np.array([a.get("id") == 0 for a in annotations], dtype=bool)
     if rows.any():
-        report.warn("annotation id 0", table.places(rows), "pycocotools takes it for 'not matched': count ids from 1.")
+        report.warn("annotation id 0", table.places(rows), "Harmless here, but pycocotools alone takes it for 'not matched': count ids from 1.")

@@ -4,11 +4,10 @@ import itertools
 
 import numpy as np
 
-from .check_boxes import TOLERATED_SHARE
-
 __all__ = ["check_masks", "rle_length"]
 
 MIN_OVERLAP = 0.5  # IoU of a polygon's extent with the annotation's box
+MANY_APART = 0.1  # above this share of the annotations it is an error
 
 
 def check_masks(table, report, mask_format=None):
@@ -18,19 +17,15 @@ def check_masks(table, report, mask_format=None):
         mask_format: what the model trains masks from (``INPUT.MASK_FORMAT``: "polygon" or "bitmask"); None if it does
             not, and then masks may be missing.
     """
-    kinds = np.array([_kind(segmentation) for segmentation in table.segmentations], dtype="U8")
+    polygons = _Polygons(table.segmentations)
+    kinds = _kinds(table.segmentations, polygons)
     report.summary["masks"] = {kind: int((kinds == kind).sum()) for kind in ("polygons", "rle", "none")}
     wrong = kinds == "invalid"
     if wrong.any():
         report.error(f"{int(wrong.sum())} segmentation(s) that are neither polygons nor RLE", table.places(wrong),
                      "Polygons are lists of at least 6 numbers, an even count of them, all finite.")
-    broken = np.array([_rle_fault(table, row) for row in np.flatnonzero(kinds == "rle")], dtype="U100")
-    rows = np.flatnonzero(kinds == "rle")[broken != ""] if len(broken) else []
-    if len(rows):
-        faults = [fault for fault in broken if fault]
-        report.error(f"{len(rows)} run-length encoding(s) that do not fit their image",
-                     [f"{place}: {fault}" for place, fault in zip(table.places(rows), faults)])
-    _compare_with_boxes(table, np.flatnonzero((kinds == "polygons") & ~table.crowd), report)
+    _check_encodings(table, np.flatnonzero(kinds == "rle"), report)
+    _compare_with_boxes(table, polygons, report)
     if mask_format is not None:
         _check_format(table, kinds, mask_format, report)
 
@@ -46,24 +41,58 @@ def _check_format(table, kinds, mask_format, report):
                      "Set INPUT.MASK_FORMAT to bitmask.")
 
 
-def _kind(segmentation):
-    if segmentation is None:
-        return "none"
-    if isinstance(segmentation, dict):
-        return "rle"
-    if not isinstance(segmentation, (list, tuple)):
-        return "invalid"
-    # One bad polygon among good ones is dropped when detectron2 loads the file; none left is a fault.
-    return "polygons" if any(_is_polygon(polygon) for polygon in segmentation) else "invalid"
+def _kinds(segmentations, polygons):
+    """(A,) of "none", "rle", "polygons", "invalid". One bad polygon among good ones is dropped when detectron2 loads."""
+    kinds = np.array(["none" if s is None else "rle" if isinstance(s, dict) else "invalid" for s in segmentations], "U8")
+    kinds[polygons.owners] = "polygons"
+    return kinds
 
 
-def _is_polygon(polygon):
-    if not isinstance(polygon, (list, tuple, np.ndarray)) or len(polygon) < 6 or len(polygon) % 2:
-        return False
-    try:
-        return bool(np.isfinite(np.asarray(polygon, dtype=np.float64)).all())
-    except (TypeError, ValueError):
-        return False
+class _Polygons:
+    """All well-formed polygons of a data set, flattened: COCO has a million of them.
+
+    Attributes:
+        owners: (P,) row of each polygon's annotation, not falling.
+        low, high: (P, 2) its extent.
+    """
+
+    def __init__(self, segmentations):
+        owners, polygons = [], []
+        for row, segmentation in enumerate(segmentations):
+            for polygon in segmentation if isinstance(segmentation, (list, tuple)) else ():
+                if isinstance(polygon, (list, tuple, np.ndarray)) and len(polygon) >= 6 and len(polygon) % 2 == 0:
+                    owners.append(row)
+                    polygons.append(polygon)
+        self.owners, points = np.array(owners, dtype=np.int64), _points(polygons)
+        self.low, self.high = np.zeros((0, 2)), np.zeros((0, 2))
+        if not owners:
+            return
+        starts = np.cumsum([0] + [len(polygon) // 2 for polygon in polygons[:-1]])
+        self.low, self.high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
+        finite = np.isfinite(self.low).all(1) & np.isfinite(self.high).all(1)
+        self.owners, self.low, self.high = self.owners[finite], self.low[finite], self.high[finite]
+
+    def extents(self):
+        """(rows of the annotations that have polygons, their extents (R, 4) as x1, y1, x2, y2)."""
+        rows, starts = np.unique(self.owners, return_index=True)
+        if not len(rows):
+            return rows, np.zeros((0, 4))
+        return rows, np.hstack([np.minimum.reduceat(self.low, starts), np.maximum.reduceat(self.high, starts)])
+
+
+def _points(polygons):
+    """(sum of V, 2) vertices of all polygons; NaN for what is no number."""
+    values = np.array(list(itertools.chain.from_iterable(polygons)))
+    if values.dtype.kind not in "iuf":
+        values = np.array([v if isinstance(v, (int, float)) else np.nan for polygon in polygons for v in polygon], float)
+    return values.reshape(-1, 2).astype(np.float64)
+
+
+def _check_encodings(table, rows, report):
+    faults = [(place, fault) for place, fault in ((row, _rle_fault(table, row)) for row in rows) if fault]
+    if faults:
+        report.error(f"{len(faults)} run-length encoding(s) that do not fit their image",
+                     [f"{table.place(row)}: {fault}" for row, fault in faults])
 
 
 def _rle_fault(table, row):
@@ -103,26 +132,17 @@ def rle_length(counts):
     return sum(runs) if not shift and all(run >= 0 for run in runs) else -1
 
 
-def _compare_with_boxes(table, rows, report):
+def _compare_with_boxes(table, polygons, report):
     """Polygons that lie somewhere else than their box tell of a wrong box format or of a resized image."""
+    rows, extents = polygons.extents()
+    extents, rows = extents[~table.crowd[rows]], rows[~table.crowd[rows]]
     if not len(rows):
         return
-    extents = np.array([_extent(table.segmentations[row]) for row in rows])
-    x, y, width, height = table.boxes[rows].T
-    sides = np.minimum(extents[:, 2:], np.stack([x + width, y + height], 1)) - np.maximum(
-        extents[:, :2], np.stack([x, y], 1))
-    inter = sides.clip(0).prod(1)
-    union = (extents[:, 2:] - extents[:, :2]).prod(1) + width * height - inter
+    low, high = table.boxes[rows, :2], table.boxes[rows, :2] + table.boxes[rows, 2:]
+    inter = (np.minimum(extents[:, 2:], high) - np.maximum(extents[:, :2], low)).clip(0).prod(1)
+    union = (extents[:, 2:] - extents[:, :2]).prod(1) + (high - low).prod(1) - inter
     apart = np.isfinite(union) & (inter < MIN_OVERLAP * union)
     if apart.any():
-        many = apart.sum() > max(TOLERATED_SHARE * len(rows), 0.1 * len(rows))
-        (report.error if many else report.warn)(
-            f"{int(apart.sum())} box(es) do not lie where their polygons are", table.places(rows[apart]),
+        say = report.error if apart.mean() > MANY_APART else report.warn
+        say(f"{int(apart.sum())} box(es) do not lie where their polygons are", table.places(rows[apart]),
             "Are the boxes [x, y, width, height], and of the same image size as the polygons?")
-
-
-def _extent(polygons):
-    """x1, y1, x2, y2 of an annotation's valid polygons."""
-    numbers = np.array(list(itertools.chain.from_iterable(p for p in polygons if _is_polygon(p))), dtype=np.float64)
-    x, y = numbers[0::2], numbers[1::2]
-    return x.min(), y.min(), x.max(), y.max()

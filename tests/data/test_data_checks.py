@@ -158,7 +158,7 @@ WARNINGS = {
     "file twice": (set_image(1, file_name="7.jpg"), ["duplicate file name", "7.jpg (2 times)"]),
     "class name twice": (lambda c: c["categories"][1].update(name="cat"), ["duplicate category name", "cat (2 times)"]),
     "box twice": (lambda c: c["annotations"].append(annotation(5, 7, 5, 6, 10)), ["annotated twice", "image 7", "tion 5"]),
-    "no area": (drop("annotations", 1, "area"), ["without 'area'", "annotation 2", "cannot evaluate"]),
+    "no area": (drop("annotations", 1, "area"), ["without 'area'", "annotation 2", "pycocotools alone"]),
     "id 0": (set_annotation(0, id=0), ["annotation id 0", "image 7"]),
     "dense": (lambda c: c["annotations"].extend(annotation(k, 7, 1 + k / 9, 2, 7) for k in range(5, 108)),
               ["more than 100 objects", "image 7", "DETECTIONS_PER_IMAGE"]),
