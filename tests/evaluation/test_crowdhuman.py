@@ -9,6 +9,7 @@ import pytest
 from d2_balanced.evaluation.crowdhuman import FPPI_REFS, CrowdHumanMetrics, evaluate_crowdhuman
 from d2_balanced.evaluation.ground_truth import GroundTruth
 from paths import shared_file
+from reference import crowdhuman as reference
 
 SETS = ["crowd", "ties", "duplicates", "ignore", "border", "iou_exactly_half", "no_gt_image", "no_det_image", "perfect",
         "no_det_at_all", "all_gt_ignored", "only_fp"]  # fmt: skip
@@ -154,3 +155,36 @@ def test_two_classes_are_refused():
 def test_floor_is_checked(floor):
     with pytest.raises(ValueError, match="miss_rate_floor"):
         CrowdHumanMetrics(miss_rate_floor=floor)
+
+
+def random_crowd(seed):
+    """A few images with overlapping people, ignore regions, boxes beyond the border, ties, images without either."""
+    rng = np.random.default_rng(seed)
+    images, detections = [], {}
+    for k in range(5):
+        count = int(rng.integers(0, 5))
+        boxes = np.concatenate([rng.uniform(-5, 60, (count, 2)), rng.uniform(8, 40, (count, 2))], axis=1)
+        images.append(image(boxes.tolist(), (rng.random(count) < 0.25).astype(int).tolist(), image_id=k))
+        if k == 3:
+            continue  # no detections
+        near = boxes[rng.integers(0, count, 5)] + rng.normal(0, 3, (5, 4)) if count else np.zeros((0, 4))
+        found = np.concatenate([near, [[5.0, 5.0, 20.0, 20.0]]])
+        detections[k] = (found.tolist(), rng.random(len(found)).round(1).tolist())
+    images.append(image([[10, 10, 20, 20]], image_id=5))  # at least one person
+    return images, detections
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_equals_plain_loops(seed):
+    images, detections = random_crowd(seed)
+    got = evaluate_crowdhuman(images, detections)
+    expected = reference.ap_mr_recall(images, detections)
+    assert [got[key] for key in ("AP", "MR", "recall")] == pytest.approx(expected, abs=1e-12)
+    for point in got["JI_curve"][::3]:
+        wanted = reference.jaccard(images, detections, point["score_thr"])
+        assert point["JI"] == pytest.approx(wanted, abs=1e-12, nan_ok=True)
+
+
+def test_number_of_boxes_and_scores_must_agree():
+    with pytest.raises(ValueError, match="'a' has 1 detected boxes but 2 scores"):
+        evaluate_crowdhuman([image([[0, 0, 10, 10]])], {"a": ([[0, 0, 10, 10]], [0.5, 0.6])})
