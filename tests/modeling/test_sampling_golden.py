@@ -38,19 +38,18 @@ def sampler_of(golden, r, upper):
     )
 
 
-def histograms(draw, count, num_columns):
-    """(DRAWS, num_columns) counts."""
-    return torch.stack([torch.bincount(count(draw()), minlength=num_columns) for _ in range(DRAWS)]).double()
+def histograms(draw, column_of, num_columns):
+    """(DRAWS, num_columns) counts; ``column_of`` gives the column of each candidate."""
+    columns = column_of[torch.stack([draw() for _ in range(DRAWS)])]
+    ones = torch.ones((), dtype=torch.float64).expand(columns.shape)
+    return torch.zeros(DRAWS, num_columns, dtype=torch.float64).scatter_add_(1, columns, ones)
 
 
 def iou_histograms(golden, sampler, ious, negative, num):
     edges = torch.from_numpy(golden["hist_edges"]).float()
 
-    def column(idx):
-        iou = ious[idx]
-        return torch.where(iou == 0, 0, torch.bucketize(iou, edges, right=True).clamp(max=len(edges) - 1))
-
-    return histograms(lambda: sampler.draw_negatives(negative, ious, num), column, len(edges))
+    column_of = torch.bucketize(ious, edges, right=True).clamp(max=len(edges) - 1).masked_fill(ious == 0, 0)
+    return histograms(lambda: sampler.draw_negatives(negative, ious, num), column_of, len(edges))
 
 
 def tolerance(counts, se):
@@ -112,7 +111,7 @@ def test_instance_balanced_positives_every_scenario(positives):
         golden = ~np.isnan(positives["candidates"][s])
         num_objects = int(golden.sum())
         counts = histograms(
-            lambda: sampler.draw_positives(positive, matched_idxs, num), lambda idx: matched_idxs[idx], num_objects
+            lambda: sampler.draw_positives(positive, matched_idxs, num), matched_idxs, num_objects
         )
         difference = np.abs(counts.mean(0).numpy() - positives["sane_mean"][s][golden])
         assert (difference <= tolerance(counts, positives["sane_se"][s][golden])).all(), (s, difference)

@@ -1,0 +1,199 @@
+"""BalancedRetinaNet: detectron2's RetinaNet at the defaults, repeatable gradients, box losses, the normaliser."""
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import Backbone, RetinaNet, build_model
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.meta_arch import retinanet as detectron2_retinanet
+from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from fvcore.nn import sigmoid_focal_loss
+from reference.losses import balanced_l1
+from torch import nn
+
+from d2_balanced.config import get_balanced_cfg
+from d2_balanced.engine.training_state import gather_plain_attributes, load_plain_attributes
+from d2_balanced.modeling.box_losses import BalancedL1, SmoothL1
+from d2_balanced.modeling.meta_arch import BalancedRetinaNet
+
+K, SIZE = 3, (64, 96)
+
+
+class ToyBackbone(Backbone):
+    """Two levels, 4 channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.p3 = nn.Conv2d(3, 4, 3, stride=8, padding=1)
+        self.p4 = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self._out_features = ["p3", "p4"]
+        self._out_feature_channels = {"p3": 4, "p4": 4}
+        self._out_feature_strides = {"p3": 8, "p4": 16}
+
+    def forward(self, x):
+        p3 = self.p3(x)
+        return {"p3": p3, "p4": self.p4(p3)}
+
+
+def build(cls, seed=0, **options):
+    torch.manual_seed(seed)
+    settings = dict(
+        backbone=ToyBackbone(),
+        head=RetinaNetHead(
+            input_shape=[ShapeSpec(channels=4)] * 2, num_classes=K, num_anchors=3, conv_dims=[4], norm=""
+        ),
+        head_in_features=["p3", "p4"],
+        anchor_generator=DefaultAnchorGenerator(sizes=[[24], [48]], aspect_ratios=[[0.5, 1.0, 2.0]], strides=[8, 16]),
+        box2box_transform=Box2BoxTransform((1.0, 1.0, 1.0, 1.0)),
+        anchor_matcher=Matcher([0.4, 0.5], [0, -1, 1], allow_low_quality_matches=True),
+        num_classes=K,
+        pixel_mean=[127.5] * 3,
+        pixel_std=[64.0] * 3,
+    )
+    return cls(**{**settings, **options})
+
+
+def image(*boxes, seed=0):
+    instances = Instances(SIZE)
+    instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    instances.gt_classes = torch.arange(len(boxes)) % K
+    pixels = torch.randint(0, 256, (3, *SIZE), generator=torch.Generator().manual_seed(seed))
+    return {"image": pixels.float(), "instances": instances}
+
+
+OBJECTS = [image((5, 5, 30, 25), (40, 10, 60, 50)), image((0, 0, 90, 60), seed=1)]
+BATCHES = {
+    "objects": OBJECTS,
+    "one image without objects": [OBJECTS[0], image()],
+    "no objects": [image(), image(seed=1)],
+}
+
+
+def step(model, batch):
+    model.train().zero_grad()
+    with EventStorage():
+        losses = model(batch)
+    sum(losses.values()).backward()
+    return {"losses": losses, "gradients": {n: p.grad.clone() for n, p in model.named_parameters()}}
+
+
+@pytest.fixture
+def eager_detectron2(monkeypatch):
+    monkeypatch.setattr(detectron2_retinanet, "sigmoid_focal_loss_jit", sigmoid_focal_loss)
+
+
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES.keys())
+@pytest.mark.parametrize(
+    "own, shared",
+    [
+        (dict(), dict()),
+        (dict(), dict(box_reg_loss_type="giou")),
+        (dict(box_loss=SmoothL1()), dict()),
+        (dict(box_loss=SmoothL1(beta=0.1)), dict(smooth_l1_beta=0.1)),
+    ],
+    ids=["defaults", "giou", "L1", "smooth L1"],
+)
+def test_neutral_settings_are_detectron2_with_its_eager_focal_loss_to_the_bit(batch, own, shared, eager_detectron2):
+    theirs, ours = build(RetinaNet, **shared), build(BalancedRetinaNet, **shared, **own)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for _ in range(2):  # the second step has a moved normaliser
+        torch.testing.assert_close(step(ours, batch), step(theirs, batch), rtol=0, atol=0)
+
+
+def test_losses_are_those_of_the_scripted_focal_loss():
+    ours, theirs = step(build(BalancedRetinaNet), OBJECTS), step(build(RetinaNet), OBJECTS)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_gradients_repeat_to_the_bit_from_the_first_call():
+    model = build(BalancedRetinaNet, box_loss=BalancedL1())
+    results = []
+    for _ in range(5):
+        model.loss_normalizer = 100.0
+        results.append(step(model, OBJECTS))
+    for later in results[1:]:
+        torch.testing.assert_close(later, results[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES.keys())
+@pytest.mark.parametrize("form", ["scaled", "released"])
+def test_balanced_l1_trains_finitely(batch, form):
+    result = step(build(BalancedRetinaNet, box_loss=BalancedL1(beta=0.11, form=form)), batch)
+    assert all(torch.isfinite(x).all() for group in result.values() for x in group.values())
+
+
+def test_all_ignored():
+    model = build(BalancedRetinaNet, box_loss=BalancedL1())
+    anchors = model.anchor_generator([torch.zeros(1, 4, 8, 12), torch.zeros(1, 4, 4, 6)])
+    predictions = [[torch.randn(1, len(a), c, requires_grad=True) for a in anchors] for c in (K, 4)]
+    num = sum(len(a) for a in anchors)
+    with EventStorage():
+        losses = model.losses(anchors, predictions[0], [torch.full((num,), -1)], predictions[1], [torch.zeros(num, 4)])
+    sum(losses.values()).backward()
+    assert all(loss == 0 for loss in losses.values()) and all((p.grad == 0).all() for p in sum(predictions, []))
+
+
+def test_box_loss_is_summed_over_positives_with_its_weight():
+    model = build(BalancedRetinaNet, box_loss=BalancedL1(loss_weight=1.5))
+    anchors = model.anchor_generator([torch.zeros(1, 4, 8, 12), torch.zeros(1, 4, 4, 6)])
+    labels, boxes = model.label_anchors(anchors, [x["instances"] for x in OBJECTS])
+    logits = [torch.randn(2, len(a), K) for a in anchors]
+    deltas = [torch.randn(2, len(a), 4) for a in anchors]
+    with EventStorage():
+        losses = model.losses(anchors, logits, labels, deltas, boxes)
+    total, num_positives, everything = 0.0, 0, Boxes.cat(anchors).tensor
+    for i in range(2):
+        for anchor in ((labels[i] >= 0) & (labels[i] < K)).nonzero()[:, 0]:
+            target = model.box2box_transform.get_deltas(everything[anchor][None], boxes[i][anchor][None])[0]
+            residuals = torch.cat(deltas, dim=1)[i, anchor] - target
+            total += sum(balanced_l1(x, 0.5, 1.5) for x in residuals.tolist())
+            num_positives += 1
+    normalizer = 0.9 * 100 + 0.1 * num_positives
+    assert losses["loss_box_reg"].item() == pytest.approx(1.5 * total / normalizer, rel=1e-5)
+
+
+def test_normaliser_survives_a_resume_through_the_trainers_checkpoint():
+    unbroken, first = build(BalancedRetinaNet), build(BalancedRetinaNet)
+    for model in (unbroken, first):
+        step(model, OBJECTS)
+    resumed = build(BalancedRetinaNet)
+    load_plain_attributes(resumed, gather_plain_attributes(first))
+    torch.testing.assert_close(step(resumed, BATCHES["no objects"]), step(unbroken, BATCHES["no objects"]), rtol=0, atol=0)
+    assert resumed.loss_normalizer == unbroken.loss_normalizer != 100
+
+
+def yacs():
+    cfg = get_balanced_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.META_ARCHITECTURE = "BalancedRetinaNet"
+    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.FPN.OUT_CHANNELS = 8
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
+    return cfg
+
+
+def test_yacs():
+    cfg = yacs()
+    assert isinstance(build_model(cfg).box_loss, SmoothL1)
+    assert build_model(cfg).box_loss.beta == cfg.MODEL.RETINANET.SMOOTH_L1_LOSS_BETA == 0.1
+    cfg.MODEL.BALANCED.RETINANET.BOX_LOSS = type(cfg)({"NAME": "BalancedL1", "BETA": 0.11, "FORM": "released"})
+    model = build_model(cfg)
+    assert model.box_loss.settings == {"alpha": 0.5, "gamma": 1.5, "beta": 0.11, "form": "released"}
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    assert list(model.state_dict()) == list(build_model(cfg).state_dict())
+
+
+def test_two_choices_of_the_loss_are_refused_naming_both():
+    cfg = yacs()
+    cfg.MODEL.RETINANET.BBOX_REG_LOSS_TYPE = "giou"
+    cfg.MODEL.BALANCED.RETINANET.BOX_LOSS.NAME = "BalancedL1"
+    with pytest.raises(ValueError, match="MODEL.BALANCED.RETINANET.BOX_LOSS.*MODEL.RETINANET.BBOX_REG_LOSS_TYPE='giou'"):
+        build_model(cfg)
+    with pytest.raises(ValueError, match="BalancedRetinaNet: box_loss=BalancedL1.*box_reg_loss_type='diou'"):
+        build(BalancedRetinaNet, box_loss=BalancedL1(), box_reg_loss_type="diou")
