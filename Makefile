@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all their own set-up; `make install` does only that. See README.md.
 # Variables: VENV (folder of the environment), PYTHON (interpreter), WORKERS (test processes), TESTS, OUTPUT (demo).
 
-.PHONY: help install demo test doctor clean
+.PHONY: help install demo test test-configs doctor clean
 
 WORKERS ?= 2
 TESTS ?= tests
@@ -16,6 +16,7 @@ help:
 	@echo "make install   set up the environment (.venv, or the activated one if it has detectron2)"
 	@echo "make demo      train and evaluate a small detector on generated images, on the CPU, in minutes"
 	@echo "make test      run the tests"
+	@echo "make test-configs   build every config of the repository and take a step with it"
 	@echo "make doctor    what is installed, what is wrong with it, and the fix"
 	@echo "make clean     delete .venv, the demo's output and caches"
 
@@ -28,6 +29,10 @@ demo: install
 test: install
 	@echo "Running the tests with $(WORKERS) processes"
 	@$(python) -m pytest -q -n $(WORKERS) --dist loadfile $(TESTS)
+
+# Every config of the repository, not only one of each model: takes some 10 minutes.
+test-configs: install
+	@ALL_CONFIGS=1 $(run) pytest -q -n $(WORKERS) --dist loadfile tests/config
 
 doctor:
 	@python="$$(tools/install.sh --which)"; [ -x "$$python" ] || python=python3; "$$python" -m d2_balanced.doctor

@@ -1,4 +1,4 @@
-"""Puts a LazyConfig together from one file of each of models/, backbones/, schedules/ and data/, as the yaml twins do."""
+"""A LazyConfig from one file of each of models/, backbones/, schedules/ and data/, as the yaml twins are made."""
 
 import torch
 from detectron2.config import LazyCall as L

@@ -1,8 +1,6 @@
 """Small detectors for the CPU: R-18-FPN from scratch on small images, 240 iterations."""
 
-import torch
-
-from d2_balanced.solver import clipped
+from d2_balanced.solver import clipped_sgd
 
 from .compose import compose
 from .models.small import shrink_retinanet, shrink_rcnn
@@ -15,6 +13,6 @@ def quick(model, dataset="generated", lr=0.03):
         shrink_rcnn(model)
     else:
         shrink_retinanet(model)
-    optimizer.update(_target_=clipped, optimizer=torch.optim.SGD, clip_type="norm", clip_value=1.0, lr=lr)
+    optimizer.update(_target_=clipped_sgd, clip_type="norm", clip_value=1.0, lr=lr)
     train.update(seed=1, checkpointer={"period": 120, "max_to_keep": 100})
     return model, data, dataloader, optimizer, lr_multiplier, train

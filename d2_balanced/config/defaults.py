@@ -38,8 +38,8 @@ def add_balanced_config(cfg: CfgNode) -> None:
     balanced.RETINANET = CfgNode()
     balanced.RETINANET.BOX_LOSS = _spec("SmoothL1")
 
-    # The arguments of BalancedFPN (REFINE_LEVEL, REFINEMENT) and of add_context_blocks (STAGES, RATIO), for the backbones
-    # whose names have "balanced" or "context" in them (d2_balanced/modeling/backbone/build.py).
+    # The arguments of BalancedFPN (REFINE_LEVEL, REFINEMENT) and of add_context_blocks (STAGES, RATIO), for the
+    # backbones whose names have "balanced" or "context" in them (d2_balanced/modeling/backbone/build.py).
     balanced.FPN = CfgNode(new_allowed=True)
     balanced.CONTEXT = CfgNode(new_allowed=True)
 

@@ -37,8 +37,8 @@ def load_yaml(path: str, opts: Sequence[str] = (), cfg: Optional[CfgNode] = None
     """Load the config file ``path``, then the overrides ``opts`` (``["KEY.PATH", "value", ...]``), over the defaults.
 
     Strict: a key that does not exist and a value of another type raise ``ConfigError``, which names the key, the file
-    and what may have been meant. A spec node takes new keys; where its ``NAME`` changes, the old component's arguments are
-    dropped. Call ``check_config`` on the result before building from it.
+    and what may have been meant. A spec node takes new keys; where its ``NAME`` changes, the old component's arguments
+    are dropped. Call ``check_config`` on the result before building from it.
 
     Args:
         cfg: the defaults to start from where they are others than ``get_balanced_cfg()`` (changed in place).

@@ -25,7 +25,7 @@ def config_stems():
     patterns = ("configs/**/*.yaml", "configs/**/*.py", "projects/**/configs/**/*.yaml", "projects/**/configs/**/*.py")
     files = [f for p in patterns for f in glob.glob(os.path.join(ROOT, p), recursive=True)]
     relative = sorted({os.path.splitext(os.path.relpath(f, ROOT))[0] for f in files})
-    return [stem for stem in relative if "base" not in stem.split(os.sep) and not os.path.basename(stem).startswith("_")]
+    return [stem for stem in relative if not ({"base"} & set(stem.split(os.sep)) or os.path.basename(stem)[0] == "_")]
 
 
 def load_both(stem):
@@ -50,7 +50,7 @@ def build_both(cfg, lazy, device="cpu"):
 
 
 def plain(value, depth=0):
-    """Numbers, strings and containers of them, also inside the helper objects that modules hold; others are left out."""
+    """Numbers, strings and containers of them, also inside the helper objects of modules; others are left out."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (torch.Tensor, nn.Module)) or callable(value) and not hasattr(value, "__dict__"):
