@@ -16,7 +16,7 @@ help:
 	@echo "make install   set up the environment (.venv, or the activated one if it has detectron2)"
 	@echo "make demo      train and evaluate a small detector on generated images, on the CPU, in minutes"
 	@echo "make test      run the tests"
-	@echo "make test-configs   build every config of the repository and take a step with it"
+	@echo "make test-configs   take a training and an inference step with every config of the repository"
 	@echo "make doctor    what is installed, what is wrong with it, and the fix"
 	@echo "make clean     delete .venv, the demo's output and caches"
 
@@ -32,7 +32,7 @@ test: install
 
 # Every config of the repository, not only one of each model: takes some 10 minutes.
 test-configs: install
-	@ALL_CONFIGS=1 $(run) pytest -q -n $(WORKERS) --dist loadfile tests/config
+	@ALL_CONFIGS=1 $(python) -m pytest -q -n $(WORKERS) --dist loadfile tests/config
 
 doctor:
 	@python="$$(tools/install.sh --which)"; [ -x "$$python" ] || python=python3; "$$python" -m d2_balanced.doctor
