@@ -1,5 +1,6 @@
 """One start-up for a single process, ``--num-gpus``, torchrun and srun; and what several processes share."""
 
+import logging
 import os
 import re
 from collections import namedtuple
@@ -86,7 +87,13 @@ def wrap_ddp(model, **kwargs):
         broadcast_buffers=False,
         find_unused_parameters=True,
     )
-    return DistributedDataParallel(model, **{**settings, **kwargs})
+    settings.update(kwargs)
+    if settings["find_unused_parameters"] and comm.is_main_process():
+        logging.getLogger(__name__).info(
+            "DistributedDataParallel is told to look for unused parameters, which keeps resumed runs exact; torch's "
+            "warning about it can be ignored."
+        )
+    return DistributedDataParallel(model, **settings)
 
 
 @torch.no_grad()
