@@ -37,8 +37,8 @@ def build_evaluator(
         output_dir: the run's output folder; files go to ``output_dir/inference/<dataset_name>/``. None: no files.
         max_dets: detections an image that are evaluated (``TEST.DETECTIONS_PER_IMAGE``), 1 or more.
         tasks: subset of ("bbox", "segm"); None takes what the model predicts.
-        class_agnostic: adds AP, AP50, AP75 and AP90 with all classes taken as one (``AP75-agnostic``).
-        by_objects: adds AP on images with 1-3, 4-7 and 8 or more objects.
+        class_agnostic: adds a task ``bbox_agnostic``: the same metrics with all classes taken as one.
+        by_objects: adds a task ``bbox_by_objects``: AP on images with 1-3, 4-7 and 8 or more objects.
         backend: "auto", "faster-coco-eval" or "pycocotools".
         distributed: gather the predictions of all processes (True), or evaluate this process's own.
 

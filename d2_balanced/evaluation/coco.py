@@ -40,7 +40,7 @@ class COCODetectionEvaluator(DatasetEvaluator):
         output_dir: the run's output folder; None writes nothing.
         max_dets: detections an image that are evaluated, 1 or more.
         tasks: subset of ("bbox", "segm"); None takes what the model predicts.
-        class_agnostic: adds ``AP-agnostic`` and AP50, AP75, AP90 likewise: all classes taken as one.
+        class_agnostic: adds the tasks ``bbox_agnostic`` (and ``segm_agnostic``): all classes taken as one.
         extra_metrics: callables ``(ground_truth, detections, *, task, max_dets, backend) -> ({task: {metric: value}},
             notes)``, called for every task; see :class:`ObjectCountGroups`.
         backend: "auto", "faster-coco-eval" or "pycocotools".
@@ -176,10 +176,10 @@ class COCODetectionEvaluator(DatasetEvaluator):
         rows = metrics.per_class(ground_truth)
         if len(rows) > 1:
             values.update({f"AP-{row['class']}": row["AP"] for row in rows})
+        report["metrics"][task], report["per_class"][task] = values, rows
         if self.class_agnostic:
             agnostic = evaluate_coco(ground_truth, translated.detections, task, use_categories=False, **settings)
-            values.update({f"AP{p or ''}-agnostic": agnostic.ap(p) for p in (None, 50, 75, 90)})
-        report["metrics"][task], report["per_class"][task] = values, rows
+            report["metrics"][f"{task}_agnostic"] = agnostic.summary()
         report["notes"] += diagnose(ground_truth, translated, metrics, task)
         for extra in self.extra_metrics:
             more, notes = extra(ground_truth, translated.detections, task=task, **settings)

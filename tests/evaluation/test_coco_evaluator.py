@@ -82,7 +82,7 @@ def test_files(registered, tmp_path):
     with open(folder / "metrics.csv") as file:
         rows = {(row["task"], row["metric"]): row["value"] for row in csv.DictReader(file)}
     assert float(rows["bbox", "AP90"]) == results["bbox"]["AP90"] and rows["bbox", "AP-class3"] == ""
-    assert float(rows["bbox", "AP75-agnostic"]) == results["bbox"]["AP75-agnostic"]
+    assert float(rows["bbox_agnostic", "AP75"]) == results["bbox_agnostic"]["AP75"]
     assert ("bbox_by_objects", "AP[8+]") in rows
     with open(folder / "per_class.csv") as file:
         classes = list(csv.DictReader(file))
@@ -95,9 +95,23 @@ def test_one_class_agnostic_is_the_same_as_by_class(registered):
     coco = random_dataset(6, num_classes=2)
     coco["categories"] = coco["categories"][:1]
     results = [r for r in random_results(6, coco) if r["category_id"] == 10]
-    got = run(build_evaluator(registered(coco), class_agnostic=True), *model_outputs(coco, results))["bbox"]
-    assert got["AP75-agnostic"] == got["AP75"] and got["AP-agnostic"] == got["AP"]
-    assert not any(key.startswith("AP-class") for key in got)
+    got = run(build_evaluator(registered(coco), class_agnostic=True), *model_outputs(coco, results))
+    assert got["bbox_agnostic"] == got["bbox"] and got["bbox"]["AP75"] > 0
+    assert not any(key.startswith("AP-") for key in got["bbox"])
+
+
+def test_class_agnostic_is_the_ap_of_one_merged_class(registered):
+    coco = random_dataset(22)
+    results = random_results(22, coco)
+    results = [{**r, "score": r["score"] + 1e-6 * k} for k, r in enumerate(results)]  # COCO breaks ties by class
+    predictions = model_outputs(coco, results)
+    got = run(build_evaluator(registered(coco), class_agnostic=True), *predictions)["bbox_agnostic"]
+    merged = {**coco, "categories": coco["categories"][:1]}
+    merged["annotations"] = [{**a, "category_id": 10} for a in coco["annotations"]]
+    for output in predictions[1]:
+        output["instances"].pred_classes[:] = 0
+    alone = run(build_evaluator(registered(merged)), *predictions)["bbox"]
+    assert got == pytest.approx(alone, abs=1e-12, nan_ok=True)
 
 
 def test_nothing_is_written_without_an_output_folder(registered, tmp_path, monkeypatch):
