@@ -64,6 +64,8 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         super().__init__(input_shape, **kwargs)
         check_box_loss_type(type(self).__name__, box_loss, self.box_reg_loss_type)
         self.box_loss = box_loss
+        if hasattr(box_loss, "adopt"):  # a loss that measures proposals, in this predictor's units
+            box_loss.adopt(self.box2box_transform.weights, self.num_classes)
 
     @classmethod
     def from_config(cls, cfg, input_shape):

@@ -1,0 +1,178 @@
+"""What Dynamic R-CNN measures in every iteration, and the window in which it keeps it (section 4, algorithm 1).
+
+    rows: the values of an image's proposals (N,), -inf where a proposal does not count     B: images of an iteration
+    P: processes     C: iterations between two updates (``period``)
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Callable, List, NamedTuple, Optional, Tuple
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+__all__ = ["Scope", "SCOPES", "StatisticRecorder", "kth_largest", "gather_over_processes"]
+
+EXCLUDED = float("-inf")
+NOTHING = float("nan")
+EMPTY_IMAGES = ("skip_batch", "leave_out")
+_MAX_PASSES = 256  # far more than anyone accumulates; reached only where nobody ends the iterations
+
+logger = logging.getLogger(__name__)
+
+
+def kth_largest(rows: Tensor, k: int) -> Tensor:
+    """(R, N) -> (R,): the ``k``-th largest of each row; the smallest if fewer than ``k`` count, NaN if none does."""
+    if rows.shape[1] == 0:
+        return rows.new_full((rows.shape[0],), NOTHING)
+    largest = rows.topk(min(k, rows.shape[1])).values
+    counting = largest.isfinite().sum(dim=1, keepdim=True)
+    kth = largest.gather(1, (counting - 1).clamp(min=0))
+    return torch.where(counting > 0, kth, NOTHING)[:, 0]
+
+
+def of_batch(rows: Tensor, k: int) -> Tensor:
+    """(B, N) -> (): the (k * B)-th largest of all rows together."""
+    return kth_largest(rows.reshape(1, -1), k * rows.shape[0])[0]
+
+
+def mean_of_images(rows: Tensor, k: int) -> Tensor:
+    """(B, N) -> (): the mean over the images of each one's ``k``-th largest."""
+    return kth_largest(rows, k).nanmean()
+
+
+def upper_median(values: Tensor) -> Tensor:
+    """Element ``n // 2`` of the n values that are not NaN, in ascending order; NaN if there is none."""
+    ascending, n = _ascending(values)
+    return ascending.gather(0, (n // 2).clamp(max=len(ascending) - 1))[0]
+
+
+def middle_median(values: Tensor) -> Tensor:
+    """The median of the values that are not NaN, the mean of the middle two where their number is even."""
+    ascending, n = _ascending(values)
+    middle = torch.cat([(n - 1).clamp(min=0) // 2, (n // 2).clamp(max=len(ascending) - 1)])
+    return ascending.gather(0, middle).mean()
+
+
+def _ascending(values: Tensor) -> Tuple[Tensor, Tensor]:
+    ascending = values.flatten().sort().values  # NaN comes last
+    return ascending, (~ascending.isnan()).sum().reshape(1)
+
+
+class Scope(NamedTuple):
+    """The rules of one implementation."""
+
+    iou_statistic: Callable[[Tensor, int], Tensor]
+    median: Callable[[Tensor], Tensor]
+    sampled_positives: bool  # errors are taken from the sampled positives, not from all labeled proposals
+    counts_batches: bool  # C counts the batches that recorded something, not the iterations
+
+
+SCOPES = {
+    "batch": Scope(of_batch, upper_median, sampled_positives=False, counts_batches=False),
+    "image": Scope(mean_of_images, middle_median, sampled_positives=True, counts_batches=True),
+}
+
+
+def gather_over_processes(values: Tensor) -> Tensor:
+    """(V,) -> (P, V), the same on every process; a collective call without a host-device sync."""
+    processes = comm.get_world_size()
+    table = values.new_zeros(processes, len(values))
+    table[comm.get_rank()] = values
+    if processes > 1:
+        torch.distributed.all_reduce(table)  # a sum with zeros: exact, and on every backend
+    return table
+
+
+class StatisticRecorder(nn.Module):
+    """Gathers rows during an iteration; turns them into one statistic per process; keeps those since the last update.
+
+    The forward passes of one iteration (gradient accumulation) are merged: their images are one batch. Everything that
+    an update needs is in buffers, equal on all processes: ``records (2 C, P)``, NaN where a process recorded nothing,
+    and ``count ()``, the number of iterations recorded since the last update. There is room for twice C because an
+    update is put off where the batch of its iteration recorded nothing.
+
+    Args:
+        owner: class name of the component, for error messages.
+        period: iterations between two updates, C.
+        scope: "batch" or "image", see ``SCOPES``.
+        empty_images: what an image without GT does to its batch: "skip_batch" (it records nothing, as in the authors'
+            code) or "leave_out" (the other images are recorded).
+
+    Raises:
+        ValueError: for a setting out of range.
+    """
+
+    def __init__(self, owner: str, period: int, scope: str, empty_images: str):
+        super().__init__()
+        if period < 1:
+            raise ValueError(f"{owner}: period must be 1 or more iterations, got {period}")
+        if scope not in SCOPES:
+            raise ValueError(f"{owner}: scope must be one of {', '.join(SCOPES)}, got {scope!r}")
+        if empty_images not in EMPTY_IMAGES:
+            raise ValueError(f"{owner}: empty_images must be one of {', '.join(EMPTY_IMAGES)}, got {empty_images!r}")
+        self.owner = owner
+        self.period = period
+        self.scope = SCOPES[scope]
+        self.empty_images = empty_images
+        self.passes: List[List[Optional[Tensor]]] = []
+        self.register_buffer("records", torch.full((2 * period, comm.get_world_size()), NOTHING))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def add_pass(self, images: List[Optional[Tensor]]) -> None:
+        """Keep the rows of one forward pass until the iteration ends; ``None`` for an image without GT."""
+        if len(self.passes) >= _MAX_PASSES:
+            raise RuntimeError(
+                f"{self.owner} saw {len(self.passes)} forward passes, and end_iteration() was never called: without it "
+                "nothing adapts. Train with d2_balanced's trainer, or call it after every optimizer step."
+            )
+        self.passes.append(images)
+
+    def take_rows(self) -> Optional[Tensor]:
+        """The iteration's rows (B, N), padded by -inf; None if there is nothing to record. Forgets them."""
+        images = [rows for images in self.passes for rows in images]
+        self.passes = []
+        with_gt = [rows for rows in images if rows is not None]
+        if not with_gt or (self.empty_images == "skip_batch" and len(with_gt) < len(images)):
+            return None
+        return pad_sequence(with_gt, batch_first=True, padding_value=EXCLUDED)
+
+    def record(self, statistic: Optional[Tensor], iteration: int) -> Tuple[Tensor, Tensor]:
+        """Add this iteration's statistic (0-d; None if nothing was seen) of all processes to the window.
+
+        Returns the mean of the processes' statistics (NaN if there is none), and whether an update is due (both 0-d).
+        """
+        own = self.records.new_zeros(2)  # statistic, and whether there was a batch to take it from
+        own[0] = NOTHING if statistic is None else statistic
+        own[1] = statistic is not None
+        statistics, seen = gather_over_processes(own).unbind(1)
+        if len(statistics) != self.records.shape[1]:  # the processes were started after this was built
+            self.records = self.records.new_full((2 * self.period, len(statistics)), NOTHING)
+        if iteration == 0:
+            self.clear(torch.ones_like(self.count, dtype=torch.bool))
+        seen = seen.sum() > 0
+        here = torch.arange(len(self.records), device=self.count.device) == self.count % len(self.records)
+        self.records.copy_(torch.where((here & seen)[:, None], statistics, self.records))
+        self.count += seen
+        if self.scope.counts_batches:
+            return statistics.nanmean(), self.count >= self.period
+        return statistics.nanmean(), seen & ((iteration + 1) % self.period == 0)
+
+    def clear(self, due: Tensor) -> None:
+        """Empty the window if ``due`` (0-d bool)."""
+        self.records.masked_fill_(due, NOTHING)
+        self.count.masked_fill_(due, 0)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        saved = state_dict.get(prefix + "records")
+        if saved is not None and saved.shape != self.records.shape:
+            logger.warning(
+                f"{prefix}records: the checkpoint has a window of {tuple(saved.shape)} (2 x period, processes), this "
+                f"run one of {tuple(self.records.shape)}; it starts empty, and the value in force is kept."
+            )
+            state_dict[prefix + "records"] = torch.full_like(self.records, NOTHING)
+            state_dict[prefix + "count"] = torch.zeros_like(self.count)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -1,0 +1,110 @@
+"""The state of Dynamic R-CNN's components: gradient accumulation, resume in mid-window, changed settings."""
+
+import copy
+
+import pytest
+import torch
+
+from dynamic_streams import assert_same_state, components, labeled_batch, random_stream, scalar_batches, step
+from reference import dynamic as reference
+
+
+@pytest.mark.parametrize("scope", ["batch", "image"])
+def test_forward_passes_of_one_iteration_are_one_batch(scope):
+    whole, parts = components(4, 3, 3, scope=scope), components(4, 3, 3, scope=scope)
+    for i, batch in enumerate(random_stream(5, 9, images=4, without_gt=0)):
+        step(*whole, batch, i)
+        for micro_batch in (batch[:1], batch[1:]):
+            labeled, samples = labeled_batch(micro_batch, parts[0])
+            for component in parts:
+                component.observe(labeled, samples)
+        for component in parts:
+            component.end_iteration(i)
+    for one, other in zip(whole, parts):
+        assert_same_state(one, other)
+    assert float(whole[0].threshold) > 0.41
+
+
+def test_passes_that_train_nothing_are_not_measured():
+    batch = random_stream(0, 1, without_gt=0)[0]
+    for component in components(1, 1, 1):
+        labeled, samples = labeled_batch(batch, components()[0])
+        with torch.no_grad():
+            component.observe(labeled, samples)
+        component.eval().observe(labeled, samples)
+        before = copy.deepcopy(component.state_dict())
+        component.end_iteration(1)
+        for key, value in component.state_dict().items():
+            torch.testing.assert_close(value, before[key], rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_trainer_that_never_ends_iterations_is_told():
+    batch = random_stream(0, 1, without_gt=0)[0]
+    matcher, _ = components()
+    labeled, samples = labeled_batch(batch, matcher)
+    with pytest.raises(RuntimeError, match=r"DynamicMatcher saw 256 forward passes, and end_iteration\(\) was never"):
+        for _ in range(300):
+            matcher.observe(labeled, samples)
+
+
+@pytest.mark.parametrize("scope", ["batch", "image"])
+@pytest.mark.parametrize("stop", [1, 4, 7, 11, 13])
+def test_resume_in_mid_window_is_bit_exact(scope, stop, tmp_path):
+    stream = random_stream(3, 16)
+    straight, first = components(4, 3, 5, scope=scope), components(4, 3, 5, scope=scope)
+    used = [step(*straight, batch, i)[0] for i, batch in enumerate(stream)]
+    for i, batch in enumerate(stream[:stop]):
+        step(*first, batch, i)
+    torch.save([component.state_dict() for component in first], tmp_path / "state.pth")
+    resumed = components(4, 3, 5, scope=scope)
+    for component, state in zip(resumed, torch.load(tmp_path / "state.pth", weights_only=True)):
+        component.load_state_dict(state)
+    assert [step(*resumed, batch, i)[0] for i, batch in enumerate(stream) if i >= stop] == used[stop:]
+    for one, other in zip(straight, resumed):
+        assert_same_state(one, other)
+    assert len(set(used)) > 2  # the values did move
+
+
+def test_all_state_is_in_buffers_of_fixed_shape():
+    matcher, loss = components(4, 3, 5)
+    shapes = {key: value.shape for c in (matcher, loss) for key, value in c.state_dict().items()}
+    for i, batch in enumerate(random_stream(3, 23)):
+        step(matcher, loss, batch, i)
+    assert {key: value.shape for c in (matcher, loss) for key, value in c.state_dict().items()} == shapes
+    assert shapes["window.records"] == (10, 1)
+
+
+def test_training_from_the_start_forgets_the_window_of_a_checkpoint():
+    fresh, stream = components(4, 3, 5), random_stream(3, 5)
+    tuned = components(4, 3, 5)
+    for i, batch in enumerate(random_stream(9, 3)):
+        step(*tuned, batch, i)
+    for i, batch in enumerate(stream):
+        step(*fresh, batch, i)
+        step(*tuned, batch, i)
+    for one, other in zip(fresh, tuned):
+        assert_same_state(one, other)
+
+
+def test_another_period_starts_an_empty_window_and_keeps_the_value(caplog):
+    matcher, loss = components(4, 3, 5)
+    for i, batch in enumerate(random_stream(3, 8)):
+        step(matcher, loss, batch, i)
+    for old, new in zip((matcher, loss), components(4, 3, 7)):
+        new.load_state_dict(old.state_dict())
+        assert new.window.count == 0 and new.window.records.isnan().all()
+    assert torch.equal(components(4, 3, 5)[0].threshold, torch.tensor(0.4)) and matcher.threshold > 0.41
+    assert "window.records: the checkpoint has a window of (10, 1)" in caplog.text and "(14, 1)" in caplog.text
+
+
+def test_an_update_is_put_off_where_its_batch_recorded_nothing():
+    stream = random_stream(4, 9, without_gt=0)
+    stream[2] = stream[5] = [None, stream[2][1]]
+    matcher, loss = components(4, 3, 3)
+    used = [step(matcher, loss, batch, i)[0] for i, batch in enumerate(stream)]
+    assert set(used) == {used[0]}
+    statistics = [
+        reference.iou_statistic(batch, 4, "batch") for i, batch in enumerate(scalar_batches(stream)) if i not in (2, 5)
+    ]
+    # Room for two periods: the oldest record made way for the seventh.
+    assert float(matcher.threshold) == pytest.approx(sum(statistics[1:]) / 6)
