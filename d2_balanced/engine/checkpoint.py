@@ -41,29 +41,16 @@ class BalancedCheckpointer(DetectionCheckpointer):
         self.max_to_keep = max_to_keep
 
     def check_before_training(self):
-        """Fail now rather than hours later: the folder can be written to, and every state can be saved.
+        """Fail now rather than hours later if a state cannot be saved; delete what killed runs left unfinished.
 
-        Also deletes what killed runs left unfinished in the folder.
+        (Whether the folder can be written to is tried earlier still, by ``setup.require_writable``.)
 
         Raises:
-            PermissionError: the folder cannot be made or written to.
             TypeError: a state holds something that a checkpoint cannot; the message names it.
         """
-        if not self.save_dir or not self.save_to_disk:
-            return
-        try:
-            os.makedirs(self.save_dir, exist_ok=True)
-            probe = os.path.join(self.save_dir, "write_test")
-            with atomic_write(probe):
-                pass
-            os.remove(probe)
-        except OSError as error:
-            raise PermissionError(
-                f"cannot write to the output folder {self.save_dir!r} ({error}); choose another one with OUTPUT_DIR "
-                "(LazyConfig: train.output_dir)"
-            ) from error
-        remove_unfinished(self.save_dir)
-        self._collect({})
+        if self.save_dir and self.save_to_disk:
+            remove_unfinished(self.save_dir)
+            self._collect({})
 
     def save(self, name, **extra):
         """Write ``<name>.pth`` as a whole, then name it in ``last_checkpoint`` (never ``model_best``).
