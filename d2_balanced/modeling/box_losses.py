@@ -121,4 +121,5 @@ class BalancedL1(nn.Module):
         return self.loss_weight * balanced_l1_loss(pred, target, **self.settings)
 
     def extra_repr(self):
-        return ", ".join(f"{name}={value!r}" for name, value in self.settings.items()) + f", loss_weight={self.loss_weight}"
+        settings = {**self.settings, "loss_weight": self.loss_weight}
+        return ", ".join(f"{name}={value!r}" for name, value in settings.items())

@@ -12,7 +12,12 @@ __all__ = ["dense_box_loss"]
 
 
 def dense_box_loss(
-    box_loss: Callable, anchors: list, box2box_transform, pred_deltas: List[Tensor], gt_boxes: List[Tensor], positive: Tensor
+    box_loss: Callable,
+    anchors: list,
+    box2box_transform,
+    pred_deltas: List[Tensor],
+    gt_boxes: List[Tensor],
+    positive: Tensor,
 ) -> Tensor:
     """Sum of ``box_loss`` over the positive anchors; a graph-connected 0 without any.
 

@@ -44,7 +44,9 @@ def test_balanced_l1_of_the_paper(alpha, gamma, form):
     torch.testing.assert_close(gradient, torch.tensor(slope, dtype=torch.float64), rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("form, loss_name, grad_name", [("released", "loss", "grad"), ("scaled", "scaled_loss", "scaled_grad")])
+@pytest.mark.parametrize(
+    "form, loss_name, grad_name", [("released", "loss", "grad"), ("scaled", "scaled_loss", "scaled_grad")]
+)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_golden_values_and_gradients(golden, form, loss_name, grad_name, dtype):
     for row, (alpha, gamma, beta) in enumerate(golden["params"]):
@@ -62,7 +64,8 @@ def test_golden_reductions(golden):
     pred, target, weight = (torch.from_numpy(golden[f"red_{name}"]) for name in ("pred", "target", "weight"))
     for (alpha, gamma, beta), expected in zip(golden["params"], golden["red_values"]):
         loss = BalancedL1(alpha, gamma, beta, "released")(pred, target)
-        ours = [loss.mean(), loss.sum(), (weight * loss).mean(), (weight * loss).sum() / float(golden["red_avg_factor"])]
+        weighted = weight * loss
+        ours = [loss.mean(), loss.sum(), weighted.mean(), weighted.sum() / float(golden["red_avg_factor"])]
         np.testing.assert_allclose([x.item() for x in ours], expected, rtol=1e-9)
 
 
@@ -82,7 +85,11 @@ def test_scaled_gradient_is_bounded_by_gamma_and_points_outward(setting, beta, s
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.floats(0.05, 5), st.floats(0.05, 30), st.floats(1e-3, 1e3), st.sampled_from(FORMS), st.floats(-(2.0**100), 2.0**100, width=32)
+    st.floats(0.05, 5),
+    st.floats(0.05, 30),
+    st.floats(1e-3, 1e3),
+    st.sampled_from(FORMS),
+    st.floats(-(2.0**100), 2.0**100, width=32),
 )
 def test_finite_everywhere(alpha, ratio, beta, form, residual):
     for value in loss_and_gradient(BalancedL1(alpha, alpha * ratio, beta, form), residual, torch.float32):

@@ -65,8 +65,10 @@ def test_smooth_l1_is_detectron2_to_the_bit(classes, class_agnostic, beta):
 
 @pytest.mark.parametrize("loss_type", ["smooth_l1", "giou", "diou", "ciou"])
 def test_without_a_box_loss_it_is_detectron2(loss_type):
-    theirs, ours = (predictor(c, box_reg_loss_type=loss_type) for c in (FastRCNNOutputLayers, BalancedFastRCNNOutputLayers))
-    (losses, grads), (losses_theirs, grads_theirs) = (losses_and_gradients(m, *batch(CASES["mixed"])) for m in (ours, theirs))
+    ours = predictor(BalancedFastRCNNOutputLayers, box_reg_loss_type=loss_type)
+    theirs = predictor(FastRCNNOutputLayers, box_reg_loss_type=loss_type)
+    losses, grads = losses_and_gradients(ours, *batch(CASES["mixed"]))
+    losses_theirs, grads_theirs = losses_and_gradients(theirs, *batch(CASES["mixed"]))
     torch.testing.assert_close(losses, losses_theirs, rtol=0, atol=0)
     torch.testing.assert_close(grads, grads_theirs, rtol=0, atol=0)
 

@@ -162,7 +162,8 @@ def test_normaliser_survives_a_resume_through_the_trainers_checkpoint():
         step(model, OBJECTS)
     resumed = build(BalancedRetinaNet)
     load_plain_attributes(resumed, gather_plain_attributes(first))
-    torch.testing.assert_close(step(resumed, BATCHES["no objects"]), step(unbroken, BATCHES["no objects"]), rtol=0, atol=0)
+    batch = BATCHES["no objects"]
+    torch.testing.assert_close(step(resumed, batch), step(unbroken, batch), rtol=0, atol=0)
     assert resumed.loss_normalizer == unbroken.loss_normalizer != 100
 
 
@@ -193,7 +194,8 @@ def test_two_choices_of_the_loss_are_refused_naming_both():
     cfg = yacs()
     cfg.MODEL.RETINANET.BBOX_REG_LOSS_TYPE = "giou"
     cfg.MODEL.BALANCED.RETINANET.BOX_LOSS.NAME = "BalancedL1"
-    with pytest.raises(ValueError, match="MODEL.BALANCED.RETINANET.BOX_LOSS.*MODEL.RETINANET.BBOX_REG_LOSS_TYPE='giou'"):
+    both = "MODEL.BALANCED.RETINANET.BOX_LOSS.*MODEL.RETINANET.BBOX_REG_LOSS_TYPE='giou'"
+    with pytest.raises(ValueError, match=both):
         build_model(cfg)
     with pytest.raises(ValueError, match="BalancedRetinaNet: box_loss=BalancedL1.*box_reg_loss_type='diou'"):
         build(BalancedRetinaNet, box_loss=BalancedL1(), box_reg_loss_type="diou")

@@ -26,7 +26,8 @@ SAMPLERS = [RandomSampler(neg_pos_ub=5), IoUBalancedSampler(floor_thr=0.0), Inst
 
 def build(cls, seed=0, **options):
     torch.manual_seed(seed)
-    anchors = DefaultAnchorGenerator(sizes=[[16], [32]], aspect_ratios=[[0.5, 1.0, 2.0]], strides=list(STRIDES.values()))
+    strides = list(STRIDES.values())
+    anchors = DefaultAnchorGenerator(sizes=[[16], [32]], aspect_ratios=[[0.5, 1.0, 2.0]], strides=strides)
     settings = dict(
         in_features=list(STRIDES),
         head=StandardRPNHead(in_channels=CHANNELS, num_anchors=3),

@@ -122,7 +122,8 @@ class BalancedRPN(RPN):
         if self.box_loss is not None:
             # Replaced, not computed here from the start: a later detectron2 may add to its losses.
             positive = torch.stack(gt_labels) == 1
-            loss = dense_box_loss(self.box_loss, anchors, self.box2box_transform, pred_anchor_deltas, gt_boxes, positive)
+            transform = self.box2box_transform
+            loss = dense_box_loss(self.box_loss, anchors, transform, pred_anchor_deltas, gt_boxes, positive)
             normalizer = self.batch_size_per_image * len(gt_labels)
             losses["loss_rpn_loc"] = loss / normalizer * self.loss_weight.get("loss_rpn_loc", 1.0)
         return losses

@@ -49,7 +49,8 @@ class IoUBalancedSampler(ProposalSampler):
     ):
         super().__init__(positives=positives, neg_pos_ub=neg_pos_ub)
         self._check("num_bins", num_bins, "an integer >= 1", isinstance(num_bins, int) and num_bins >= 1)
-        self._check("floor_thr", floor_thr, "an IoU in [0, 1), or -1 for no floor", 0 <= floor_thr < 1 or floor_thr == -1)
+        has_valid_floor = 0 <= floor_thr < 1 or floor_thr == -1
+        self._check("floor_thr", floor_thr, "an IoU in [0, 1), or -1 for no floor", has_valid_floor)
         self._check("floor_fraction", floor_fraction, "in [0, 1]", 0 <= floor_fraction <= 1)
         self._check("upper", upper, f"one of {list(_UPPER_ENDS)}", upper in _UPPER_ENDS)
         self.num_bins = num_bins

@@ -26,7 +26,8 @@ def instance_balanced(positive: Tensor, matched_idxs: Tensor, num: int) -> Tenso
         return draw_at_random(positive, num)
     matched_gt = matched_idxs.index_select(0, positive)
     # Sorted by object, at random within each: the fraction orders, the integer part says which object.
-    in_order, by_object = (matched_gt + torch.rand(matched_gt.shape, dtype=torch.float64, device=positive.device)).sort()
+    fraction = torch.rand(matched_gt.shape, dtype=torch.float64, device=positive.device)
+    in_order, by_object = (matched_gt + fraction).sort()
     first_of_object = torch.searchsorted(in_order, in_order.floor())
     place_in_object = torch.arange(len(in_order), device=positive.device) - first_of_object
     num_objects = (place_in_object == 0).sum()
