@@ -14,7 +14,7 @@ __all__ = ["class_table", "summary_table", "write_reports", "write_text"]
 
 
 def write_text(path, text):
-    """Writes a whole file or none of it, in a folder that is made if need be: an interrupted run leaves the old file."""
+    """Writes a whole file or none of it (an interrupted run leaves the old one), making the folder if need be."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with atomic_write(path, "w") as file:
         file.write(text)
