@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from detectron2.modeling.backbone.resnet import BasicStem
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -277,6 +278,22 @@ def test_model_zoo_pickle_loads(tmp_path, protocol):
     model_zoo_pickle(tmp_path / "zoo.pkl", model, protocol=protocol)
     BalancedCheckpointer(fresh).load(str(tmp_path / "zoo.pkl"))
     assert_same_weights(model, fresh)
+
+
+def test_weights_of_detectron_are_matched_by_name(tmp_path):
+    stem = BasicStem(norm="FrozenBN")
+    arrays = {
+        "conv1_w": np.random.RandomState(0).rand(64, 3, 7, 7).astype("float32"),
+        "res_conv1_bn_s": np.full(64, 2, "float32"),
+        "res_conv1_bn_b": np.full(64, 3, "float32"),
+        "conv1_w_momentum": np.zeros(1, "float32"),
+    }
+    with open(tmp_path / "R-50.pkl", "wb") as file:
+        pickle.dump({"blobs": arrays}, file, protocol=2)
+    model = nn.Sequential(collections.OrderedDict(stem=stem))
+    BalancedCheckpointer(model).load(str(tmp_path / "R-50.pkl"), checkpointables=[])
+    assert np.array_equal(stem.conv1.weight.detach().numpy(), arrays["conv1_w"])
+    assert (stem.conv1.norm.weight == 2).all() and (stem.conv1.norm.bias == 3).all()
 
 
 class Exploit:
