@@ -56,7 +56,8 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
 
     Args:
         box_loss: callable ``(pred (F, 4), target (F, 4)) -> (F, 4)``; None keeps detectron2's own loss
-            (``box_reg_loss_type``, ``smooth_l1_beta``). The other arguments are ``FastRCNNOutputLayers``'.
+            (``box_reg_loss_type``, ``smooth_l1_beta``). Its method ``adopt(bbox_reg_weights, num_classes)``, if it has
+            one, is called with those of this predictor. The other arguments are ``FastRCNNOutputLayers``'.
     """
 
     @configurable

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Callable, List
+from typing import Callable, List, Optional
 
 import torch
 from detectron2.layers import cat, nonzero_tuple
 from torch import Tensor
 
-__all__ = ["dense_box_loss"]
+from d2_balanced.modeling.box_predictor import check_box_loss_type
+
+__all__ = ["check_dense_box_loss", "dense_box_loss"]
+
+
+def check_dense_box_loss(owner: str, box_loss: Optional[Callable], box_reg_loss_type: str) -> None:
+    """Raises ``ValueError`` if the box loss of a dense detector or RPN is one that learns from an R-CNN's proposals, or
+    is combined with one of detectron2's losses on boxes."""
+    if hasattr(box_loss, "observe"):
+        raise ValueError(
+            f"{owner}: box_loss={box_loss} follows the proposals of an R-CNN, which {owner} does not have; use it in "
+            "the ROI heads, or another box loss here"
+        )
+    check_box_loss_type(owner, box_loss, box_reg_loss_type)
 
 
 def dense_box_loss(

@@ -112,6 +112,14 @@ def test_no_proposals_at_all():
     assert loss == 0
 
 
+def test_a_loss_that_wants_them_gets_the_predictors_weights_and_classes():
+    class Wants(SmoothL1):
+        def adopt(self, bbox_reg_weights, num_classes):
+            self.adopted = (tuple(bbox_reg_weights), num_classes)
+
+    assert predictor(BalancedFastRCNNOutputLayers, box_loss=Wants()).box_loss.adopted == ((10.0, 10.0, 5.0, 5.0), K)
+
+
 # --- configuration ---------------------------------------------------------------------------------------------------
 
 

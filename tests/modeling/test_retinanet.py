@@ -18,6 +18,7 @@ from torch import nn
 from d2_balanced.config import get_balanced_cfg
 from d2_balanced.engine.training_state import gather_plain_attributes, load_plain_attributes
 from d2_balanced.modeling.box_losses import BalancedL1, SmoothL1
+from d2_balanced.modeling.dynamic import DynamicSmoothL1
 from d2_balanced.modeling.meta_arch import BalancedRetinaNet
 
 K, SIZE = 3, (64, 96)
@@ -199,3 +200,8 @@ def test_two_choices_of_the_loss_are_refused_naming_both():
         build_model(cfg)
     with pytest.raises(ValueError, match="BalancedRetinaNet: box_loss=BalancedL1.*box_reg_loss_type='diou'"):
         build(BalancedRetinaNet, box_loss=BalancedL1(), box_reg_loss_type="diou")
+
+
+def test_a_box_loss_that_follows_proposals_is_refused():
+    with pytest.raises(ValueError, match="BalancedRetinaNet: box_loss=DynamicSmoothL1.* does not have"):
+        build(BalancedRetinaNet, box_loss=DynamicSmoothL1())

@@ -16,6 +16,7 @@ from reference.losses import balanced_l1
 
 from d2_balanced.config import get_balanced_cfg
 from d2_balanced.modeling.box_losses import BalancedL1, SmoothL1
+from d2_balanced.modeling.dynamic import DynamicSmoothL1
 from d2_balanced.modeling.proposal_generator import BalancedRPN
 from d2_balanced.modeling.sampling import HardRatioSampler, InstanceBalancedSampler, IoUBalancedSampler, RandomSampler
 
@@ -209,6 +210,11 @@ def test_a_sampler_that_repeats_is_refused():
     for sampler in (HardRatioSampler(), IoUBalancedSampler(positives="hard_ratio")):
         with pytest.raises(ValueError, match="BalancedRPN: sampler=.* repeats positives"):
             build(BalancedRPN, sampler=sampler)
+
+
+def test_a_box_loss_that_follows_proposals_is_refused():
+    with pytest.raises(ValueError, match="BalancedRPN: box_loss=DynamicSmoothL1.* does not have"):
+        build(BalancedRPN, box_loss=DynamicSmoothL1())
 
 
 def test_lazy_config():
