@@ -21,7 +21,7 @@ def check_box_loss_type(owner: str, box_loss: Optional[Callable], box_reg_loss_t
     """Raises ``ValueError`` if a box loss on deltas is combined with one of detectron2's losses on boxes."""
     if box_loss is not None and box_reg_loss_type != _DETECTRON2_LOSS_TYPE:
         raise ValueError(
-            f"{owner}: box_loss={box_loss} cannot be combined with box_reg_loss_type={box_reg_loss_type!r}; "
+            f"{owner}: box_loss={type(box_loss).__name__} cannot be combined with box_reg_loss_type={box_reg_loss_type!r}; "
             f"leave one of them at its default (box_loss=None, box_reg_loss_type={_DETECTRON2_LOSS_TYPE!r})"
         )
 

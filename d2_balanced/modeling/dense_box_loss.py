@@ -18,7 +18,7 @@ def check_dense_box_loss(owner: str, box_loss: Optional[Callable], box_reg_loss_
     is combined with one of detectron2's losses on boxes."""
     if hasattr(box_loss, "observe"):
         raise ValueError(
-            f"{owner}: box_loss={box_loss} follows the proposals of an R-CNN, which {owner} does not have; use it in "
+            f"{owner}: box_loss={type(box_loss).__name__} follows the proposals of an R-CNN, which {owner} does not have; use it in "
             "the ROI heads, or another box loss here"
         )
     check_box_loss_type(owner, box_loss, box_reg_loss_type)
