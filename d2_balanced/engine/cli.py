@@ -19,6 +19,8 @@ from .step_losses import NonFiniteLossError
 __all__ = ["argument_parser", "main"]
 
 MISUSE, DIVERGED = 2, 1  # exit statuses
+# Before training; detectron2 asserts what users set, and Python itself refuses unknown arguments of a LazyConfig's calls.
+MISUSES = (ValueError, KeyError, OSError, CheckpointError, AssertionError, TypeError)
 
 _EPILOG = """
 Examples:
@@ -79,7 +81,7 @@ def _one_process(args: argparse.Namespace) -> None:
             evaluate(experiment, args.resume)
             return
         trainer = prepare(experiment, args.resume, args.epochs)
-    except (ValueError, KeyError, OSError, CheckpointError) as error:
+    except MISUSES as error:
         _exit(error, MISUSE)
     try:
         status = train(trainer, experiment)
@@ -94,7 +96,10 @@ def _exit(error: Exception, status: int) -> None:
     if os.environ.get("D2_BALANCED_TRACEBACK"):
         traceback.print_exc()
     message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if not message or isinstance(error, (AssertionError, TypeError)):
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{message or type(error).__name__} ({os.path.basename(place.filename)}, line {place.lineno})"
     if not comm.is_main_process():
         message = f"(process {comm.get_rank()}) {message.splitlines()[0] if message else ''}"
-    print(f"train_net.py: error: {message or type(error).__name__}", file=sys.stderr, flush=True)
+    print(f"train_net.py: error: {message}", file=sys.stderr, flush=True)
     sys.exit(status)

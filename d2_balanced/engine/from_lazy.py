@@ -96,7 +96,7 @@ class LazyExperiment(Experiment):
         if val is not None:
             loaders.test.dataset.names = val.name
         else:
-            loaders.test = None
+            loaders.test = loaders.evaluator = None
         for _, node in walk(self.cfg.model, "model"):
             # Where it refers to another node, that one is set.
             if "num_classes" in node and not OmegaConf.is_interpolation(node, "num_classes"):

@@ -83,13 +83,13 @@ def prepare(experiment: Experiment, resume: bool, epochs: Optional[float] = None
         old = experiment.schedule
         experiment.set_schedule(old.for_epochs(epochs, loader.batches_per_epoch))
         logger.info("--epochs %g:\n%s", epochs, old.describe_change(experiment.schedule))
-    if comm.is_main_process():
-        setup.save_config(experiment, resume)
     logger.info("Settings that differ from the defaults (all of them are in config.yaml):\n%s", experiment.describe())
     trainer = build_trainer(experiment, loader, resume=resume)
     setup.require_something_left(trainer.last_finished_iter + 1, experiment.schedule.max_iter)
     if trainer.last_finished_iter < 0:
         setup.keep_older_metrics(settings.output_dir)
+    if comm.is_main_process():
+        setup.save_config(experiment, resume)
     return trainer
 
 

@@ -96,12 +96,19 @@ def keep_older_metrics(output_dir: str) -> None:
 def start_log(output_dir: str) -> None:
     """Log to the terminal (main process) and to log.txt; say where this runs."""
     for name in ("detectron2", "fvcore", "d2_balanced"):
-        setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name)
+        _close_handlers(logging.getLogger(name))  # of an earlier run in this process
+        getattr(setup_logger, "__wrapped__", setup_logger)(output_dir, distributed_rank=comm.get_rank(), name=name)
     logger.info("Command: %s", " ".join(sys.argv))
     logger.info(
         "Python %s, torch %s, %d process(es), %d thread(s) each, process id %d",
         platform.python_version(), torch.__version__, comm.get_world_size(), torch.get_num_threads(), os.getpid(),
     )
+
+
+def _close_handlers(of: logging.Logger) -> None:
+    for handler in list(of.handlers):
+        of.removeHandler(handler)
+        handler.close()
 
 
 def choose_device(wanted: str) -> str:

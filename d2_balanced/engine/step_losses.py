@@ -13,17 +13,17 @@ __all__ = ["NonFiniteLossError", "fetch_losses", "split_batch"]
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss became infinite or NaN; ``details`` (plain Python) says at which iteration, on which images.
+    """A loss, or what leads to one, became infinite or NaN; ``details`` (plain Python) says at which iteration, on which images.
 
     Raised on every process, before the optimizer step, so the weights are still those of the iteration before.
     """
 
     def __init__(self, details: dict):
         self.details = details
-        losses = "\n".join(f"    {name} = {value}" for name, value in details["losses"].items())
+        losses = "\n".join(f"    {name} = {value}" for name, value in details["losses"].items()) or "    (none yet)"
         images = "\n".join(f"    {image}" for image in details["images"]) or "    (none known)"
         super().__init__(
-            f"Loss became infinite or NaN at iteration {details['iteration']}, learning rate {details['lr']:.6g}.\n"
+            f"{details['reason'].rstrip('!. ')}: iteration {details['iteration']}, learning rate {details['lr']:.6g}.\n"
             f"  losses (mean over processes):\n{losses}\n"
             f"  images of this process, process {details['process']}:\n{images}\n"
             f"  total loss of the iteration before: {details['last_total_loss']}\n"

@@ -141,7 +141,12 @@ class BalancedTrainer(TrainerBase):
         return iter(self.data_loader)
 
     def _loss_dict(self, images: List[dict]) -> Dict[str, torch.Tensor]:
-        losses = self.model(images)
+        try:
+            losses = self.model(images)
+        except (FloatingPointError, AssertionError) as error:  # detectron2 finds NaN boxes before there is a loss
+            if "NaN" in str(error):
+                raise NonFiniteLossError(self._describe_step({}, str(error))) from error
+            raise
         return {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
 
     def _gradient_exchange(self, now: bool):
@@ -162,9 +167,10 @@ class BalancedTrainer(TrainerBase):
         if len(means) > 1:
             self.storage.put_scalars(**means)
 
-    def _describe_step(self, losses: Dict[str, float]) -> dict:
+    def _describe_step(self, losses: Dict[str, float], reason: str = "Loss became infinite or NaN") -> dict:
         previous = self.storage.latest().get("total_loss", (None,))[0]
         return {
+            "reason": reason,
             "iteration": self.iter,
             "process": comm.get_rank(),
             "images": [f"{x.get('file_name', '?')} (image id {x.get('image_id', '?')})" for x in self.batch],

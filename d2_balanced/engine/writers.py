@@ -124,11 +124,11 @@ class ProgressBar(HookBase):
         from tqdm.contrib.logging import logging_redirect_tqdm
 
         loggers = [logging.getLogger(name) for name in ("detectron2", "d2_balanced", "fvcore")]
+        self._cleanup.enter_context(logging_redirect_tqdm(loggers=loggers))  # which puts its own handlers on the terminal
         for handler in loggers[0].handlers:
             if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
                 handler.addFilter(self._is_no_line)
                 self._cleanup.callback(handler.removeFilter, self._is_no_line)
-        self._cleanup.enter_context(logging_redirect_tqdm(loggers=loggers))
         self._bar = tqdm(initial=self.trainer.start_iter, total=self.trainer.max_iter, unit="it", file=self._stream)
         self._cleanup.callback(self._bar.close)
 

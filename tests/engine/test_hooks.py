@@ -229,6 +229,7 @@ def test_results_of_nothing(tmp_path):
 
 
 def test_progress_bar_replaces_the_lines_on_the_terminal_only(tmp_path, capsys):
+    logging.getLogger("detectron2").handlers.clear()  # of earlier tests
     setup_logger(str(tmp_path / "log.txt"), name="detectron2")
     try:
         class Line(HookBase):

@@ -105,7 +105,7 @@ def test_loss_not_finite_names_everything_and_keeps_the_weights():
     with pytest.raises(NonFiniteLossError) as error:
         trainer.train(0, 10)
     message = str(error.value)
-    for part in ("iteration 3", "image_3_1.png (image id 301)", "loss_a = nan", "loss_b = nan", "learning rate 0.05"):
+    for part in ("infinite or NaN: iteration 3", "image_3_1.png (image id 301)", "loss_a = nan", "loss_b = nan", "learning rate 0.05"):
         assert part in message
     assert error.value.details["images"][0] == "image_3_0.png (image id 300)"
     assert torch.equal(trainer.model.weight, good.model.weight)
