@@ -20,31 +20,30 @@ ProcessPlace = namedtuple("ProcessPlace", ["rank", "world_size", "local_rank", "
 def launch(main, args=(), num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto"):
     """Run ``main(*args)`` in every process of the job.
 
+    - ``num_gpus`` or ``num_machines`` above 1: detectron2's own launcher starts a process per GPU.
     - Started by ``torchrun``, or as a task of ``srun``: this process is one of them. The group is made (NCCL where
       there is CUDA, gloo on the CPU), detectron2's per-machine group too, and both are destroyed after ``main``.
-    - ``num_gpus * num_machines > 1``: detectron2's own launcher starts a process per GPU.
     - Otherwise ``main`` is simply called, and its result returned.
 
     Args:
         main: importable function (processes are spawned with it).
         args: its arguments, picklable.
-        num_gpus: processes to start on this machine, one GPU each; 0 and 1 start none.
+        num_gpus: processes to start on each machine, one GPU each; 0 is the same as 1.
         num_machines, machine_rank, dist_url: as in detectron2; ``dist_url="auto"`` serves one machine.
 
     Raises:
         ValueError: more GPUs asked for than there are, or both torchrun and ``--num-gpus``.
     """
     _check_request(num_gpus, num_machines, machine_rank, dist_url)
-    place = place_from_environment(os.environ)
-    if place is not None:
-        if num_gpus > 1 or num_machines > 1:
-            raise ValueError(
-                f"torchrun or srun has started {place.world_size} processes already; leave out --num-gpus {num_gpus} "
-                f"and --num-machines {num_machines}"
-            )
-        return _run_in_group(place, main, args)
-    if num_gpus * num_machines <= 1:
-        return main(*args)
+    num_gpus = max(num_gpus, 1)
+    if num_gpus * num_machines == 1:
+        place = place_from_environment(os.environ)
+        return main(*args) if place is None else _run_in_group(place, main, args)
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        raise ValueError(
+            f"torchrun has started {os.environ['WORLD_SIZE']} processes already; leave out --num-gpus {num_gpus} and "
+            f"--num-machines {num_machines}"
+        )
     if torch.cuda.device_count() < num_gpus:
         raise ValueError(
             f"--num-gpus {num_gpus} needs as many CUDA devices, and this machine has {torch.cuda.device_count()}. "
