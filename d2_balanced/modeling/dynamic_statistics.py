@@ -145,9 +145,9 @@ class StatisticRecorder(nn.Module):
 
         Returns the mean of the processes' statistics (NaN if there is none), and whether an update is due (both 0-d).
         """
-        own = self.records.new_zeros(2)  # statistic, and whether there was a batch to take it from
-        own[0] = NOTHING if statistic is None else statistic
-        own[1] = statistic is not None
+        number = self.records.new_full  # a Python number on the device, without waiting for it
+        own = number((), NOTHING) if statistic is None else statistic
+        own = torch.stack([own, number((), float(statistic is not None))])
         statistics, seen = gather_over_processes(own).unbind(1)
         if len(statistics) != self.records.shape[1]:  # the processes were started after this was built
             self.records = self.records.new_full((2 * self.period, len(statistics)), NOTHING)

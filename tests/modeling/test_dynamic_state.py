@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from detectron2.structures import Boxes, Instances
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dynamic_streams import assert_same_state, components, labeled_batch, random_stream, scalar_batches, step
 from reference import dynamic as reference
@@ -45,6 +47,19 @@ def test_a_trainer_that_never_ends_iterations_is_told():
     with pytest.raises(RuntimeError, match=r"DynamicMatcher saw 256 forward passes, and end_iteration\(\) was never"):
         for _ in range(300):
             matcher.observe(labeled, samples)
+
+
+@pytest.mark.parametrize("scope", ["batch", "image"])
+def test_nothing_in_the_step_waits_for_a_value(scope):
+    """Tensors without data: reading a value, or a size that depends on one, raises."""
+    with FakeTensorMode():
+        boxes, ones = torch.rand(50, 4), torch.ones(50, dtype=torch.int64)
+        image = Instances((9, 9), proposal_boxes=Boxes(boxes), gt_boxes=Boxes(boxes), matched_ious=boxes[:, 0])
+        image.gt_classes, image.is_gt = ones, ones == 1
+        for component in components(3, 2, 2, scope=scope, count_appended_gt=False):
+            for i in range(4):
+                component.observe([image, image], [image, image])
+                component.end_iteration(i)
 
 
 @pytest.mark.parametrize("scope", ["batch", "image"])
