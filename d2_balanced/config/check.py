@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from .defaults import get_balanced_cfg
 from .spec import check_spec, registered_names
 from .suggestions import ConfigError, did_you_mean
-from .values import fit_type
+from .values import check_minimum, fit_type
 from .yacs import flatten, is_spec
 
 __all__ = ["check_config", "describe_changes", "changed_settings"]
@@ -34,7 +34,23 @@ _CHOOSERS = {
     "MODEL.META_ARCHITECTURE": modeling.META_ARCH_REGISTRY,
     "MODEL.BACKBONE.NAME": modeling.BACKBONE_REGISTRY,
     "MODEL.PROPOSAL_GENERATOR.NAME": modeling.PROPOSAL_GENERATOR_REGISTRY,
+    "MODEL.RPN.HEAD_NAME": modeling.RPN_HEAD_REGISTRY,
+    "MODEL.ANCHOR_GENERATOR.NAME": modeling.ANCHOR_GENERATOR_REGISTRY,
     "MODEL.ROI_HEADS.NAME": modeling.ROI_HEADS_REGISTRY,
+    "MODEL.ROI_BOX_HEAD.NAME": modeling.ROI_BOX_HEAD_REGISTRY,
+    "MODEL.ROI_MASK_HEAD.NAME": modeling.ROI_MASK_HEAD_REGISTRY,
+}
+# Names of detectron2 for having nothing there.
+_NOTHING = {"MODEL.PROPOSAL_GENERATOR.NAME": "PrecomputedProposals", "MODEL.ROI_BOX_HEAD.NAME": ""}
+_MINIMUM = {
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.ACCUMULATE": 1,
+    "SOLVER.LOG_PERIOD": 1,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "SOLVER.MAX_TO_KEEP": 0,
+    "TEST.EVAL_PERIOD": 0,
+    "TEST.PATIENCE": 0,
 }
 _BRANCH_KEYS = ("POSITIVE_FRACTION", "BATCH_SIZE_PER_IMAGE", "SAMPLER")
 
@@ -56,7 +72,7 @@ def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
     """Check a complete config; raises ``ConfigError`` at the first thing that is wrong.
 
     - keys that are not among the ``defaults``: attributes set by mistake (``cfg.MODEL_WEIGHTS = ...`` makes a new key);
-    - values of another type than the default's;
+    - values of another type than the default's, or below what makes sense (iterations, periods);
     - names that no registry of detectron2 knows;
     - spec nodes whose component does not exist or does not have such an argument;
     - settings below ``MODEL.BALANCED`` that the chosen ROI heads, proposal generator or meta-architecture ignores.
@@ -66,6 +82,7 @@ def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
     """
     defaults = get_balanced_cfg() if defaults is None else defaults
     _check_keys(cfg, defaults, "", list(flatten(defaults)))
+    check_minimum({key: _get(cfg, key) for key in _MINIMUM}, _MINIMUM)
     for chooser in _CHOOSERS:
         _registered(chooser, _get(cfg, chooser))
     _check_ignored(cfg, defaults)
@@ -146,8 +163,8 @@ def _registered(chooser: str, name: str):
     import d2_balanced.modeling  # noqa: F401
 
     registry = _CHOOSERS[chooser]
-    if chooser == "MODEL.PROPOSAL_GENERATOR.NAME" and name == "PrecomputedProposals":
-        return None  # detectron2's name for having no generator
+    if name == _NOTHING.get(chooser):
+        return None
     if name not in registry:
         suggestion = did_you_mean(name, registered_names(registry))
         raise ConfigError(f"{chooser}: nothing is registered as {name!r}.{suggestion}")

@@ -13,11 +13,11 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .lazy_defaults import data_defaults, train_defaults
+from .lazy_defaults import TRAIN_MINIMUM, data_defaults, train_defaults
 from .lazy_targets import find_target, parameters_to_keep, target_parameters, walk
 from .spec import is_open_ended
 from .suggestions import ConfigError, did_you_mean
-from .values import fit_type, type_name
+from .values import check_minimum, fit_type, type_name
 from .yacs import flatten
 from .yaml_files import require_file
 
@@ -51,21 +51,27 @@ def check_lazy(cfg: DictConfig, where: str = "") -> None:
     """
     for key, node in walk(cfg):
         parameters = target_parameters(node, key)
-        if not parameters or is_open_ended(parameters):
-            continue
-        for argument in node.keys():
-            if argument != "_target_" and argument not in parameters:
-                name = getattr(find_target(node._target_, key), "__qualname__", node._target_)
-                raise ConfigError(
-                    f"{key}.{argument}{where}: {name} has no argument {argument!r}.{did_you_mean(argument, parameters)}"
-                )
+        if parameters and not is_open_ended(parameters):
+            _check_arguments(node, key, parameters, where)
     for section, defaults in (("train", train_defaults()), ("data", data_defaults())):
+        settings = flatten(OmegaConf.to_container(cfg.get(section, {}), resolve=False))
         known = [f"{section}.{key}" for key in flatten(defaults)]
-        for key in flatten(OmegaConf.to_container(cfg.get(section, {}), resolve=False)):
+        for key in settings:
             if f"{section}.{key}" not in known:
-                raise ConfigError(
-                    f"{section}.{key}{where}: there is no such setting.{did_you_mean(f'{section}.{key}', known)}"
-                )
+                suggestion = did_you_mean(f"{section}.{key}", known)
+                raise ConfigError(f"{section}.{key}{where}: there is no such setting.{suggestion}")
+        if section == "train":
+            limited = {f"train.{key}": settings.get(key) for key in TRAIN_MINIMUM}
+            check_minimum(limited, {f"train.{key}": low for key, low in TRAIN_MINIMUM.items()}, where)
+
+
+def _check_arguments(node: DictConfig, key: str, parameters, where: str) -> None:
+    for argument in node.keys():
+        if argument != "_target_" and argument not in parameters:
+            name = getattr(find_target(node._target_, key), "__qualname__", node._target_)
+            raise ConfigError(
+                f"{key}.{argument}{where}: {name} has no argument {argument!r}.{did_you_mean(argument, parameters)}"
+            )
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:

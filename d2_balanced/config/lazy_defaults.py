@@ -3,7 +3,7 @@
 from copy import deepcopy
 from typing import Any, Dict
 
-__all__ = ["train_defaults", "data_defaults"]
+__all__ = ["train_defaults", "data_defaults", "TRAIN_MINIMUM"]
 
 # detectron2's own `train` settings, then seed, accumulate, best_metric and patience (yacs: SEED,
 # SOLVER.ACCUMULATE, TEST.BEST_METRIC, TEST.PATIENCE).
@@ -22,6 +22,17 @@ _TRAIN = {
     "best_metric": "bbox/AP",
     "patience": 0,
 }
+
+TRAIN_MINIMUM = {
+    "max_iter": 1,
+    "accumulate": 1,
+    "log_period": 1,
+    "checkpointer.period": 1,
+    "checkpointer.max_to_keep": 0,
+    "eval_period": 0,
+    "patience": 0,
+}
+"""Smallest values that make sense."""
 
 # A COCO-format data set by its paths (yacs: DATASETS.TRAIN_JSON and so on).
 _DATA = {"train_json": "", "train_images": "", "val_json": "", "val_images": ""}

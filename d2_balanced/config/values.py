@@ -5,7 +5,7 @@ from numbers import Number
 
 from .suggestions import ConfigError
 
-__all__ = ["fit_type", "type_name"]
+__all__ = ["check_minimum", "fit_type", "type_name"]
 
 
 def _is_sequence(value) -> bool:
@@ -67,3 +67,10 @@ def fit_type(value, default, key: str, where: str = ""):
         raise ConfigError(
             f"{key}{where}: expected {type_name(default)}, like {default!r}, got {type_name(value)} {value!r}{hint}."
         ) from None
+
+
+def check_minimum(values: Mapping, minimum: Mapping, where: str = "") -> None:
+    """Raise ``ConfigError`` for the first of ``{key: value}`` that is a number below ``{key: minimum}``."""
+    for key, value in values.items():
+        if _is_number(value) and value < minimum[key]:
+            raise ConfigError(f"{key}{where}: must be {minimum[key]} or more, got {value!r}.")

@@ -85,6 +85,9 @@ def test_keys_of_another_project_are_known_by_its_defaults():
             (*BALANCED, "MODEL.BALANCED.STAGES.NAME", "Cascade"),
             ["MODEL.BALANCED.STAGES.NAME", "registered are", "CascadeStages"],
         ),
+        (("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFC"), ["MODEL.ROI_BOX_HEAD.NAME", "mean FastRCNNConvFCHead"]),
+        (("SOLVER.ACCUMULATE", "0"), ["SOLVER.ACCUMULATE", "must be 1 or more, got 0"]),
+        (("TEST.PATIENCE", "-1"), ["TEST.PATIENCE", "must be 0 or more, got -1"]),
         # arguments
         (
             (*BALANCED, "MODEL.BALANCED.SAMPLER", "{NAME: IoUBalancedSampler, NUM_BIN: 4}"),

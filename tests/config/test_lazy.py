@@ -118,6 +118,8 @@ def test_a_component_where_there_was_none(path):
         ("model.matcher.thresholds=0.4", ["model.matcher.thresholds", "expected list", "got float 0.4"]),
         ("model.matcher.thresholds=[a]", ["model.matcher.thresholds", "['a']"]),
         ("model.conv.groups=x", ["model.conv.groups", "expected int", "got str 'x'"]),
+        ("train.accumulate=0", ["train.accumulate", "must be 1 or more, got 0"]),
+        ("train.checkpointer.period=0", ["train.checkpointer.period", "1 or more"]),
         # targets
         ("model.sampler._target_=RandomSampelr", ["'RandomSampelr'", "Did you mean RandomSampler"]),
         ("model.sampler._target_=no.such.Module", ["cannot import 'no.such.Module'"]),
