@@ -8,12 +8,12 @@ from detectron2 import modeling
 from detectron2.config import CfgNode
 
 from .defaults import get_balanced_cfg
-from .spec import check_spec, registered_names
+from .spec import call_arguments, check_spec, registered_names
 from .suggestions import ConfigError, did_you_mean
 from .values import check_minimum, fit_type
 from .yacs import flatten, is_spec
 
-__all__ = ["check_config", "describe_changes", "changed_settings"]
+__all__ = ["annealing_settings", "check_config", "describe_changes", "changed_settings"]
 
 # Settings -> (the key that chooses who reads them, the class that does; its registered subclasses do too).
 # The longest matching prefix counts. A registered function says itself what it reads, in its attribute ``reads``.
@@ -90,6 +90,8 @@ def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
         node = _get(cfg, key)
         if node.get("NAME"):
             check_spec(registry, node, key)
+    _check_annealing(cfg)
+    _check_ignore_regions(cfg)
     for index, branch in enumerate(cfg.MODEL.BALANCED.BRANCHES):
         _check_branch(branch, f"MODEL.BALANCED.BRANCHES[{index}]")
 
@@ -175,6 +177,37 @@ def _is_a(name: str, reader: str, chooser: str) -> bool:
     """Whether ``name``, the value of the key ``chooser``, is the class ``reader`` or one derived from it."""
     bases = getattr(_registered(chooser, name), "__mro__", ())
     return name == reader or any(base.__name__ == reader for base in bases)
+
+
+def annealing_settings(cfg: CfgNode) -> Dict[str, Any]:
+    """The arguments of ``GradientAnnealing`` in ``cfg.SOLVER.GRADIENT_ANNEALING``; ``ConfigError`` for unknown ones."""
+    from d2_balanced.engine.gradient_annealing import GradientAnnealing
+
+    return call_arguments(GradientAnnealing, cfg.SOLVER.GRADIENT_ANNEALING, "SOLVER.GRADIENT_ANNEALING", taken=["model"])
+
+
+def _check_annealing(cfg: CfgNode) -> None:
+    from d2_balanced.engine.gradient_annealing import annealing_hooks
+
+    try:
+        annealing_hooks(annealing_settings(cfg), "SOLVER.GRADIENT_ANNEALING")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _check_ignore_regions(cfg: CfgNode) -> None:
+    lacking = _lacking(cfg.MODEL.META_ARCHITECTURE)
+    readers = {"MODEL.PROPOSAL_GENERATOR.NAME": "BalancedRPN", "MODEL.ROI_HEADS.NAME": "BalancedROIHeads"}
+    for chooser, reader in readers.items() if cfg.INPUT.IGNORE_REGIONS else ():
+        name = _get(cfg, chooser)
+        if set(readers) <= set(lacking):
+            chooser, name = "MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE
+        elif chooser in lacking or name == "PrecomputedProposals" or _is_a(name, reader, chooser):
+            continue
+        raise ConfigError(
+            f"INPUT.IGNORE_REGIONS is set, but {chooser}: {name} would ignore it; it needs "
+            f"{' and '.join(readers.values())}."
+        )
 
 
 def _check_branch(branch, key: str) -> None:

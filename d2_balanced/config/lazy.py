@@ -74,6 +74,12 @@ def _check_arguments(node: DictConfig, key: str, parameters, where: str) -> None
             )
 
 
+def _plain_settings(section: Mapping) -> List[str]:
+    """The keys of a section, without those inside of nodes, whose arguments are checked against their targets."""
+    nodes = [name for name, value in section.items() if isinstance(value, Mapping) and "_target_" in value]
+    return nodes + list(flatten({name: value for name, value in section.items() if name not in nodes}))
+
+
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Override settings of ``cfg`` in place, strictly; the order of the overrides does not matter.
 

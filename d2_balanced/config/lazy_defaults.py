@@ -6,7 +6,8 @@ from typing import Any, Dict
 __all__ = ["train_defaults", "data_defaults", "TRAIN_MINIMUM"]
 
 # detectron2's own `train` settings, then seed, accumulate, best_metric and patience (yacs: SEED,
-# SOLVER.ACCUMULATE, TEST.BEST_METRIC, TEST.PATIENCE).
+# SOLVER.ACCUMULATE, TEST.BEST_METRIC, TEST.PATIENCE) and the node of gradient annealing (SOLVER.GRADIENT_ANNEALING;
+# initial 1: none).
 _TRAIN = {
     "output_dir": "./output",
     "init_checkpoint": "",
@@ -21,6 +22,7 @@ _TRAIN = {
     "accumulate": 1,
     "best_metric": "bbox/AP",
     "patience": 0,
+    "gradient_annealing": {"_target_": "d2_balanced.engine.gradient_annealing.GradientAnnealing", "initial": 1.0},
 }
 
 TRAIN_MINIMUM = {
@@ -31,6 +33,7 @@ TRAIN_MINIMUM = {
     "checkpointer.max_to_keep": 0,
     "eval_period": 0,
     "patience": 0,
+    "gradient_annealing": {"_target_": "d2_balanced.engine.gradient_annealing.GradientAnnealing", "initial": 1.0},
 }
 """Smallest values that make sense."""
 

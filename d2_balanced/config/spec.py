@@ -11,7 +11,7 @@ from typing import Any, Dict, Mapping
 from .suggestions import ConfigError, did_you_mean
 from .values import fit_type
 
-__all__ = ["build_component", "check_spec", "signature_parameters", "registered_names"]
+__all__ = ["build_component", "call_arguments", "check_spec", "signature_parameters", "registered_names"]
 
 
 def registered_names(registry) -> list:
@@ -53,26 +53,34 @@ def check_spec(registry, node: Mapping[str, Any], key: str):
             + did_you_mean(str(name), known)
         )
     target = registry.get(name)
-    parameters = signature_parameters(target)
+    arguments = {given: value for given, value in node.items() if given != "NAME"}
+    return target, call_arguments(target, arguments, key)
+
+
+def call_arguments(target, settings: Mapping[str, Any], key: str, taken=()) -> Dict[str, Any]:
+    """``{argument: value}`` for a call of ``target`` from ``{ARGUMENT: value}``, checked against its signature.
+
+    Args:
+        key: the full name of the mapping in the config, for error messages.
+        taken: arguments that do not come from the config.
+
+    Raises ``ConfigError`` for an argument that ``target`` does not have, or a value of another type than the default's.
+    """
+    parameters = {name: p for name, p in signature_parameters(target).items() if name not in taken}
     arguments = {}
-    for given, value in node.items():
-        if given == "NAME":
-            continue
+    for given, value in settings.items():
         argument = given.lower()
-        if argument not in parameters:
-            if is_open_ended(parameters):
-                arguments[argument] = value
-                continue
+        if argument not in parameters and not is_open_ended(parameters):
             allowed = [p.upper() for p in parameters]
             raise ConfigError(
-                f"{key}.{given}: {name} has no argument {argument!r}; its arguments are {', '.join(allowed) or 'none'}."
-                + did_you_mean(given, allowed)
+                f"{key}.{given}: {target.__name__} has no argument {argument!r}; its arguments are "
+                f"{', '.join(allowed) or 'none'}." + did_you_mean(given, allowed)
             )
-        default = parameters[argument].default
-        if default is not inspect.Parameter.empty:
-            value = fit_type(value, default, f"{key}.{given}")
+        parameter = parameters.get(argument)
+        if parameter is not None and parameter.default is not parameter.empty:
+            value = fit_type(value, parameter.default, f"{key}.{given}")
         arguments[argument] = value
-    return target, arguments
+    return arguments
 
 
 def build_component(registry, node: Mapping[str, Any], key: str, **context):

@@ -25,16 +25,11 @@ def type_name(value) -> str:
     return type(value).__name__
 
 
-def _fits_element(value, default) -> bool:
-    if _is_number(default):
-        return _is_number(value)
-    if _is_sequence(default) and not _is_sequence(value):
-        return False
-    try:
-        _fit(value, default)
-    except TypeError:
-        return False
-    return True
+def _fit_element(value, default):
+    """An element of a sequence; int and float are the same here, as in [[32], [64.5]]."""
+    if _is_number(value) and _is_number(default):
+        return value
+    return _fit(value, default)
 
 
 def _fit(value, default):
@@ -47,8 +42,8 @@ def _fit(value, default):
     elif isinstance(default, float) and _is_number(value):
         return float(value)
     elif _is_sequence(default) and _is_sequence(value):
-        if not default or all(_fits_element(v, default[0]) for v in value):
-            return tuple(value) if isinstance(default, tuple) else list(value)
+        elements = [_fit_element(element, default[0]) for element in value] if default else value
+        return tuple(elements) if isinstance(default, tuple) else list(elements)
     elif isinstance(value, type(default)):
         return value
     raise TypeError

@@ -33,6 +33,7 @@ def test_twins_agree(stem):
         _compared_models.add(twins.model_key(cfg, lazy))
         yaml_model, lazy_model = models
         assert list(twins.shapes_of(yaml_model).items()) == list(twins.shapes_of(lazy_model).items())
+        assert twins.trained(yaml_model) == twins.trained(lazy_model)
         assert twins.settings_of(yaml_model) == twins.settings_of(lazy_model)
     yaml_optimizer, lazy_optimizer = twins.optimizers(cfg, lazy, *models)
     assert type(yaml_optimizer).__name__ == type(lazy_optimizer).__name__

@@ -85,6 +85,12 @@ def test_the_same_component_keeps_its_arguments(write):
     assert sampler.NUM_BINS == 4
 
 
+def test_a_saved_config_loads_as_it_was(write):
+    opts = ["MODEL.BALANCED.SAMPLER", "{NAME: IoUBalancedSampler, NUM_BINS: 4}", "SOLVER.STEPS", "(3, 4)"]
+    cfg = load(write, "MODEL: {BALANCED: {BRANCHES: [{POSITIVE_FRACTION: 0.5}]}}", *opts)
+    assert load_yaml(write("saved.yaml", cfg.dump())) == cfg
+
+
 def test_branches_can_be_given_on_the_command_line():
     cfg = get_balanced_cfg()
     merge_overrides(cfg, ["MODEL.BALANCED.BRANCHES", "[{POSITIVE_FRACTION: 0.5}, {POSITIVE_FRACTION: 0.1}]"])

@@ -80,6 +80,11 @@ def shapes_of(model):
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
+def trained(model):
+    """``{parameter: its number of elements, or 0 where it is frozen}``."""
+    return {name: p.numel() * p.requires_grad for name, p in model.named_parameters()}
+
+
 def optimizers(cfg, lazy, yaml_model, lazy_model):
     """The optimizers of both; the lazy one is built as the trainer does."""
     node = OmegaConf.create(OmegaConf.to_container(lazy, resolve=True), flags={"allow_objects": True}).optimizer
