@@ -66,7 +66,8 @@ class DynamicMatcher(nn.Module):
     takes effect from the next iteration, and is put off if the batch of this one recorded nothing.
 
     ``scope="image"`` are mmdetection 2.2's rules: the mean over the images of each one's ``k_iou``-th largest, and an
-    update after ``period`` batches that recorded. With several processes the records of all are one window.
+    update after ``period`` batches that recorded. With several processes the records of all are one window. With
+    several stages it is the first one's matcher, for the proposals of the RPN; the others keep their own thresholds.
 
     Args:
         thresholds: one IoU in (0, 1], where the threshold starts; it never falls below (0.4 in the paper).

@@ -1,5 +1,7 @@
 """Balanced feature pyramid: golden file 2, a scalar reference, odd sizes, tracing, checkpoints of plain FPN."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -169,6 +171,52 @@ def test_traced_on_one_odd_size_runs_on_others(refinement):
         levels = random_levels(*size)
         for ours, theirs in zip(module(levels), traced(levels)):
             torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("refinement", list(GOLDEN_REFINEMENTS.values()))
+@pytest.mark.parametrize("dynamo", [False, True], ids=["tracing exporter", "export-based exporter"])
+def test_onnx_export_of_one_odd_size_runs_on_others(refinement, dynamo, tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
+        pytest.skip("this torch has one exporter only, and does not take its choice")
+    if dynamo:
+        pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    module, names = OfFiveMaps(refinement).eval(), [f"p{i}" for i in range(2, 7)]
+    axes = [{axis: f"{name}_{axis}" for axis in (2, 3)} for name in names]
+    sizes = {"dynamic_axes": dict(zip(names, axes))}
+    if dynamo:
+        sizes = {"dynamic_shapes": [{i: torch.export.Dim(d, min=2, max=999) for i, d in a.items()} for a in axes]}
+    path = str(tmp_path / "pyramid.onnx")
+    torch.onnx.export(module, tuple(random_levels(51, 77)), path, input_names=names, dynamo=dynamo, **sizes)
+    session = runtime.InferenceSession(path)
+    for size in [(51, 77), (100, 168), (33, 35)]:
+        levels = random_levels(*size)
+        outputs = session.run(None, {name: x.numpy() for name, x in zip(names, levels)})
+        for output, wanted in zip(outputs, module(*levels)):
+            np.testing.assert_allclose(output, wanted.detach().numpy(), rtol=0, atol=1e-5)
+
+
+class OfFiveMaps(torch.nn.Module):
+    """ONNX graphs take tensors, not lists."""
+
+    def __init__(self, refinement):
+        super().__init__()
+        self.balance = balanced_features(4, 5, 2, refinement)
+
+    def forward(self, p2, p3, p4, p5, p6):
+        return tuple(self.balance([p2, p3, p4, p5, p6]))
+
+
+@pytest.mark.parametrize("refinement", list(GOLDEN_REFINEMENTS.values()))
+def test_under_autocast_it_is_the_same_pyramid_at_lower_precision(refinement):
+    torch.manual_seed(0)
+    module, levels = balanced_features(8, 5, 2, refinement), random_levels(40, 60, channels=8)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = module(levels)
+    for output, wanted in zip(outputs, module(levels)):
+        torch.testing.assert_close(output.float(), wanted, rtol=0.05, atol=0.05)
 
 
 # ------------------------------------------------------------------------------------------------- the backbones
