@@ -15,6 +15,7 @@ from ..config.yacs import flatten
 from ..config.lazy_targets import find_target, target_parameters, walk
 from ..data.coco_paths import register_train_val
 from .experiment import Experiment, OwnData, RunSettings
+from .gradient_annealing import annealing_hooks
 from .schedule import Schedule
 
 __all__ = ["LazyExperiment"]
@@ -36,6 +37,7 @@ class LazyExperiment(Experiment):
         cfg.train = OmegaConf.merge(train_defaults(), cfg.train)
         cfg.data = OmegaConf.merge(data_defaults(), cfg.get("data", {}))
         self.cfg = cfg
+        annealing_hooks(self._annealing, "train.gradient_annealing")
 
     @classmethod
     def from_file(cls, path: str, overrides: Sequence[str] = (), own_data: OwnData = OwnData()) -> LazyExperiment:
@@ -154,8 +156,12 @@ class LazyExperiment(Experiment):
     def build_scheduler(self, optimizer):
         return LRMultiplier(optimizer, instantiate(self.cfg.lr_multiplier), max_iter=self.cfg.train.max_iter)
 
+    @property
+    def _annealing(self):
+        return {name: value for name, value in self.cfg.train.gradient_annealing.items() if name != "_target_"}
+
     def build_method_hooks(self, model):
-        return []
+        return annealing_hooks(self._annealing, "train.gradient_annealing", model)
 
     def evaluate(self, model):
         results = OrderedDict()
@@ -167,7 +173,7 @@ class LazyExperiment(Experiment):
     def describe(self):
         plain = {name: OmegaConf.to_container(self.cfg[name]) for name in ("train", "data")}
         defaults = flatten({"train": train_defaults(), "data": data_defaults()})
-        changed = {key: value for key, value in flatten(plain).items() if value != defaults[key]}
+        changed = {key: value for key, value in flatten(plain).items() if value != defaults.get(key)}
         return "\n".join(f"{key}: {value!r}" for key, value in sorted(changed.items()))
 
     def save_config(self, path):

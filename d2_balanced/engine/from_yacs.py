@@ -6,16 +6,18 @@ from collections import OrderedDict
 from typing import Sequence
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 
-from ..config import ConfigError, check_config, describe_changes, load_yaml
+from ..config import ConfigError, annealing_settings, check_config, describe_changes, load_yaml
 from ..data.coco_paths import register_train_val
 from ..data.loader import build_train_loader
+from ..data.mapper import build_train_mapper
 from ..evaluation import build_evaluator
 from .experiment import Experiment, OwnData, RunSettings
+from .gradient_annealing import annealing_hooks
 from .schedule import Schedule
 
 __all__ = ["YacsExperiment"]
@@ -139,7 +141,7 @@ class YacsExperiment(Experiment):
         repeats = cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
         return build_train_loader(
             dataset=dataset,
-            mapper=DatasetMapper(cfg, True),
+            mapper=build_train_mapper(cfg),
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             seed=cfg.SEED,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -157,7 +159,7 @@ class YacsExperiment(Experiment):
         return build_lr_scheduler(self.cfg, optimizer)
 
     def build_method_hooks(self, model):
-        return []
+        return annealing_hooks(annealing_settings(self.cfg), "SOLVER.GRADIENT_ANNEALING", model)
 
     def evaluate(self, model):
         results = OrderedDict()

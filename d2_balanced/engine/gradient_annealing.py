@@ -1,11 +1,12 @@
 """R-CNN gradient annealing (RGA + PRM, sec. 3.1 and appendix B)."""
 
+import math
 import re
 
 import torch
 from detectron2.engine import HookBase
 
-__all__ = ["GradientAnnealing", "annealing_factor"]
+__all__ = ["GradientAnnealing", "annealing_factor", "annealing_hooks"]
 
 BOX_MODULES = r"roi_heads\.(box_head|box_predictor|iou_branch)"
 BOX_AND_MASK_MODULES = r"roi_heads\.(box_head|box_predictor|iou_branch|mask_head|mask_iou_head)"
@@ -24,32 +25,44 @@ class GradientAnnealing(HookBase):
     backbone, the pyramid and the RPN are not touched. There is no state: the factor follows from the iteration.
 
     Args:
-        model: the detector; wrapped in ``DistributedDataParallel`` or not.
+        model: the detector; wrapped in ``DistributedDataParallel`` or not. ``None``: the trainer's, when training starts.
         initial: lambda_0, the factor at iteration 0, at least 1 (1: nothing happens). The paper's choice is 7.
         annealed: let the factor fall to 1; otherwise it stays at ``initial`` (the constant variant of table 4).
         total: iterations until the factor is 1; ``None``: the whole training.
         parameters: regular expression, searched in the names of the model's parameters: the gradients that are
             multiplied. By default those of the box head(s) and predictor(s); ``BOX_AND_MASK_MODULES`` adds the mask head.
 
-    Raises ``ValueError`` for ``initial`` below 1, ``total`` below 1, or if ``parameters`` matches nothing in the model.
+    Raises ``ValueError`` for ``initial`` below 1 or not finite, ``total`` below 1, ``parameters`` that are no regular
+    expression, or that match nothing in the model.
     """
 
-    def __init__(self, model, *, initial=7.0, annealed=True, total=None, parameters=BOX_MODULES):
-        if not initial >= 1.0:
-            raise ValueError(f"GradientAnnealing: initial (lambda_0) must be at least 1, got {initial}")
-        if total is not None and total < 1:
-            raise ValueError(f"GradientAnnealing: total must be at least 1 iteration, got {total}")
-        model = getattr(model, "module", model)
-        pattern = re.compile(parameters)
-        self.parameters = [p for name, p in model.named_parameters() if p.requires_grad and pattern.search(name)]
-        if not self.parameters:
-            raise ValueError(
-                f"GradientAnnealing: no trainable parameter of {type(model).__name__} matches parameters={parameters!r}; "
-                f"R-CNN gradient annealing needs a two-stage detector"
-            )
+    def __init__(self, model=None, *, initial=7.0, annealed=True, total=None, parameters=BOX_MODULES):
+        if not 1.0 <= initial < math.inf:
+            raise ValueError(f"GradientAnnealing: initial (lambda_0) must be at least 1 and finite, got {initial}")
+        if total is not None and (isinstance(total, bool) or not isinstance(total, int) or total < 1):
+            raise ValueError(f"GradientAnnealing: total must be a whole number of iterations, at least 1, got {total!r}")
+        try:
+            self._pattern = re.compile(parameters)
+        except (re.error, TypeError) as error:
+            raise ValueError(f"GradientAnnealing: parameters must be a regular expression, got {parameters!r}: {error}") from None
         self.initial = float(initial)
-        self.annealed = annealed
+        self.annealed = bool(annealed)
         self.total = total
+        self.parameters = None if model is None else self._find_parameters(model)
+
+    def _find_parameters(self, model):
+        model = getattr(model, "module", model)
+        found = [p for name, p in model.named_parameters() if p.requires_grad and self._pattern.search(name)]
+        if not found:
+            raise ValueError(
+                f"GradientAnnealing: no trainable parameter of {type(model).__name__} matches "
+                f"parameters={self._pattern.pattern!r}; R-CNN gradient annealing needs a two-stage detector"
+            )
+        return found
+
+    def before_train(self):
+        if self.parameters is None:
+            self.parameters = self._find_parameters(self.trainer.model)
 
     def factor(self):
         """The factor of the current iteration."""
@@ -64,3 +77,25 @@ class GradientAnnealing(HookBase):
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if factor != 1.0 and gradients:
             torch._foreach_mul_(gradients, factor)
+
+
+def annealing_hooks(settings, key, model=None):
+    """The hooks for a config's settings of :class:`GradientAnnealing`: none if ``initial`` is 1, else one.
+
+    Args:
+        settings: its arguments, ``initial`` among them.
+        key: the config key of the settings, for error messages.
+        model: the detector; without it the settings are checked as far as they can be.
+
+    Raises ``ValueError`` with the key for what the hook refuses, and for settings that an ``initial`` of 1 makes useless.
+    """
+    settings = dict(settings)
+    try:
+        if settings["initial"] != 1.0:
+            return [GradientAnnealing(model, **settings)]
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+    useless = sorted(set(settings) - {"initial"})
+    if useless:
+        raise ValueError(f"{key}: {', '.join(useless)} is set, but initial is 1, which means no annealing; set it (paper: 7)")
+    return []

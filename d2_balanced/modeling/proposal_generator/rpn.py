@@ -16,6 +16,7 @@ from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor
 
 from d2_balanced.config import build_component
+from d2_balanced.ignore_regions import ignore_regions_of, in_ignore_region
 from d2_balanced.modeling.box_predictor import build_box_loss
 from d2_balanced.modeling.dense_box_loss import check_dense_box_loss, dense_box_loss
 from d2_balanced.modeling.registry import PROPOSAL_SAMPLER_REGISTRY
@@ -79,7 +80,8 @@ class BalancedRPN(RPN):
 
         Args:
             anchors: ``Boxes`` of every level.
-            gt_instances: ground truth of every image; without boxes all anchors are negatives.
+            gt_instances: ground truth of every image; without boxes all anchors are negatives, but for those in its
+                ignore regions (``ignore_regions.py``), which are -1.
         """
         anchors = Boxes.cat(anchors)
         labels, matched_boxes = [], []
@@ -87,6 +89,9 @@ class BalancedRPN(RPN):
             matched_idxs, candidates, ious = self._match(gt.gt_boxes, anchors)
             if self.anchor_boundary_thresh >= 0:
                 candidates[~anchors.inside_box(gt.image_size, self.anchor_boundary_thresh)] = -1
+            regions = ignore_regions_of(gt)
+            if regions is not None:
+                candidates.masked_fill_((candidates == _BACKGROUND) & in_ignore_region(anchors, regions), -1)
             labels.append(self._sample(candidates, ious, matched_idxs))
             has_boxes = len(gt.gt_boxes) > 0
             matched_boxes.append(gt.gt_boxes.tensor[matched_idxs] if has_boxes else torch.zeros_like(anchors.tensor))

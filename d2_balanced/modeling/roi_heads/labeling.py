@@ -13,6 +13,8 @@ from detectron2.modeling.proposal_generator.proposal_utils import add_ground_tru
 from detectron2.structures import Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 
+from d2_balanced.ignore_regions import ignore_regions_of, in_ignore_region
+
 __all__ = ["append_gt", "mark_no_gt", "label_proposals", "sample_proposals", "keep_all_labeled"]
 
 
@@ -47,6 +49,7 @@ def label_proposals(proposals, targets, matcher, num_classes):
         num_classes: number of foreground classes; also the label of the background.
 
     Returns the labeled proposals (module docstring). An image without ground truth is all background, with IoU 0.
+    Background in one of the targets' ignore regions (``ignore_regions.py``) is labeled -1.
     """
     return [_label_image(p, t, matcher, num_classes) for p, t in zip(proposals, targets)]
 
@@ -57,15 +60,24 @@ def _label_image(proposals, targets, matcher, num_classes):
     proposals.matched_idxs = matched_idxs
     if len(targets) == 0:
         proposals.matched_ious = iou.new_zeros(len(proposals))
-        proposals.gt_classes = torch.full_like(matched_idxs, num_classes)
+        proposals.gt_classes = _without_regions(torch.full_like(matched_idxs, num_classes), proposals, targets, num_classes)
         return proposals
     gt_classes = targets.gt_classes[matched_idxs]
     gt_classes[labels == 0] = num_classes
     gt_classes[labels == -1] = -1
     proposals.matched_ious = iou.gather(0, matched_idxs[None])[0]
-    proposals.gt_classes = gt_classes
+    proposals.gt_classes = _without_regions(gt_classes, proposals, targets, num_classes)
     proposals.gt_boxes = targets.gt_boxes[matched_idxs]
     return proposals
+
+
+def _without_regions(gt_classes, proposals, targets, num_classes):
+    """The labels, with -1 for the background in an ignore region."""
+    regions = ignore_regions_of(targets)
+    if regions is None:
+        return gt_classes
+    ignored = (gt_classes == num_classes) & in_ignore_region(proposals.proposal_boxes, regions)
+    return gt_classes.masked_fill(ignored, -1)
 
 
 @torch.no_grad()
@@ -88,9 +100,9 @@ def sample_proposals(labeled, targets, branch, num_classes):
 def keep_all_labeled(labeled, targets, may_ignore, num_classes):
     """Every labeled proposal, in its order and without the ignored ones, as the samples of a later cascade stage.
 
-    ``may_ignore``: whether the matcher can give the label -1 at all (the test costs a host-device sync otherwise).
+    ``may_ignore``: whether the matcher can give the label -1 at all (dropping these rows costs a host-device sync).
     """
-    if may_ignore:
+    if may_ignore or any(ignore_regions_of(targets_image) is not None for targets_image in targets):
         labeled = [image[image.gt_classes >= 0] for image in labeled]
     samples = [_with_targets(image, targets_image) for image, targets_image in zip(labeled, targets)]
     num_all = sum(len(image) for image in samples)
