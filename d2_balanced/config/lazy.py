@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -54,8 +54,8 @@ def check_lazy(cfg: DictConfig, where: str = "") -> None:
         if parameters and not is_open_ended(parameters):
             _check_arguments(node, key, parameters, where)
     for section, defaults in (("train", train_defaults()), ("data", data_defaults())):
-        settings = flatten(OmegaConf.to_container(cfg.get(section, {}), resolve=False))
-        known = [f"{section}.{key}" for key in flatten(defaults)]
+        settings = _plain_settings(OmegaConf.to_container(cfg.get(section, {}), resolve=False))
+        known = [f"{section}.{key}" for key in _plain_settings(defaults)]
         for key in settings:
             if f"{section}.{key}" not in known:
                 suggestion = did_you_mean(f"{section}.{key}", known)
@@ -74,10 +74,10 @@ def _check_arguments(node: DictConfig, key: str, parameters, where: str) -> None
             )
 
 
-def _plain_settings(section: Mapping) -> List[str]:
-    """The keys of a section, without those inside of nodes, whose arguments are checked against their targets."""
-    nodes = [name for name, value in section.items() if isinstance(value, Mapping) and "_target_" in value]
-    return nodes + list(flatten({name: value for name, value in section.items() if name not in nodes}))
+def _plain_settings(section: Mapping) -> Dict[str, Any]:
+    """``{"a.b": value}`` of a section; nodes, whose arguments are checked against their targets, are values."""
+    nodes = {name: value for name, value in section.items() if isinstance(value, Mapping) and "_target_" in value}
+    return {**flatten({name: value for name, value in section.items() if name not in nodes}), **nodes}
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:

@@ -9,32 +9,10 @@ from detectron2.solver.build import maybe_add_gradient_clipping
 from paths import shared_file
 from torch import nn
 
+from annealing_toys import Detector, data
 from d2_balanced.config import get_balanced_cfg
 from d2_balanced.engine.gradient_annealing import BOX_AND_MASK_MODULES, GradientAnnealing, annealing_factor
 from d2_balanced.engine.trainer import BalancedTrainer
-
-
-class Detector(nn.Module):
-    """Two shared and three R-CNN layers, with the parameter names of a detector."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.backbone = nn.Linear(3, 4)
-        self.roi_heads = nn.Module()
-        self.roi_heads.box_head = nn.Linear(4, 4)
-        self.roi_heads.box_predictor = nn.Linear(4, 2)
-        self.roi_heads.mask_head = nn.Linear(4, 2)
-
-    def forward(self, batch):
-        shared = torch.relu(self.backbone(torch.stack(batch)))
-        boxes = self.roi_heads.box_predictor(torch.tanh(self.roi_heads.box_head(shared)))
-        return {"loss_box": boxes.square().mean(), "loss_mask": self.roi_heads.mask_head(shared).square().mean()}
-
-
-def data(num=8):
-    generator = torch.Generator().manual_seed(1)
-    return [list(torch.randn(4, 3, generator=generator)) for _ in range(num)]
 
 
 def train(hook_arguments=None, iterations=6, clip=None, accumulate=1, start=0):
@@ -157,6 +135,14 @@ def test_mask_head_only_if_asked():
     assert len(boxes.parameters) == 4 and len(with_mask.parameters) == 6
 
 
+def test_without_a_model_it_takes_the_trainer_s():
+    model, given = Detector(), train({"initial": 7.0}, iterations=2)[0]
+    trainer = BalancedTrainer(model, data(), torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01))
+    trainer.register_hooks([GradientAnnealing(initial=7.0)])
+    trainer.train(0, 2)
+    assert equal(model, given)
+
+
 def test_frozen_parameters_and_missing_gradients_are_left_alone():
     model = Detector()
     model.roi_heads.box_head.requires_grad_(False)
@@ -174,7 +160,10 @@ def test_frozen_parameters_and_missing_gradients_are_left_alone():
     [
         ({"initial": 0.5}, ["lambda_0", "at least 1", "0.5"]),
         ({"initial": float("nan")}, ["lambda_0", "nan"]),
+        ({"initial": float("inf")}, ["lambda_0", "inf"]),
         ({"total": 0}, ["total", "0"]),
+        ({"total": 2.5}, ["total", "whole number", "2.5"]),
+        ({"parameters": "box_head("}, ["parameters", "regular expression", "box_head("]),
         ({"parameters": "no_such_module"}, ["no_such_module", "two-stage"]),
     ],
 )
