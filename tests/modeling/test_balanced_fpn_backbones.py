@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import build_backbone
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
+from detectron2.modeling import build_backbone, build_model
+from detectron2.modeling.backbone import BasicStem, ResNet
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
 
 from d2_balanced.config import ConfigError, check_config
 from d2_balanced.modeling.backbone import BalancedFPN, BalancedPAFPN
@@ -60,8 +66,6 @@ def test_whole_backbone_traced_on_one_odd_size_runs_on_another():
 
 
 def test_extra_levels_of_other_channels_are_refused():
-    from detectron2.modeling.backbone.fpn import LastLevelP6P7
-
     bottom_up = build_backbone(tiny_cfg("build_retinanet_resnet_fpn_backbone")).bottom_up
     top_block = LastLevelP6P7(512, 16)
     for pyramid in (BalancedFPN, BalancedPAFPN):
@@ -90,3 +94,71 @@ def test_settings_that_a_plain_backbone_would_ignore_are_refused():
     cfg = tiny_cfg("build_resnet_fpn_backbone", "MODEL.BALANCED.FPN.REFINE_LEVEL", "1")
     with pytest.raises(ConfigError, match="build_resnet_fpn_backbone would ignore it.*build_resnet_balanced_fpn"):
         check_config(cfg)
+
+
+SMALL_MODEL = """
+MODEL.DEVICE cpu
+MODEL.ROI_HEADS.NUM_CLASSES 2
+MODEL.ROI_HEADS.IN_FEATURES ['p2','p3','p4','p5']
+MODEL.ROI_BOX_HEAD.NAME FastRCNNConvFCHead
+MODEL.ROI_BOX_HEAD.NUM_FC 1
+MODEL.ROI_BOX_HEAD.FC_DIM 16
+MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION 3
+MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True
+MODEL.ROI_MASK_HEAD.NAME MaskRCNNConvUpsampleHead
+MODEL.ROI_MASK_HEAD.CONV_DIM 8
+MODEL.ROI_MASK_HEAD.NUM_CONV 1
+MODEL.RPN.IN_FEATURES ['p2','p3','p4','p5','p6']
+MODEL.RETINANET.NUM_CLASSES 2
+MODEL.RETINANET.IN_FEATURES ['p3','p4','p5','p6','p7']
+MODEL.ANCHOR_GENERATOR.SIZES [[8],[16],[32],[64],[128]]
+"""
+DETECTORS = {
+    "Faster R-CNN": "MODEL.ROI_HEADS.NAME StandardROIHeads",
+    "Mask R-CNN": "MODEL.ROI_HEADS.NAME StandardROIHeads MODEL.MASK_ON True",
+    "Cascade R-CNN": "MODEL.ROI_HEADS.NAME CascadeROIHeads",
+    "RetinaNet": "MODEL.META_ARCHITECTURE RetinaNet",
+}
+
+
+@pytest.mark.parametrize("detector", list(DETECTORS))
+@pytest.mark.parametrize("kind", ["balanced_fpn", "balanced_pafpn"])
+def test_detectors_train_and_detect_with_it(detector, kind):
+    torch.manual_seed(0)
+    name, level = f"build_resnet_{kind}_backbone", "2"
+    if detector == "RetinaNet":
+        name, level = retinanet_of(name), "1"
+    overrides = f"{SMALL_MODEL} {DETECTORS[detector]} MODEL.BALANCED.FPN.REFINE_LEVEL {level}"
+    model = build_model(tiny_cfg(name, *overrides.split(), "MODEL.BACKBONE.FREEZE_AT", "0"))
+    boxes = torch.tensor([[10.0, 10.0, 50.0, 60.0], [30.0, 5.0, 80.0, 50.0]])
+    target = Instances((90, 110), gt_boxes=Boxes(boxes), gt_classes=torch.tensor([0, 1]))
+    target.gt_masks = BitMasks(torch.ones(2, 90, 110, dtype=torch.bool))
+    image = {"image": torch.rand(3, 90, 110) * 255, "instances": target, "height": 90, "width": 110}
+    with EventStorage():
+        losses = model([image, image])
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad.isfinite().all() for p in model.backbone.balance.parameters())
+    with torch.no_grad():
+        assert "instances" in model.eval()([image])[0]
+
+
+def test_lazy_config_node_builds_the_same_backbone():
+    built = build_backbone(tiny_cfg("build_resnet_balanced_fpn_backbone"))
+    node = L(BalancedFPN)(
+        bottom_up=L(ResNet)(
+            stem=L(BasicStem)(in_channels=3, out_channels=64, norm="FrozenBN"),
+            stages=L(ResNet.make_default_stages)(depth=18, norm="FrozenBN"),
+            out_features=["res2", "res3", "res4", "res5"],
+        ),
+        in_features="${.bottom_up.out_features}",
+        out_channels=8,
+        top_block=L(LastLevelMaxPool)(),
+        refine_level=2,
+        refinement="non_local",
+    )
+    backbone = instantiate(node)
+    assert set(backbone.state_dict()) == set(built.state_dict())
+    node.refine_level = 9
+    with pytest.raises(ValueError, match=r"refine_level must be in 0\.\.4"):
+        instantiate(node)
