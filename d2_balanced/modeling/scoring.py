@@ -16,7 +16,10 @@ def merge_branches(predictions, box_branch):
         box_branch: index of the branch whose deltas are kept.
 
     Returns the mean of the logits, taken before the softmax, and that branch's deltas. One branch passes unchanged.
+    Raises ``ValueError`` without any.
     """
+    if not predictions:
+        raise ValueError("merge_branches: there must be at least one branch's prediction, got none")
     if len(predictions) == 1:
         return predictions[0]
     return torch.stack([logits for logits, _ in predictions]).mean(dim=0), predictions[box_branch][1]
