@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_KEYS = 2**29  # random keys of one preference; three preferences fit into an int32
+
 __all__ = ["draw_at_random", "draw_preferred"]
 
 
@@ -19,8 +21,8 @@ def draw_at_random(candidates: Tensor, num: int) -> Tensor:
 def draw_preferred(candidates: Tensor, preference: Tensor, num: int) -> Tensor:
     """``num`` <= P of the ``candidates`` (P,), those of the highest ``preference`` (P,) first, at random among equals.
 
-    ``preference`` holds booleans or small integers. The order of the result means nothing.
+    ``preference`` holds booleans or the integers 0, 1, 2. The order of the result means nothing.
     """
-    # Steps of 2 keep the preferences apart whatever the rounding of the sum.
-    keys = torch.rand(preference.shape, device=preference.device).add_(preference, alpha=2)
+    keys = torch.randint(_KEYS, preference.shape, dtype=torch.int32, device=preference.device)
+    keys.add_(preference, alpha=_KEYS)
     return candidates.index_select(0, keys.topk(num, sorted=False).indices)

@@ -13,6 +13,7 @@ from .draw import draw_at_random, draw_preferred
 __all__ = ["IoUBalancedSampler"]
 
 _UPPER_ENDS = ("negatives", "max_overlap")
+_SMALLEST_SPAN = 1e-12  # where no negative overlaps anything, all are in the first bin
 
 
 @PROPOSAL_SAMPLER_REGISTRY.register()
@@ -75,14 +76,16 @@ class IoUBalancedSampler(ProposalSampler):
 
     def _bins(self, neg_ious: Tensor, upper: Tensor) -> Tensor:
         """Bin of every negative (Q,); ``num_bins`` for those at or above the end of an open last bin."""
-        # Without an edge at its end the last bin is closed: the hardest negative belongs to it.
-        num_edges = self.num_bins - 1 if self.upper == "negatives" else self.num_bins
-        steps = torch.arange(1, num_edges + 1, device=upper.device)
+        above, span = neg_ious, upper
         if self.floor_thr > 0:
-            edges = self.floor_thr + steps * ((upper - self.floor_thr) / self.num_bins)
-        else:
-            edges = steps * (upper / self.num_bins)
-        return torch.bucketize(neg_ious, edges, right=True)
+            above, span = neg_ious - self.floor_thr, upper - self.floor_thr
+        # Multiplied first: an IoU on an edge that float32 can express then lands exactly on it.
+        in_widths = (above * self.num_bins).div_(span.clamp(min=_SMALLEST_SPAN))
+        bins = in_widths.long().clamp_(max=self.num_bins - 1)  # the last bin is closed
+        if self.upper == "max_overlap":  # as released: open, and with the rounding of that code's last edge
+            end = max(self.floor_thr, 0.0) + span / self.num_bins * self.num_bins
+            bins.masked_fill_(neg_ious >= end, self.num_bins)
+        return bins
 
     def _first_of_each_bin(self, bins: Tensor, num_balanced: int) -> Tensor:
         """Mask (Q,) of the first ``num_balanced / num_bins`` negatives of each bin."""
