@@ -12,7 +12,8 @@ from .outlines import CLASS_NAMES
 from .voc import CLASS_NAMES as VOC_CLASS_NAMES
 from .voc import VOC_SPLITS, ensure_voc_json, voc_image_root
 
-__all__ = ["datasets_root", "generated_folder", "register_generated", "register_voc_coco", "register_all"]
+__all__ = ["datasets_root", "generated_folder", "register_generated", "register_voc_coco",
+           "register_crowdhuman", "register_all"]
 
 
 def datasets_root():
@@ -60,13 +61,33 @@ def _voc_loader(name, root):
     return load
 
 
+def register_crowdhuman(root=None):
+    """Registers ``crowdhuman_train`` and ``crowdhuman_val``; their metadata gets ``json_file`` when they are first loaded."""
+    for name in ("crowdhuman_train", "crowdhuman_val"):
+        loader = _crowdhuman_loader(name, datasets_root() if root is None else root)
+        _register(name, loader, ["person"], evaluator_type="crowdhuman")
+
+
+def _crowdhuman_loader(name, root):
+    def load():
+        from .crowdhuman import crowdhuman_image_root, ensure_crowdhuman_json  # not above: it is a program as well
+
+        json_file, image_root = ensure_crowdhuman_json(name, root), crowdhuman_image_root(root)
+        metadata = MetadataCatalog.get(name)
+        metadata.json_file, metadata.image_root = json_file, image_root
+        return load_coco_json(json_file, image_root, name)
+
+    return load
+
+
 def _register(name, loader, class_names, **metadata):
     if name in DatasetCatalog:
         return
     DatasetCatalog.register(name, loader)
     MetadataCatalog.get(name).set(
-        evaluator_type="coco", thing_classes=list(class_names), builds_files=True,
-        thing_dataset_id_to_contiguous_id={k + 1: k for k in range(len(class_names))}, **metadata,
+        thing_classes=list(class_names), builds_files=True,
+        thing_dataset_id_to_contiguous_id={k + 1: k for k in range(len(class_names))},
+        **{"evaluator_type": "coco", **metadata},
     )
 
 
@@ -74,3 +95,4 @@ def register_all(root=None):
     """Registers every name of this package that is not registered yet."""
     register_generated(root)
     register_voc_coco(root)
+    register_crowdhuman(root)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-__all__ = ["check_images", "image_fault", "DECODE_LIMIT", "HEADER_LIMIT"]
+__all__ = ["check_images", "image_fault", "upright_size", "DECODE_LIMIT", "HEADER_LIMIT"]
 
 DECODE_LIMIT = 2000
 """Up to this many images are decoded completely by default (a few milliseconds each); of more only header and tail are read."""
@@ -92,7 +92,7 @@ def image_fault(path, size, decode):
     """
     try:
         with Image.open(path) as image:
-            width, height = _upright_size(image)
+            width, height = upright_size(image)
             if decode or not _ends_well(path, image.format):
                 image.load()
     except Exception as error:  # Pillow raises many kinds: OSError, SyntaxError, ValueError, struct.error, ...
@@ -103,7 +103,7 @@ def image_fault(path, size, decode):
     return None
 
 
-def _upright_size(image):
+def upright_size(image):
     """Width and height after the EXIF orientation, which detectron2 applies when it reads an image."""
     orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if image.format in _EXIF_FORMATS else 1
     return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size

@@ -74,7 +74,7 @@ def check_registered(name, num_classes=None, *, mask_format=None, images="auto")
     if metadata.get("builds_files"):  # drawn or converted at first use
         DatasetCatalog.get(name)
     json_file, image_root = metadata.get("json_file"), metadata.get("image_root")
-    if json_file and image_root and metadata.get("evaluator_type", "coco") == "coco":
+    if json_file and image_root and metadata.get("evaluator_type", "coco") in ("coco", "crowdhuman"):
         require_files(name)
         report = check_dataset(json_file, image_root, num_classes, mask_format=mask_format, images=images)
         report.title = f"{name} ({json_file})"

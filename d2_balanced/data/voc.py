@@ -11,14 +11,12 @@ only mark that COCO's evaluation ignores: not finding them costs nothing, findin
 """
 
 import hashlib
-import json
 import os
-import tempfile
 import xml.etree.ElementTree as ElementTree
 
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
-from iopath.common.file_io import get_cache_dir
 
+from .json_cache import cached_json
 from .report import DatasetError
 
 __all__ = ["VOC_SPLITS", "ensure_voc_json", "convert_voc", "voc_image_root"]
@@ -51,18 +49,8 @@ def ensure_voc_json(name, root):
     parts, ignore_difficult = VOC_SPLITS[name]
     base = voc_image_root(root)
     fingerprint = _fingerprint(base, parts, ignore_difficult)
-    folders = [os.path.join(base, "coco_format"), os.path.join(get_cache_dir(), "d2_balanced_voc")]
-    file_name = f"{name}-{fingerprint}.json"
-    for folder in folders:
-        if os.path.isfile(os.path.join(folder, file_name)):
-            return os.path.join(folder, file_name)
-    content = convert_voc(base, parts, ignore_difficult)
-    for folder in folders:
-        try:
-            return _write(folder, file_name, content)
-        except OSError as error:
-            last = error
-    raise DatasetError(f"the converted annotations of '{name}' cannot be written to {' or '.join(folders)}: {last}")
+    return cached_json(
+        base, "d2_balanced_voc", f"{name}-{fingerprint}.json", lambda: convert_voc(base, parts, ignore_difficult))
 
 
 def convert_voc(base, parts, ignore_difficult):
@@ -132,18 +120,3 @@ def _fingerprint(base, parts, ignore_difficult):
         annotations = os.path.join(base, year, "Annotations")
         digest.update(str(os.stat(annotations).st_mtime_ns if os.path.isdir(annotations) else 0).encode())
     return digest.hexdigest()[:12]
-
-
-def _write(folder, file_name, content):
-    """Writes under a temporary name first: a reader, or another process doing the same, never sees half a file."""
-    os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".unfinished")
-    try:
-        with os.fdopen(handle, "w") as f:
-            json.dump(content, f)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, os.path.join(folder, file_name))
-    except BaseException:
-        os.remove(temporary)
-        raise
-    return os.path.join(folder, file_name)
