@@ -1,0 +1,101 @@
+"""Arms of an experiment side by side: mean and standard deviation over their runs, and the difference to the first.
+
+    python -m d2_balanced.evaluation.summary --gt val.json baseline=output/baseline libra=output/libra
+
+Every arm is a folder with one run (an OUTPUT_DIR with its evaluation) per seed. All metrics are computed from the
+runs' detections, so arms that were trained with other evaluation settings stay comparable.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+from tabulate import tabulate
+
+from .coco_metrics import evaluate_coco
+from .ground_truth import GroundTruth
+from .results import internal_detections, load_results
+
+__all__ = ["METRICS", "run_metrics", "arm_metrics", "summary_rows", "main"]
+
+METRICS = ("AP", "AP50", "AP75", "AP90", "AP75 (class-agnostic)")
+RESULTS_NAME = "coco_instances_results.json"
+
+
+def run_metrics(ground_truth, results_file, task="bbox", max_dets=100):
+    """``{metric: value}`` for ``METRICS``, in percent, of one file of detections in COCO's results format."""
+    detections = internal_detections(ground_truth, load_results(results_file)).detections
+    by_class = evaluate_coco(ground_truth, detections, task, max_dets=max_dets)
+    as_one = evaluate_coco(ground_truth, detections, task, max_dets=max_dets, use_categories=False)
+    values = [by_class.ap(), by_class.ap(50), by_class.ap(75), by_class.ap(90), as_one.ap(75)]
+    return dict(zip(METRICS, values))
+
+
+def arm_metrics(ground_truth, folder, task="bbox", max_dets=100):
+    """``run_metrics`` of every run below ``folder``, in the order of their paths; ``ValueError`` if there is none."""
+    files = sorted(Path(folder).rglob(f"inference/*/{RESULTS_NAME}"))
+    if not files:
+        raise ValueError(f"{folder} has no run with an evaluation: no inference/<data set>/{RESULTS_NAME} below it.")
+    return [run_metrics(ground_truth, file, task, max_dets) for file in files]
+
+
+def summary_rows(arms):
+    """Rows ``[arm, runs, "mean +- SD", ...]`` and, from the second arm on, the difference to the first with its error.
+
+    Args:
+        arms: dict of name to list of metrics (``arm_metrics``).
+
+    A difference is "no difference seen" if it is under two standard errors of itself; with a single run there is none.
+    """
+    names, runs = list(arms), list(arms.values())
+    rows = []
+    for name, own in zip(names, runs):
+        cells = [_mean_and_sd([run[metric] for run in own]) for metric in METRICS]
+        first = [run["AP"] for run in runs[0]]
+        delta = "" if name == names[0] else _difference([run["AP"] for run in own], first)
+        rows.append([name, len(own), *cells, delta])
+    return rows
+
+
+def _mean_and_sd(values):
+    mean = statistics.mean(values)
+    return f"{mean:.2f} +- {statistics.stdev(values):.2f}" if len(values) > 1 else f"{mean:.2f}"
+
+
+def _difference(values, reference):
+    delta = statistics.mean(values) - statistics.mean(reference)
+    if min(len(values), len(reference)) < 2:
+        return f"{delta:+.2f}"
+    error = (statistics.variance(values) / len(values) + statistics.variance(reference) / len(reference)) ** 0.5
+    return f"{delta:+.2f} (SE {error:.2f}{'' if abs(delta) >= 2 * error else ', no difference seen'})"
+
+
+def main(argv=None):
+    """The command at the top of this module; prints a Markdown table and returns its rows."""
+    parser = argparse.ArgumentParser(description="Mean and spread of the arms of an experiment.")
+    parser.add_argument("arms", nargs="+", metavar="NAME=FOLDER", help="the first one is the reference")
+    parser.add_argument("--gt", required=True, help="COCO JSON with the ground truth")
+    parser.add_argument("--task", choices=["bbox", "segm"], default="bbox")
+    parser.add_argument("--max-dets", type=int, default=100)
+    args = parser.parse_args(argv)
+    try:
+        ground_truth = GroundTruth.from_file(args.gt)
+        folders = dict(_split(arm) for arm in args.arms)
+        arms = {name: arm_metrics(ground_truth, folder, args.task, args.max_dets) for name, folder in folders.items()}
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    rows = summary_rows(arms)
+    headers = ["arm", "runs", *METRICS, "AP against the first"]
+    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
+    return rows
+
+
+def _split(arm):
+    name, separator, folder = arm.partition("=")
+    if not (name and separator and folder):
+        raise ValueError(f"{arm!r} is not of the form NAME=FOLDER")
+    return name, folder
+
+
+if __name__ == "__main__":
+    main()
