@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train or evaluate a detector: ``train_net.py --config-file FILE [options] [overrides]``; ``--help`` lists the options."""
+"""Train or evaluate a detector: ``train_net.py --config-file FILE [options] [overrides]``; see ``--help``."""
 
 from d2_balanced.engine.cli import main
 

@@ -34,9 +34,8 @@ class ToyLoader:
             x = torch.randn(self.batch_size, 4, generator=generator)
             if index == self.poison:
                 x[1, 2] = float("nan")
-            yield [
-                {"x": row, "file_name": f"image_{index}_{k}.png", "image_id": 100 * index + k} for k, row in enumerate(x)
-            ]
+            names = [{"file_name": f"image_{index}_{k}.png", "image_id": 100 * index + k} for k in range(len(x))]
+            yield [{"x": row, **name} for row, name in zip(x, names)]
             index += 1
 
 

@@ -1,4 +1,4 @@
-"""Runs of ``train_net.py`` that take a second: a few small images, a detector with few channels, and what to compare."""
+"""Runs of ``train_net.py`` that take a second: a few small images, a detector with few channels, how to compare."""
 
 import json
 import os
@@ -14,11 +14,14 @@ from paths import ROOT
 TINY = [
     "MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8", "MODEL.RESNETS.WIDTH_PER_GROUP", "2",
     "MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.FPN.OUT_CHANNELS", "8",
-    "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "16", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "16",
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "16", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16",
+    "MODEL.ROI_BOX_HEAD.FC_DIM", "16",
     "MODEL.RPN.PRE_NMS_TOPK_TRAIN", "50", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "20", "MODEL.RPN.PRE_NMS_TOPK_TEST", "20",
     "MODEL.RPN.POST_NMS_TOPK_TEST", "10", "MODEL.ROI_MASK_HEAD.CONV_DIM", "8", "MODEL.ROI_MASK_HEAD.NUM_CONV", "1",
-    "INPUT.MIN_SIZE_TRAIN", "(48,64)", "INPUT.MAX_SIZE_TRAIN", "96", "INPUT.MIN_SIZE_TEST", "48", "INPUT.MAX_SIZE_TEST", "96",
-    "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "3", "SOLVER.LOG_PERIOD", "3", "SOLVER.CHECKPOINT_PERIOD", "1000",
+    "INPUT.MIN_SIZE_TRAIN", "(48,64)", "INPUT.MAX_SIZE_TRAIN", "96",
+    "INPUT.MIN_SIZE_TEST", "48", "INPUT.MAX_SIZE_TEST", "96",
+    "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "3", "SOLVER.LOG_PERIOD", "3",
+    "SOLVER.CHECKPOINT_PERIOD", "1000",
 ]  # fmt: skip
 LAZY_TINY = [
     "dataloader.train.total_batch_size=2", "dataloader.train.mapper.augmentations.0.short_edge_length=[48]",
@@ -33,7 +36,7 @@ def quick_config(model, suffix="yaml"):
 
 
 def make_dataset(folder, images=6, seed=0):
-    """Draw ``images`` wide and tall pictures with 1 to 3 boxes of two classes; returns the paths (json, image folder)."""
+    """Draw ``images`` wide and tall pictures with 1 to 3 boxes of two classes; returns (json file, image folder)."""
     rng = np.random.default_rng(seed)
     os.makedirs(folder, exist_ok=True)
     content = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "dark"}, {"id": 7, "name": "light"}]}

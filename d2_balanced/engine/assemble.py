@@ -42,7 +42,7 @@ def check_data(experiment: Experiment, names) -> None:
 
 
 def build_trainer(experiment: Experiment, loader, *, resume: bool) -> BalancedTrainer:
-    """Model, optimizer and scheduler, their state from the last checkpoint (``resume``) or the given weights, and the hooks.
+    """Model, optimizer, scheduler and hooks, from the last checkpoint (``resume``) or with given weights.
 
     The first iteration to train is then ``trainer.last_finished_iter + 1``.
     Raises ``CheckpointError`` if the checkpoint is of another model.
@@ -117,7 +117,7 @@ def evaluate_model(experiment: Experiment, model: torch.nn.Module) -> Dict[str, 
 def evaluate_checkpoint(experiment: Experiment, *, resume: bool) -> Dict[str, Any]:
     """Evaluate the given weights, or with ``resume`` the last checkpoint of the output folder; returns the metrics.
 
-    Raises ``CheckpointError`` unless the checkpoint has every weight of the model, ``FileNotFoundError`` if there is none.
+    Raises ``CheckpointError`` unless the checkpoint has every weight of the model, ``FileNotFoundError`` without one.
     """
     settings = experiment.settings
     model = experiment.build_model()

@@ -84,7 +84,7 @@ class BestCheckpoint(HookBase):
             logger.warning("There is no readable %s: the best checkpoint is chosen anew from here on.", self._path)
             return
         if saved["metric"] != self._metric:
-            logger.warning("%s is about %s; the best checkpoint by %s is chosen anew.", self._path, saved["metric"], self._metric)
+            logger.warning("%s is about %s; the best by %s is chosen anew.", self._path, saved["metric"], self._metric)
             return
         done = self.trainer.start_iter
         self.evaluations = [evaluation for evaluation in saved["evaluations"] if evaluation["iteration"] < done]

@@ -19,7 +19,7 @@ from .step_losses import NonFiniteLossError
 __all__ = ["argument_parser", "main"]
 
 MISUSE, DIVERGED = 2, 1  # exit statuses
-# Before training; detectron2 asserts what users set, and Python itself refuses unknown arguments of a LazyConfig's calls.
+# Before training. detectron2 asserts what users set, and Python itself refuses unknown arguments in a LazyConfig.
 MISUSES = (ValueError, KeyError, OSError, CheckpointError, AssertionError, TypeError)
 
 _EPILOG = """
@@ -43,13 +43,13 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-file", required=True, metavar="FILE", help=".yaml (yacs) or .py (LazyConfig)")
     parser.add_argument("--output-dir", default="", metavar="DIR", help="where everything is written")
     parser.add_argument("--resume", action="store_true", help="continue the run in the output folder")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, or the last checkpoint with --resume")
+    parser.add_argument("--eval-only", action="store_true", help="no training; with --resume: of the last checkpoint")
     data = parser.add_argument_group("own data in COCO format (the number of classes is taken from it)")
     for split in ("train", "val"):
         data.add_argument(f"--{split}-json", default="", metavar="FILE", help="annotations")
         data.add_argument(f"--{split}-images", default="", metavar="DIR", help="folder of the images")
     schedule = parser.add_argument_group("schedule")
-    schedule.add_argument("--epochs", type=float, metavar="N", help="passes through the training set, in place of iterations")
+    schedule.add_argument("--epochs", type=float, metavar="N", help="passes through the data, in place of iterations")
     schedule.add_argument(
         "--auto-scale-lr", action="store_true",
         help="scale learning rate and schedule from the config file's batch size to the one that is used (SGD only)",
@@ -64,7 +64,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    """``train_net.py``. Exits with status 2 for misuse, before any time is spent on training; with 1 if a loss diverged."""
+    """``train_net.py``. Exits with status 2 for misuse, before time is spent on training; with 1 if a loss diverged."""
     args = argument_parser().parse_args(argv)
     try:
         launch(_one_process, (args,), args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
@@ -85,8 +85,8 @@ def _one_process(args: argparse.Namespace) -> None:
         _exit(error, MISUSE)
     try:
         status = train(trainer, experiment)
-    except NonFiniteLossError as error:
-        _exit(error, DIVERGED)
+    except NonFiniteLossError as error:  # in full in the log
+        _exit(RuntimeError(f"{str(error).splitlines()[0]} See above, and nonfinite_loss.json."), DIVERGED)
     if status:
         sys.exit(status)
 

@@ -39,7 +39,7 @@ class RunSettings(NamedTuple):
 
 
 class Experiment(ABC):
-    """A checked config that builds the parts of a run. Nothing is read or built before the method that says so is called."""
+    """A checked config that builds the parts of a run. Each method says what it reads or builds."""
 
     @property
     @abstractmethod
@@ -117,7 +117,7 @@ class Experiment(ABC):
 
     @abstractmethod
     def evaluate(self, model: nn.Module) -> Dict[str, Any]:
-        """``{task: {metric: value}}`` of the first test data set, ``{data set: {task: ...}}`` added for each further one.
+        """``{task: {metric: value}}`` of the first test data set, and ``{data set: {task: ...}}`` of each further one.
 
         ``{}`` on all but the main process; all of them call it.
         """

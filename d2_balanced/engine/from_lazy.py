@@ -1,4 +1,4 @@
-"""An experiment from a LazyConfig (``.py``), in detectron2's layout: model, dataloader, optimizer, lr_multiplier, train."""
+"""An experiment from a LazyConfig (``.py``), with detectron2's nodes: model, dataloader, optimizer, ..."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _NODES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 class LazyExperiment(Experiment):
     """Wraps a complete LazyConfig, which it may change until the run starts.
 
-    Settings of ``train`` and ``data`` that the file leaves out have their defaults. Raises ``ConfigError`` if one of the
-    nodes ``model, dataloader, optimizer, lr_multiplier, train`` is missing.
+    Settings of ``train`` and ``data`` that the file leaves out have their defaults. Raises ``ConfigError`` if one of
+    the nodes ``model, dataloader, optimizer, lr_multiplier, train`` is missing.
     """
 
     def __init__(self, cfg: DictConfig):
@@ -129,8 +129,8 @@ class LazyExperiment(Experiment):
         optimizer = find_target(self.cfg.optimizer._target_, "optimizer")
         if "sgd" not in getattr(optimizer, "__name__", str(optimizer)).lower():
             raise ValueError(
-                f"--auto-scale-lr: optimizer is {optimizer.__name__}, but scaling the learning rate in proportion to the "
-                "batch size holds for SGD only. Leave it out and set optimizer.lr yourself."
+                f"--auto-scale-lr: optimizer is {optimizer.__name__}, but scaling the learning rate in proportion to "
+                "the batch size holds for SGD only. Leave it out and set optimizer.lr yourself."
             )
 
     def build_loader(self):

@@ -32,7 +32,7 @@ _NOT_SUPPORTED = {
 class YacsExperiment(Experiment):
     """Wraps a complete config node, which it may change until the run starts.
 
-    Raises ``ConfigError`` for wrong keys, names and values, and for settings of detectron2 that this trainer cannot honour.
+    Raises ``ConfigError`` for wrong keys, names and values, and for settings that this trainer cannot honour.
     """
 
     def __init__(self, cfg: CfgNode):

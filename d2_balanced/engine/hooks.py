@@ -61,7 +61,7 @@ class LearningRate(d2_hooks.LRScheduler):
 
 
 class Checkpoints(HookBase):
-    """Saves ``model_<iteration>.pth`` every ``period`` iterations and at an interruption, ``model_final.pth`` at the end.
+    """Saves ``model_<iteration>.pth`` periodically and at an interruption, ``model_final.pth`` at the end.
 
     Every process runs it (some state is gathered), the main one writes. Weights that are not finite are never written.
 
@@ -95,8 +95,9 @@ class Checkpoints(HookBase):
         for parameter_name, parameter in self._checkpointer.model.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise FloatingPointError(
-                    f"{parameter_name} is not finite after iteration {iteration}, although the loss was: {name}.pth was "
-                    "not written. The last good checkpoint stays; lower the learning rate or clip gradients, then --resume."
+                    f"{parameter_name} is not finite after iteration {iteration}, although the loss was: {name}.pth "
+                    "was not written. The last good checkpoint stays; lower the learning rate or clip gradients, then "
+                    "--resume."
                 )
         self.trainer.collect_state()
         self._checkpointer.save(name, iteration=iteration)
@@ -104,13 +105,13 @@ class Checkpoints(HookBase):
 
 
 class Evaluate(HookBase):
-    """Evaluates every ``period`` iterations (0: never before the end) and after the last one; leaves no trace on training.
+    """Evaluates every ``period`` iterations and after the last one; leaves no trace on training.
 
     Unlike detectron2's it does not run after a failure in the last iteration, and its values are logged at the
     iteration they belong to. They are left in ``trainer.evaluation`` for the hooks that follow.
 
     Args:
-        period: iterations between two evaluations, 0 or more.
+        period: iterations between two evaluations; 0: only after the last one.
         evaluate: returns nested dicts of numbers on the main process, ``{}`` on the others; all processes call it.
     """
 
@@ -126,7 +127,8 @@ class Evaluate(HookBase):
             return
         start = time.perf_counter()
         metrics = flatten_results_dict(self._evaluate() or {})
-        finite = {k: float(v) for k, v in metrics.items() if math.isfinite(float(v))}  # the evaluator says why others are not
+        # The evaluator has said why a value is not finite.
+        finite = {name: float(value) for name, value in metrics.items() if math.isfinite(float(value))}
         self.trainer.storage.put_scalars(**finite, smoothing_hint=False)
         self.trainer.evaluation = (self.trainer.iter, finite)
         comm.synchronize()  # all processes start the next iteration together

@@ -17,7 +17,7 @@ __all__ = ["ResultsTable", "plot_results", "results_rows", "write_results"]
 
 _TIMING = ("time", "data_time", "eta_seconds")
 _FIRST = ("iteration", "epoch", "total_loss")
-_PANELS = ("loss", "AP", "learning rate", "samples per image", "adaptive values")
+_PANELS = ("loss", "AP", "learning rate", "samples per image", "accuracy on samples", "adaptive values")
 _PLOTTED = ("AP", "AP50", "AP75", "AP90", "AR@100", "AR@1000", "MR")  # of the metrics; the table has them all
 
 
@@ -62,6 +62,8 @@ def _panel(name: str) -> str:
         return "learning rate"
     if name.rsplit("/", 1)[-1].startswith(("AP", "AR", "MR")):
         return "AP"
+    if "accuracy" in name or "false_negative" in name:
+        return "accuracy on samples"
     return "samples per image" if "num_" in name else "adaptive values"
 
 

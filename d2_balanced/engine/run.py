@@ -58,8 +58,8 @@ def _fit_to_batch_size(experiment: Experiment, reference: int, auto_scale: bool)
         message = f"--auto-scale-lr: batch size {reference} -> {batch_size}\n{old.describe_change(experiment.schedule)}"
     elif batch_size != reference:
         message = (
-            f"The batch size is {batch_size}, the config file's is {reference}: the learning rate {old.lr:g} is used as it "
-            "is (--auto-scale-lr would scale it, and the schedule)."
+            f"The batch size is {batch_size}, the config file's is {reference}: the learning rate {old.lr:g} is used "
+            "as it is (--auto-scale-lr would scale it, and the schedule)."
         )
     else:
         return
@@ -119,6 +119,9 @@ def train(trainer: BalancedTrainer, experiment: Experiment) -> int:
         with atomic_write(os.path.join(folder, name), "w") as file:
             json.dump(error.details, file, indent=2)
         raise
+    except Exception:
+        logger.exception("Training failed in iteration %d:", trainer.iter)  # so that log.txt has it, too
+        raise
     if trainer.stop_reason:
         logger.warning("Stopped after iteration %d: %s.", trainer.last_finished_iter, trainer.stop_reason)
     if not trainer.interrupted:
@@ -128,19 +131,19 @@ def train(trainer: BalancedTrainer, experiment: Experiment) -> int:
 
 
 def evaluate(experiment: Experiment, resume: bool) -> Dict[str, Any]:
-    """``--eval-only``: the metrics of the given weights, or with ``resume`` of the last checkpoint in the output folder."""
+    """``--eval-only``: metrics of the given weights, or with ``resume`` of the last checkpoint in the output folder."""
     settings = experiment.settings
     setup.require_writable(settings.output_dir)
     if not settings.weights and not resume:
         raise ConfigError(
-            "--eval-only needs weights: MODEL.WEIGHTS <file> (yaml), train.init_checkpoint=<file> (LazyConfig), or --resume "
-            "for the last checkpoint of the output folder."
+            "--eval-only needs weights: MODEL.WEIGHTS <file> (yaml), train.init_checkpoint=<file> (LazyConfig), or "
+            "--resume for the last checkpoint of the output folder."
         )
     if not resume:
         setup.require_weights(settings.weights)
     _start(experiment, resume)
     experiment.use_own_data()
     if not experiment.test_datasets:
-        raise ConfigError("--eval-only needs a data set: --val-json and --val-images, DATASETS.TEST, or dataloader.test.")
+        raise ConfigError("--eval-only needs a data set: --val-json and --val-images, DATASETS.TEST, dataloader.test.")
     check_data(experiment, experiment.test_datasets)
     return evaluate_checkpoint(experiment, resume=resume)

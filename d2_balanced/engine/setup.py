@@ -52,15 +52,15 @@ def refuse_other_run(output_dir: str) -> None:
     found = sorted(name for name in names if name.startswith("model_") and name.endswith(".pth"))
     if found:
         raise FileExistsError(
-            f"The output folder {output_dir!r} already holds a run ({', '.join(found[-3:])}). Add --resume to continue it, "
-            "choose another folder with --output-dir, or delete the old run first."
+            f"The output folder {output_dir!r} already holds a run ({', '.join(found[-3:])}). Add --resume to continue "
+            "it, choose another folder with --output-dir, or delete the old run first."
         )
 
 
 def require_weights(path: str) -> None:
     """Raise ``FileNotFoundError`` for initial weights that are a local path and are not there."""
     if path and "://" not in path and not os.path.isfile(path):
-        raise FileNotFoundError(f"There are no weights at {path!r}; check MODEL.WEIGHTS (yaml) or train.init_checkpoint.")
+        raise FileNotFoundError(f"There are no weights at {path!r}; see MODEL.WEIGHTS (yaml) or train.init_checkpoint.")
 
 
 def require_divisible(batch_size: int, accumulate: int) -> None:
@@ -69,8 +69,8 @@ def require_divisible(batch_size: int, accumulate: int) -> None:
     if accumulate < 1 or batch_size < 1 or batch_size % (processes * accumulate):
         raise ValueError(
             f"The batch size (SOLVER.IMS_PER_BATCH, dataloader.train.total_batch_size) has to be a multiple of the "
-            f"{processes} process(es) times SOLVER.ACCUMULATE / train.accumulate: it is {batch_size}, and accumulate is "
-            f"{accumulate}."
+            f"{processes} process(es) times SOLVER.ACCUMULATE / train.accumulate: it is {batch_size}, and accumulate "
+            f"is {accumulate}."
         )
 
 
@@ -78,8 +78,8 @@ def require_something_left(done: int, max_iter: int) -> None:
     """Raise ``ValueError`` for a resume at or past the end."""
     if done >= max_iter:
         raise ValueError(
-            f"Nothing is left to train: the checkpoint has done {done} iterations, and SOLVER.MAX_ITER / train.max_iter is "
-            f"{max_iter}. Raise it to go on, or evaluate with --eval-only --resume."
+            f"Nothing is left to train: the checkpoint has done {done} iterations, and SOLVER.MAX_ITER / "
+            f"train.max_iter is {max_iter}. Raise it to go on, or evaluate with --eval-only --resume."
         )
 
 
@@ -112,7 +112,7 @@ def _close_handlers(of: logging.Logger) -> None:
 
 
 def choose_device(wanted: str) -> str:
-    """``wanted``, or "cpu" where CUDA is wanted but absent, saying so. Raises ``ValueError`` for what torch does not know."""
+    """``wanted``, or "cpu" where CUDA is wanted but absent, saying so; ``ValueError`` for what torch does not know."""
     try:
         device_type = torch.device(wanted).type
     except RuntimeError as error:

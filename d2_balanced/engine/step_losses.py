@@ -13,7 +13,7 @@ __all__ = ["NonFiniteLossError", "fetch_losses", "split_batch"]
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss, or what leads to one, became infinite or NaN; ``details`` (plain Python) says at which iteration, on which images.
+    """A loss, or what leads to one, became infinite or NaN; ``details`` (plain Python) says when, and on which images.
 
     Raised on every process, before the optimizer step, so the weights are still those of the iteration before.
     """

@@ -1,4 +1,4 @@
-"""The training loop: one class for yacs and LazyConfig runs, for one process or several, for full and mixed precision."""
+"""The training loop: one class for yacs and LazyConfig runs, one process or several, full and mixed precision."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class BalancedTrainer(TrainerBase):
         self._plain_attributes = gather_plain_attributes(_unwrap(self.model))
 
     def state_dict(self) -> dict:
-        """Everything but the weights; ``iteration`` is the last one that is finished. The data position follows from it."""
+        """Everything but the weights; ``iteration`` is the last finished one, and tells the data's position, too."""
         return {
             "iteration": self.last_finished_iter,
             "optimizer": self.optimizer.state_dict(),
@@ -201,8 +201,8 @@ class BalancedTrainer(TrainerBase):
         missing = [key for key in ("optimizer", "scheduler", "precision", "process") if key not in state]
         if missing:
             raise ValueError(
-                f"This checkpoint cannot be resumed exactly: it has no {', '.join(missing)} (another trainer wrote it). "
-                "Give it as the initial weights (MODEL.WEIGHTS or train.init_checkpoint), without --resume."
+                f"This checkpoint cannot be resumed: it has no {', '.join(missing)} (another trainer wrote it). Give "
+                "it as the initial weights (MODEL.WEIGHTS or train.init_checkpoint), without --resume."
             )
         warn_if_other_process(state["process"])
         self.last_finished_iter = self.iter = state["iteration"]
@@ -217,7 +217,7 @@ class BalancedTrainer(TrainerBase):
             if name in hooks and hasattr(hooks[name], "load_state_dict"):
                 hooks[name].load_state_dict(hook_state)
             else:
-                logger.warning("The checkpoint has the state of a hook %s, which this run has not; it is left out.", name)
+                logger.warning("The checkpoint has the state of a hook %s, which this run lacks; it is left out.", name)
 
     def _named_hooks(self):
         """``(name, hook)``; the second of one class is ``Name#2``, so that each keeps its own state."""

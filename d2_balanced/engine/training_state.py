@@ -30,7 +30,7 @@ _WINDOW = 20  # the writers smooth over as many values
 
 
 def gather_plain_attributes(model: nn.Module) -> Dict[str, list]:
-    """``{"module.attribute": [value on process 0, 1, ...]}``; every process calls it, as each has a value of its own."""
+    """``{"module.attribute": [value on process 0, 1, ...]}``; all processes call it, each has a value of its own."""
     own = {
         f"{path}.{attribute}": float(vars(module)[attribute])
         for path, module in model.named_modules()

@@ -124,7 +124,7 @@ class ProgressBar(HookBase):
         from tqdm.contrib.logging import logging_redirect_tqdm
 
         loggers = [logging.getLogger(name) for name in ("detectron2", "d2_balanced", "fvcore")]
-        self._cleanup.enter_context(logging_redirect_tqdm(loggers=loggers))  # which puts its own handlers on the terminal
+        self._cleanup.enter_context(logging_redirect_tqdm(loggers=loggers))  # has handlers of its own
         for handler in loggers[0].handlers:
             if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
                 handler.addFilter(self._is_no_line)

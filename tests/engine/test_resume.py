@@ -3,7 +3,17 @@
 import shutil
 
 import pytest
-from tiny_runs import LAZY_TINY, TINY, checkpoint, data_arguments, differences, make_dataset, quick_config, told, train_net
+from tiny_runs import (
+    LAZY_TINY,
+    TINY,
+    checkpoint,
+    data_arguments,
+    differences,
+    make_dataset,
+    quick_config,
+    told,
+    train_net,
+)
 
 TOTAL = 10
 
