@@ -33,7 +33,6 @@ TRAIN_MINIMUM = {
     "checkpointer.max_to_keep": 0,
     "eval_period": 0,
     "patience": 0,
-    "gradient_annealing": {"_target_": "d2_balanced.engine.gradient_annealing.GradientAnnealing", "initial": 1.0},
 }
 """Smallest values that make sense."""
 

@@ -15,6 +15,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from d2_balanced.config import check_config, load_lazy, load_yaml
+from d2_balanced.data.mapper import build_train_mapper
+from d2_balanced.data.mapper import build_train_mapper
 from paths import ROOT
 
 IMAGE_SIZE = (64, 96)
@@ -120,11 +122,9 @@ def rate_at(schedule, iteration):
 
 def mappers(cfg, lazy):
     """``((yaml, lazy) for training, (yaml, lazy) for testing)``: the data mappers' settings."""
-    loaders = (lazy.dataloader.train, lazy.dataloader.test)
-    return [
-        (plain(DatasetMapper(cfg, is_train)), plain(instantiate(loader.mapper)))
-        for is_train, loader in zip((True, False), loaders)
-    ]
+    yaml_mappers = build_train_mapper(cfg), DatasetMapper(cfg, False)
+    lazy_mappers = (instantiate(loader.mapper) for loader in (lazy.dataloader.train, lazy.dataloader.test))
+    return [(plain(ours), plain(theirs)) for ours, theirs in zip(yaml_mappers, lazy_mappers)]
 
 
 def run_settings(cfg, lazy):
@@ -144,6 +144,10 @@ def run_settings(cfg, lazy):
         "kept checkpoints": (cfg.SOLVER.MAX_TO_KEEP, train.checkpointer.max_to_keep),
         "log period": (cfg.SOLVER.LOG_PERIOD, train.log_period),
         "evaluation period": (cfg.TEST.EVAL_PERIOD, train.eval_period),
+        "gradient annealing": (
+            {key.lower(): value for key, value in cfg.SOLVER.GRADIENT_ANNEALING.items()},
+            {key: value for key, value in train.gradient_annealing.items() if key != "_target_"},
+        ),
         "best metric": (cfg.TEST.BEST_METRIC, train.best_metric),
         "patience": (cfg.TEST.PATIENCE, train.patience),
         "training sets": (list(cfg.DATASETS.TRAIN), as_list(loader.dataset.names)),
@@ -155,6 +159,10 @@ def run_settings(cfg, lazy):
         "test workers": (cfg.DATALOADER.NUM_WORKERS, test.num_workers),
         "grouping": (cfg.DATALOADER.ASPECT_RATIO_GROUPING, loader.aspect_ratio_grouping),
         "repeat threshold": (cfg.DATALOADER.REPEAT_THRESHOLD, loader.repeat_threshold),
+        "gradient annealing": (
+            {name.lower(): value for name, value in cfg.SOLVER.GRADIENT_ANNEALING.items()},
+            {name: value for name, value in train.gradient_annealing.items() if name != "_target_"},
+        ),
         "detections": (cfg.TEST.DETECTIONS_PER_IMAGE, lazy.dataloader.evaluator.max_dets),
         "evaluated set": (list(cfg.DATASETS.TEST), as_list(lazy.dataloader.evaluator.dataset_name)),
     }
