@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..config import ConfigError, data_defaults, load_lazy, train_defaults
 from ..config.yacs import flatten
+from ..config.lazy_regions import check_lazy_regions
 from ..config.lazy_targets import find_target, target_parameters, walk
 from ..data.coco_paths import register_train_val
 from .experiment import Experiment, OwnData, RunSettings
@@ -38,6 +39,7 @@ class LazyExperiment(Experiment):
         cfg.data = OmegaConf.merge(data_defaults(), cfg.get("data", {}))
         self.cfg = cfg
         annealing_hooks(self._annealing, "train.gradient_annealing")
+        check_lazy_regions(cfg)
 
     @classmethod
     def from_file(cls, path: str, overrides: Sequence[str] = (), own_data: OwnData = OwnData()) -> LazyExperiment:
@@ -46,6 +48,7 @@ class LazyExperiment(Experiment):
         for name, value in own_data._asdict().items():
             if value:
                 experiment.cfg.data[name] = value
+        experiment.reference_batch_size = load_lazy(path).dataloader.train.total_batch_size
         return experiment
 
     @property

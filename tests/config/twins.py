@@ -16,7 +16,6 @@ from torch import nn
 
 from d2_balanced.config import check_config, load_lazy, load_yaml
 from d2_balanced.data.mapper import build_train_mapper
-from d2_balanced.data.mapper import build_train_mapper
 from paths import ROOT
 
 IMAGE_SIZE = (64, 96)
@@ -27,7 +26,7 @@ def config_stems():
     patterns = ("configs/**/*.yaml", "configs/**/*.py", "projects/**/configs/**/*.yaml", "projects/**/configs/**/*.py")
     files = [f for p in patterns for f in glob.glob(os.path.join(ROOT, p), recursive=True)]
     relative = sorted({os.path.splitext(os.path.relpath(f, ROOT))[0] for f in files})
-    return [stem for stem in relative if not ({"base"} & set(stem.split(os.sep)) or os.path.basename(stem)[0] == "_")]
+    return [stem for stem in relative if not ({"base", "components"} & set(stem.split(os.sep)) or os.path.basename(stem)[0] == "_")]
 
 
 def load_both(stem):
@@ -159,10 +158,6 @@ def run_settings(cfg, lazy):
         "test workers": (cfg.DATALOADER.NUM_WORKERS, test.num_workers),
         "grouping": (cfg.DATALOADER.ASPECT_RATIO_GROUPING, loader.aspect_ratio_grouping),
         "repeat threshold": (cfg.DATALOADER.REPEAT_THRESHOLD, loader.repeat_threshold),
-        "gradient annealing": (
-            {name.lower(): value for name, value in cfg.SOLVER.GRADIENT_ANNEALING.items()},
-            {name: value for name, value in train.gradient_annealing.items() if name != "_target_"},
-        ),
         "detections": (cfg.TEST.DETECTIONS_PER_IMAGE, lazy.dataloader.evaluator.max_dets),
         "evaluated set": (list(cfg.DATASETS.TEST), as_list(lazy.dataloader.evaluator.dataset_name)),
     }

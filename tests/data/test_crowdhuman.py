@@ -14,9 +14,11 @@ from d2_balanced.data import builtin, crowdhuman
 from d2_balanced.data.checks import check_registered
 from d2_balanced.data.mapper import IgnoreRegionMapper, build_train_mapper
 from d2_balanced.data.report import DatasetError
-from d2_balanced.config import ConfigError, check_config, get_balanced_cfg
+from d2_balanced.config import ConfigError, apply_overrides, check_config, get_balanced_cfg, load_lazy
+from d2_balanced.config.lazy_regions import check_lazy_regions
 from d2_balanced.evaluation import build_evaluator
 from d2_balanced.ignore_regions import TargetsWithRegions
+from tiny_runs import quick_config
 
 
 def person(*box, **more):
@@ -223,3 +225,17 @@ def test_the_config_key_chooses_the_mapper_and_needs_modules_that_know_regions()
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
     with pytest.raises(ConfigError, match="IGNORE_REGIONS.*MODEL.META_ARCHITECTURE: RetinaNet"):
         check_config(cfg)
+
+
+def test_a_lazy_config_with_the_mapper_needs_them_too():
+    target = "dataloader.train.mapper._target_=d2_balanced.data.mapper.IgnoreRegionMapper"
+    cfg = load_lazy(quick_config("faster_rcnn", "py"))
+    check_lazy_regions(cfg)
+    apply_overrides(cfg, [target])
+    with pytest.raises(ConfigError, match="IgnoreRegionMapper, but model.proposal_generator.*BalancedRPN"):
+        check_lazy_regions(cfg)
+    apply_overrides(cfg, ["model.proposal_generator._target_=BalancedRPN"])
+    check_lazy_regions(cfg)
+    cfg = load_lazy(quick_config("retinanet", "py"), [target])
+    with pytest.raises(ConfigError, match="IgnoreRegionMapper, but model would ignore"):
+        check_lazy_regions(cfg)
