@@ -26,7 +26,8 @@ def config_stems():
     patterns = ("configs/**/*.yaml", "configs/**/*.py", "projects/**/configs/**/*.yaml", "projects/**/configs/**/*.py")
     files = [f for p in patterns for f in glob.glob(os.path.join(ROOT, p), recursive=True)]
     relative = sorted({os.path.splitext(os.path.relpath(f, ROOT))[0] for f in files})
-    return [stem for stem in relative if not ({"base", "components"} & set(stem.split(os.sep)) or os.path.basename(stem)[0] == "_")]
+    parts = {stem: stem.split(os.sep) for stem in relative}
+    return [s for s in relative if not ({"base", "components"} & set(parts[s]) or parts[s][-1].startswith("_"))]
 
 
 def load_both(stem):

@@ -1,0 +1,5 @@
+from ....configs.base.quick import quick
+from .components.libra import libra
+
+model, data, dataloader, optimizer, lr_multiplier, train = quick("faster_rcnn")
+libra(model)
