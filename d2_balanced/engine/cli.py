@@ -80,7 +80,7 @@ def _one_process(args: argparse.Namespace) -> None:
         if args.eval_only:
             evaluate(experiment, args.resume)
             return
-        trainer = prepare(experiment, args.resume, args.epochs)
+        trainer = prepare(experiment, resume=args.resume, auto_scale_lr=args.auto_scale_lr, epochs=args.epochs)
     except MISUSES as error:
         _exit(error, MISUSE)
     try:

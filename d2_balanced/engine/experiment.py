@@ -39,7 +39,13 @@ class RunSettings(NamedTuple):
 
 
 class Experiment(ABC):
-    """A checked config that builds the parts of a run. Each method says what it reads or builds."""
+    """A checked config that builds the parts of a run. Each method says what it reads or builds.
+
+    Attributes:
+        reference_batch_size: the batch size of the config file, without overrides: what its schedule was made for.
+    """
+
+    reference_batch_size: Optional[int] = None
 
     @property
     @abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Sequence
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.evaluation import inference_on_dataset
@@ -25,6 +26,7 @@ __all__ = ["YacsExperiment"]
 _NOT_SUPPORTED = {
     "TEST.PRECISE_BN.ENABLED": "its batches are not part of the exact data order",
     "TEST.AUG.ENABLED": "test-time augmentation is not part of this evaluation",
+    "TEST.EXPECTED_RESULTS": "results are not verified; compare inference/<data set>/metrics.json instead",
     "SOLVER.REFERENCE_WORLD_SIZE": "use --auto-scale-lr instead",
 }
 
@@ -54,7 +56,9 @@ class YacsExperiment(Experiment):
         for name, value in own_data._asdict().items():
             if value:
                 cfg.DATASETS[name.upper()] = value
-        return cls(cfg)
+        experiment = cls(cfg)
+        experiment.reference_batch_size = load_yaml(path).SOLVER.IMS_PER_BATCH
+        return experiment
 
     @property
     def settings(self):
@@ -150,6 +154,7 @@ class YacsExperiment(Experiment):
         )
 
     def build_model(self):
+        torch.backends.cudnn.benchmark = self.cfg.CUDNN_BENCHMARK
         return build_model(self.cfg)
 
     def build_optimizer(self, model):

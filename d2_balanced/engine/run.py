@@ -9,6 +9,7 @@ import os
 import signal
 from typing import Any, Dict, List, Optional
 
+import torch
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
@@ -23,7 +24,7 @@ from .rng import resolve_seed
 from .step_losses import NonFiniteLossError
 from .trainer import BalancedTrainer
 
-__all__ = ["evaluate", "load_experiment", "prepare", "train"]
+__all__ = ["evaluate", "fit_to_batch_size", "load_experiment", "prepare", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +33,7 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
     """The checked config of the command line's arguments (``cli.argument_parser``); nothing else is read yet."""
     system = LazyExperiment if args.config_file.endswith(".py") else YacsExperiment
     own_data = OwnData(args.train_json, args.train_images, args.val_json, args.val_images)
-    experiment = system.from_file(args.config_file, _overrides(args), own_data)
-    reference = system.from_file(args.config_file).settings.batch_size
-    _fit_to_batch_size(experiment, reference, args.auto_scale_lr)
-    return experiment
+    return system.from_file(args.config_file, _overrides(args), own_data)
 
 
 def _overrides(args: argparse.Namespace) -> List[str]:
@@ -49,25 +47,25 @@ def _overrides(args: argparse.Namespace) -> List[str]:
     return args.opts + ["OUTPUT_DIR", args.output_dir]
 
 
-def _fit_to_batch_size(experiment: Experiment, reference: int, auto_scale: bool) -> None:
+def fit_to_batch_size(experiment: Experiment, auto_scale: bool) -> None:
     """Scale the schedule from the config file's batch size to the one in use, or say that it was not."""
-    batch_size, old = experiment.settings.batch_size, experiment.schedule
+    reference, batch_size = experiment.reference_batch_size, experiment.settings.batch_size
+    old = experiment.schedule
     if auto_scale:
         experiment.require_plain_sgd()
-        experiment.set_schedule(old.for_batch_size(reference, batch_size))
-        message = f"--auto-scale-lr: batch size {reference} -> {batch_size}\n{old.describe_change(experiment.schedule)}"
-    elif batch_size != reference:
-        message = (
-            f"The batch size is {batch_size}, the config file's is {reference}: the learning rate {old.lr:g} is used "
-            "as it is (--auto-scale-lr would scale it, and the schedule)."
+        experiment.set_schedule(old.for_batch_size(reference or batch_size, batch_size))
+        change = old.describe_change(experiment.schedule)
+        logger.info("--auto-scale-lr: batch size %s -> %d\n%s", reference, batch_size, change)
+    elif reference and batch_size != reference:
+        logger.warning(
+            "The batch size is %d, the config file's is %d: the learning rate %g is used as it is (--auto-scale-lr would "
+            "scale it, and the schedule).", batch_size, reference, old.lr,
         )
-    else:
-        return
-    if comm.is_main_process():
-        print(message, flush=True)
 
 
-def prepare(experiment: Experiment, resume: bool, epochs: Optional[float] = None) -> BalancedTrainer:
+def prepare(
+    experiment: Experiment, *, resume: bool = False, auto_scale_lr: bool = False, epochs: Optional[float] = None
+) -> BalancedTrainer:
     """Everything up to a trainer that only has to run. Raises what is wrong: see ``cli.py`` for the types."""
     settings = experiment.settings
     setup.require_divisible(settings.batch_size, settings.accumulate)
@@ -76,6 +74,7 @@ def prepare(experiment: Experiment, resume: bool, epochs: Optional[float] = None
         setup.refuse_other_run(settings.output_dir)
     setup.require_weights(settings.weights)
     _start(experiment, resume)
+    fit_to_batch_size(experiment, auto_scale_lr)
     experiment.use_own_data()
     check_data(experiment, [*experiment.train_datasets, *experiment.test_datasets])
     loader = experiment.build_loader()
@@ -119,8 +118,10 @@ def train(trainer: BalancedTrainer, experiment: Experiment) -> int:
         with atomic_write(os.path.join(folder, name), "w") as file:
             json.dump(error.details, file, indent=2)
         raise
-    except Exception:
+    except Exception as error:
         logger.exception("Training failed in iteration %d:", trainer.iter)  # so that log.txt has it, too
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            logger.error("Out of GPU memory: raise SOLVER.ACCUMULATE, set SOLVER.AMP.ENABLED, or use smaller images.")
         raise
     if trainer.stop_reason:
         logger.warning("Stopped after iteration %d: %s.", trainer.last_finished_iter, trainer.stop_reason)

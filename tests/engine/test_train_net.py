@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -9,9 +10,9 @@ import pytest
 import torch
 from d2_balanced.config import ConfigError, load_yaml
 from d2_balanced.data.coco_paths import register_by_path
-from d2_balanced.engine.from_yacs import YacsExperiment
-from d2_balanced.engine.run import load_experiment
 from d2_balanced.engine.cli import argument_parser
+from d2_balanced.engine.from_yacs import YacsExperiment
+from d2_balanced.engine.run import fit_to_batch_size, load_experiment
 from paths import ROOT
 from tiny_runs import LAZY_TINY, TINY, checkpoint, data_arguments, make_dataset, quick_config, train_net
 
@@ -115,8 +116,6 @@ def test_misuse_is_told_on_one_screen_with_status_2(case, datasets, tmp_path, ca
 
 
 def assert_matches(pattern, text):
-    import re
-
     assert re.search(pattern, text, re.DOTALL), text
 
 
@@ -232,29 +231,40 @@ def test_a_run_that_diverges_stops_with_everything_named(datasets, tmp_path, cap
     assert all(torch.isfinite(v).all() for v in checkpoint(tmp_path / "out", last)["model"].values())
 
 
-def loaded(*words):
-    return load_experiment(argument_parser().parse_args([str(word) for word in words]))
+def schedule_of(*words):
+    """The schedule that ``--auto-scale-lr`` gives."""
+    args = argument_parser().parse_args(["--config-file", *map(str, words)])
+    experiment = load_experiment(args)
+    fit_to_batch_size(experiment, auto_scale=True)
+    return experiment.schedule
 
 
-def test_auto_scale_lr_follows_the_batch_size(capsys):
-    reference = loaded("--config-file", YAML).schedule
-    scaled = loaded("--config-file", YAML, "--auto-scale-lr", "SOLVER.IMS_PER_BATCH", 2).schedule
+def test_auto_scale_lr_follows_the_batch_size():
+    reference = YacsExperiment.from_file(YAML).schedule
+    assert schedule_of(YAML) == reference
+    scaled = schedule_of(YAML, "SOLVER.IMS_PER_BATCH", 2)
     assert scaled.lr == pytest.approx(reference.lr / 2) and scaled.max_iter == 2 * reference.max_iter
     assert scaled.warmup_iters == 2 * reference.warmup_iters and scaled.eval_period == 2 * reference.eval_period
-    said = capsys.readouterr().out
-    assert "batch size 4 -> 2" in said and f"lr: {reference.lr} -> {scaled.lr}" in said
-    lazy = loaded("--config-file", LAZY, "--auto-scale-lr", "dataloader.train.total_batch_size=2").schedule
+    lazy = schedule_of(LAZY, "dataloader.train.total_batch_size=2")
     assert (lazy.lr, lazy.max_iter, lazy.eval_period) == (scaled.lr, scaled.max_iter, scaled.eval_period)
-    loaded("--config-file", YAML, "SOLVER.IMS_PER_BATCH", 2)
-    assert "batch size is 2, the config file's is 4: the learning rate 0.03 is used" in capsys.readouterr().out
-    coco = os.path.join(ROOT, "configs", "coco", "faster_rcnn_R_50_FPN_1x.yaml")
-    steps = loaded("--config-file", coco, "--auto-scale-lr", "SOLVER.IMS_PER_BATCH", 8).schedule
-    assert (steps.steps, steps.max_iter, steps.lr) == ((120000, 160000), 180000, 0.01)
+    coco = schedule_of(os.path.join(ROOT, "configs", "coco", "faster_rcnn_R_50_FPN_1x.yaml"), "SOLVER.IMS_PER_BATCH", 8)
+    assert (coco.steps, coco.max_iter, coco.lr) == ((120000, 160000), 180000, 0.01)
 
 
-def test_the_linear_rule_is_refused_for_adam(capsys):
+def test_the_change_of_the_batch_size_is_said(datasets, tmp_path, monkeypatch):
+    monkeypatch.setattr("d2_balanced.engine.cli.train", lambda trainer, experiment: 0)
+    words = ["--config-file", YAML, *data_arguments(datasets[0]), "--output-dir"]
+    assert train_net(*words, tmp_path / "scaled", "--auto-scale-lr", "SOLVER.IMS_PER_BATCH", 2) == 0
+    said = (tmp_path / "scaled" / "log.txt").read_text()
+    assert "batch size 4 -> 2" in said and "lr: 0.03 -> 0.015" in said and "max_iter: 240 -> 480" in said
+    assert train_net(*words, tmp_path / "as_is", "SOLVER.IMS_PER_BATCH", 2) == 0
+    said = (tmp_path / "as_is" / "log.txt").read_text()
+    assert "batch size is 2, the config file's is 4: the learning rate 0.03 is used as it is" in said
+
+
+def test_the_linear_rule_is_refused_for_adam(tmp_path, capsys):
     adam = ["optimizer._target_=torch.optim.AdamW", "dataloader.train.total_batch_size=2"]
-    assert train_net("--config-file", LAZY, "--auto-scale-lr", *adam) == 2
+    assert train_net("--config-file", LAZY, "--auto-scale-lr", "--output-dir", tmp_path / "out", *adam) == 2
     assert "optimizer is AdamW" in capsys.readouterr().err
 
 
@@ -262,11 +272,8 @@ def test_the_linear_rule_is_refused_for_adam(capsys):
     "config, batch", [(YAML, ["SOLVER.IMS_PER_BATCH", 2]), (LAZY, ["dataloader.train.total_batch_size=2"])]
 )
 def test_epochs_set_the_schedule(config, batch, datasets, tmp_path, monkeypatch):
-    from d2_balanced.engine import run
-
-    monkeypatch.setattr(run, "train", lambda trainer, experiment: seen.append(experiment.schedule) or 0)
-    monkeypatch.setattr("d2_balanced.engine.cli.train", run.train)
     seen = []
+    monkeypatch.setattr("d2_balanced.engine.cli.train", lambda _, experiment: seen.append(experiment.schedule) or 0)
     words = ["--config-file", config, *data_arguments(datasets[0]), "--output-dir", tmp_path / "out", "--epochs", 5]
     assert train_net(*words, *batch) == 0
     (schedule,) = seen
