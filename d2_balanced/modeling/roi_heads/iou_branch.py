@@ -15,7 +15,7 @@ from ..registry import IOU_BRANCH_REGISTRY
 from .branches import as_module
 from .iou_samples import SAMPLE_SOURCES
 
-__all__ = ["PredictorBoxes", "IoUBranch", "INTERVAL_WEIGHTS"]
+__all__ = ["PredictorBoxes", "IoUBranch", "INTERVAL_WEIGHTS", "weights_by_iou", "weighted_box_loss", "iou_loss"]
 
 INTERVAL_WEIGHTS = {"none": (1.0,) * 5, "paper": (1.0, 1.5, 3.0, 3.0, 3.0), "released": (1.0, 1.5, 2.0, 3.0, 3.0)}
 """Regression weights of the IoU intervals (.5, .6], (.6, .7], .. (.9, 1]: none, the paper's (sec. 4.1), the code's."""
@@ -83,7 +83,8 @@ class IoUBranch(PredictorBoxes, nn.Module):
         num_per_interval, max_per_image: of the generators.
         samples_per_positive: if not 0, keep only so many generated boxes for every positive of the minibatch (table 5:
             1 is "equal", 2 is "double").
-        interval_weights: regression weights (Eq. 2) by IoU: a name in ``INTERVAL_WEIGHTS``, or five numbers.
+        interval_weights: regression weights (Eq. 2) by IoU: a name in ``INTERVAL_WEIGHTS``, or five numbers;
+            ``None``: the paper's.
         predict_iou: without it there is only the regressor, and scores are not changed (table 4, row 2).
         efo: pool features at the refined boxes to predict their IoU; otherwise it is predicted from the proposals.
         efo_all: do so for every refined box, not only for those whose class score exceeds the threshold. Slower, and
@@ -105,7 +106,7 @@ class IoUBranch(PredictorBoxes, nn.Module):
         num_per_interval=16,
         max_per_image=2048,
         samples_per_positive=0.0,
-        interval_weights="paper",
+        interval_weights=None,
         predict_iou=True,
         efo=True,
         efo_all=False,
@@ -158,14 +159,12 @@ class IoUBranch(PredictorBoxes, nn.Module):
         features = {name: self._features(pool(boxes.per_image), stage) for name, boxes in drawn.items()}
         boxes, x = drawn[self.regressor_samples], features[self.regressor_samples]
         target = self.transforms[self._index(stage)].get_deltas(boxes.boxes, boxes.gt_boxes)
-        weights = self._weights_of(boxes.ious)[:, None]
-        loss = weights * smooth_l1_loss(self.regressor[self._index(stage)](x), target, beta=1.0, reduction="none")
-        losses = {"loss_iou_box_reg": loss.sum() / max(loss.numel(), 1)}
+        weights = weights_by_iou(boxes.ious, self.interval_weights)
+        losses = {"loss_iou_box_reg": weighted_box_loss(self.regressor[self._index(stage)](x), target, weights)}
         if self.iou_predictor is not None:
             boxes, x = drawn[self.iou_samples], features[self.iou_samples]
             predicted = self._activate(self.iou_predictor[self._index(stage)](x)[:, 0])
-            loss = smooth_l1_loss(predicted, boxes.ious, beta=0.5, reduction="none")
-            losses["loss_iou"] = loss.sum() / max(loss.numel(), 1)
+            losses["loss_iou"] = iou_loss(predicted, boxes.ious)
         return losses
 
     def boxes(self, predictor, predictions, pooled, proposals, stage):
@@ -212,10 +211,23 @@ class IoUBranch(PredictorBoxes, nn.Module):
     def _index(self, stage):
         return stage if isinstance(self.iou_head, nn.ModuleList) else 0
 
-    def _weights_of(self, ious):
-        # The released code's intervals: an IoU on an edge, within 1e-5, belongs to the lower one.
-        edges = torch.tensor([0.6, 0.7, 0.8, 0.9], device=ious.device)
-        return self.interval_weights[torch.bucketize(ious - 1e-5, edges, right=True)]
+
+def weights_by_iou(ious, weights):
+    """The weight (S,) of the interval that each IoU (S,) is in; ``weights`` (5,) as in ``INTERVAL_WEIGHTS``."""
+    # The released code's edges: an IoU on an edge, within 1e-5, belongs to the interval below.
+    edges = torch.tensor([0.6, 0.7, 0.8, 0.9], device=ious.device)
+    return weights[torch.bucketize(ious - 1e-5, edges, right=True)]
+
+
+def weighted_box_loss(pred, target, weights):
+    """Mean over all 4 S elements of the weighted SmoothL1 loss, beta 1 (Eq. 2); 0 for empty input."""
+    loss = weights[:, None] * smooth_l1_loss(pred, target, beta=1.0, reduction="none")
+    return loss.sum() / max(loss.numel(), 1)
+
+
+def iou_loss(pred, ious):
+    """Mean SmoothL1 loss, beta 0.5, of predicted IoUs (S,); 0 for empty input."""
+    return smooth_l1_loss(pred, ious, beta=0.5, reduction="sum") / max(pred.numel(), 1)
 
 
 def _linear(head, num_outputs, std):
@@ -227,6 +239,7 @@ def _linear(head, num_outputs, std):
 
 
 def _interval_weights(weights):
+    weights = "paper" if weights is None else weights
     values = INTERVAL_WEIGHTS.get(weights) if isinstance(weights, str) else tuple(weights)
     if values is None or len(values) != 5 or min(values) < 0:
         raise ValueError(

@@ -1,0 +1,171 @@
+"""The IoU branch: its losses against golden file 6, what it takes over, and how it changes the scores."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes
+from paths import shared_file
+
+import roi_heads_tools as h
+from d2_balanced.modeling.roi_heads.iou_branch import INTERVAL_WEIGHTS, iou_loss, weighted_box_loss, weights_by_iou
+
+
+def heads_with(seed=0, **arguments):
+    node = {"NAME": "IoUBranch", **{key.upper(): value for key, value in arguments.items()}}
+    heads = h.build(h.tiny_cfg(MODEL__BALANCED__IOU_BRANCH=node), seed)
+    with torch.no_grad():  # predictions that differ from box to box
+        for layer in [*heads.iou_branch.regressor, *(heads.iou_branch.iou_predictor or [])]:
+            layer.weight.mul_(30)
+    return heads
+
+
+def batch(objects=(4, 7)):
+    targets = h.targets(objects)
+    return h.features(len(objects)), h.proposals(targets), targets
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(shared_file("golden", "iou_uniform.npz"), allow_pickle=False) as data:
+        return {key: torch.from_numpy(np.asarray(data[key])) for key in data.files if "loss" in key or "weight" in key}
+
+
+def test_interval_weights_are_the_released_ones(golden):
+    for name, column in (("released", "weight_code"), ("paper", "weight_paper")):
+        assert torch.tensor(INTERVAL_WEIGHTS[name]).tolist() == golden[column].tolist()
+    weights = weights_by_iou(golden["weight_test_iou"], torch.tensor(INTERVAL_WEIGHTS["released"]))
+    torch.testing.assert_close(weights, golden["weight_test_code"], atol=1e-6, rtol=0)
+
+
+def test_losses_are_the_released_ones(golden):
+    pred, target, ious = golden["loss_pred"], golden["loss_target"], golden["loss_iou"]
+    for name, expected in (("released", "loss_reg_code"), ("paper", "loss_reg_paper_weights_mean")):
+        weights = weights_by_iou(ious, torch.tensor(INTERVAL_WEIGHTS[name]))
+        assert weighted_box_loss(pred, target, weights).item() == pytest.approx(golden[expected].item(), abs=1e-6)
+    assert iou_loss(pred[:, 0], ious).item() == pytest.approx(golden["loss_iou_smoothl1_beta0p5"].item(), abs=1e-6)
+
+
+def test_losses_of_nothing_are_zero():
+    nothing = torch.zeros(0, 4, requires_grad=True)
+    assert weighted_box_loss(nothing, torch.zeros(0, 4), torch.zeros(0)) == 0
+    assert iou_loss(nothing[:, 0], torch.zeros(0)) == 0
+
+
+def test_the_classifiers_own_regressor_is_frozen_and_has_no_loss():
+    heads = heads_with()
+    losses, gradients, *_ = h.train_step(heads, *batch())
+    assert set(losses) == {"loss_cls", "loss_iou_box_reg", "loss_iou"}
+    assert not any("bbox_pred" in name for name in gradients)
+    assert {name for name, p in heads.named_parameters() if p.requires_grad} <= gradients.keys()
+
+
+def test_classifier_gradients_do_not_come_from_generated_boxes():
+    """The classifier's head sees the proposals only: with the IoU branch's losses off its gradients stay the same."""
+    heads = heads_with()
+    feats, props, targets = batch()
+    _, both, *_ = h.train_step(heads, feats, props, targets)
+    alone = copy.deepcopy(heads)
+    alone.iou_branch.losses = lambda *args: {}
+    _, cls_only, *_ = h.train_step(alone, feats, props, targets)
+    for name in cls_only:
+        if "box_head" in name or "cls_score" in name:
+            assert torch.equal(both[name], cls_only[name]), name
+
+
+def test_no_objects_give_zero_losses_and_zero_gradients():
+    losses, gradients, *_ = h.train_step(heads_with(), *batch((0, 0)))
+    assert losses["loss_iou"] == 0 and losses["loss_iou_box_reg"] == 0
+    assert all(g.abs().sum() == 0 for name, g in gradients.items() if "iou_branch" in name)
+
+
+def test_offsets_of_all_boxes_or_only_of_candidates_give_the_same_detections():
+    feats, props, _ = batch()
+    some, everyone = heads_with(), heads_with(efo_all=True)
+    assert some.box_predictor.test_score_thresh == 0.01
+    for predictor in (some.box_predictor, everyone.box_predictor):
+        predictor.test_score_thresh = 0.3  # so that some boxes are no candidates
+    for a, b in zip(h.detect(some, feats, props), h.detect(everyone, feats, props)):
+        assert len(a) > 0
+        assert torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
+        torch.testing.assert_close(a.scores, b.scores, atol=1e-6, rtol=1e-5)  # batches of another size round otherwise
+
+
+def test_score_is_class_score_times_predicted_iou_at_the_refined_box():
+    heads = heads_with(cls_power=0.5, iou_power=2.0)
+    feats, props, _ = batch()
+    detections = h.detect(heads, feats, props)
+    maps = [feats[f] for f in heads.box_in_features]
+    branch = heads.iou_branch
+    boxes = [d.pred_boxes for d in detections]
+    predicted = branch.iou_predictor[0](branch.iou_head(heads._pool(maps, boxes)).flatten(1))[:, 0].sigmoid()
+    pooled = heads._pool(maps, [p.proposal_boxes for p in props])
+    logits, deltas = heads.branches[0].predict(pooled, 0)
+    refined = branch.boxes(heads.box_predictor, (logits, deltas), pooled, props, 0)
+    probs = logits.softmax(dim=1).split([len(p) for p in props])
+    for detection, ious, image_boxes, image_probs in zip(
+        detections, predicted.split([len(b) for b in boxes]), refined, probs
+    ):
+        image_boxes = Boxes(image_boxes)
+        image_boxes.clip(detection.image_size)
+        row = torch.cdist(detection.pred_boxes.tensor, image_boxes.tensor).argmin(dim=1)
+        expected = image_probs[row, detection.pred_classes] ** 0.5 * ious**2
+        torch.testing.assert_close(detection.scores, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_powers_one_and_zero_leave_the_class_scores():
+    heads = heads_with(iou_power=0.0)
+    feats, props, _ = batch()
+    plain = copy.deepcopy(heads)
+    plain.iou_branch.iou_predictor = None  # no rescoring at all
+    for a, b in zip(h.detect(heads, feats, props), h.detect(plain, feats, props)):
+        assert torch.equal(a.scores, b.scores) and torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
+
+
+def test_the_score_threshold_applies_to_the_class_score_before_the_product():
+    heads = heads_with(iou_power=8.0)  # products far below the threshold
+    feats, props, _ = batch()
+    detections = h.detect(heads, feats, props)
+    assert all(len(d) > 0 for d in detections)
+    assert min(d.scores.min() for d in detections) < heads.box_predictor.test_score_thresh
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "clamp"])
+def test_scores_stay_positive_and_below_one(activation):
+    heads = heads_with(iou_activation=activation)
+    feats, props, _ = batch()
+    for detection in h.detect(heads, feats, props):
+        assert (detection.scores > 0).all() and (detection.scores <= 1).all()
+
+
+def test_equal_and_double_follow_the_number_of_positives():
+    feats, props, targets = batch()
+    for ratio in (1.0, 2.0):
+        heads = heads_with(samples_per_positive=ratio)
+        drawn = []
+        source = heads.iou_branch.sources["uniform"]
+        source.register_forward_hook(lambda module, args, out: drawn.append((args, out)))
+        h.train_step(heads, feats, props, targets)
+        (_, samples, _), made = drawn[0]
+        for image, boxes in zip(samples, made.per_image):
+            assert len(boxes) == ratio * int((image.gt_classes < 3).sum())
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"regressor_samples": "rpn"}, "regressor_samples"),
+        ({"iou_samples": "rpn"}, "iou_samples"),
+        ({"samples_per_positive": -1.0}, "samples_per_positive"),
+        ({"interval_weights": "mine"}, "interval_weights"),
+        ({"interval_weights": [1.0, 2.0]}, "interval_weights"),
+        ({"iou_activation": "relu"}, "iou_activation"),
+        ({"iou_power": -1.0}, "iou_power"),
+        ({"num_per_interval": 0}, "num_per_interval"),
+    ],
+)
+def test_bad_settings_name_the_key(arguments, words):
+    with pytest.raises(ValueError, match=words) as error:
+        heads_with(**arguments)
+    assert "MODEL.BALANCED.IOU_BRANCH" in str(error.value)
