@@ -47,6 +47,11 @@ CASES = {
     ),
     "bfloat16 and accumulation": ("faster_rcnn", ["SOLVER.AMP.ENABLED", True, "SOLVER.ACCUMULATE", 2], 3, []),
     "masks and stages": ("cascade_mask_rcnn", [], 7, []),
+    "a window of statistics that is half full": (
+        "faster_rcnn",
+        ["MODEL.BALANCED.MATCHER.NAME", "DynamicMatcher", "MODEL.BALANCED.MATCHER.PERIOD", 4,
+         "MODEL.BALANCED.BOX_LOSS.NAME", "DynamicSmoothL1", "MODEL.BALANCED.BOX_LOSS.PERIOD", 4], 6, [],
+    ),
     "a loss normaliser in a plain attribute": ("retinanet", ["TEST.EVAL_PERIOD", 3], 5, []),
 }  # fmt: skip
 
