@@ -18,7 +18,7 @@ from d2_balanced.config import ConfigError, apply_overrides, check_config, get_b
 from d2_balanced.config.lazy_regions import check_lazy_regions
 from d2_balanced.evaluation import build_evaluator
 from d2_balanced.ignore_regions import TargetsWithRegions
-from tiny_runs import quick_config
+from tiny_runs import TINY, checkpoint, quick_config, told, train_net
 
 
 def person(*box, **more):
@@ -239,3 +239,15 @@ def test_a_lazy_config_with_the_mapper_needs_them_too():
     cfg = load_lazy(quick_config("retinanet", "py"), [target])
     with pytest.raises(ConfigError, match="IgnoreRegionMapper, but model would ignore"):
         check_lazy_regions(cfg)
+
+
+def test_a_run_with_ignore_regions_and_crowdhuman_s_metrics(registered, tmp_path):
+    """Targets with regions pass through the loader's worker processes; the evaluation is CrowdHuman's."""
+    settings = ["INPUT.IGNORE_REGIONS", True, "MODEL.PROPOSAL_GENERATOR.NAME", "BalancedRPN", "DATALOADER.NUM_WORKERS", 1]
+    settings += ["DATASETS.TRAIN", f"('{registered}',)", "DATASETS.TEST", f"('{registered}',)"]
+    settings += ["MODEL.ROI_HEADS.NUM_CLASSES", 1, "TEST.DETECTIONS_PER_IMAGE", 300, "TEST.EVAL_PERIOD", 0]
+    settings += ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "SOLVER.MAX_ITER", 2, "TEST.BEST_METRIC", "crowdhuman/AP50"]
+    words = ["--config-file", quick_config("faster_rcnn"), "--output-dir", tmp_path / "run", *TINY, *settings]
+    assert train_net(*words) == 0
+    assert {"crowdhuman/mMR", "crowdhuman/JI", "bbox/AR@300"} <= set().union(*told(tmp_path / "run"))
+    assert checkpoint(tmp_path / "run")["iteration"] == 1
