@@ -43,11 +43,12 @@ def images(cfg, num, size, objects, seed=0):
     return batch
 
 
-def training_step(cfg, batch):
-    """A function that takes one optimizer step of this config's model."""
+def training_step(cfg, batch, make_hook=None):
+    """A function that takes one optimizer step of this config's model; ``make_hook(model)`` is called after the backward."""
     torch.manual_seed(0)
     model = build_model(cfg).train()
     optimizer = build_optimizer(cfg, model)
+    hook = make_hook(model) if make_hook else None
 
     def step():
         torch.manual_seed(1)
@@ -55,6 +56,8 @@ def training_step(cfg, batch):
             loss = sum(model(batch).values())
         optimizer.zero_grad()
         loss.backward()
+        if hook is not None:
+            hook()
         optimizer.step()
 
     return step
