@@ -26,7 +26,7 @@ def accepted(config, *overrides):
     return cfg
 
 
-@pytest.mark.parametrize("table", tables())
+@pytest.mark.parametrize("table", list(tables()))
 def test_rows_of_the_tables_can_run(table):
     names = [row["name"] for row in table["rows"]]
     assert len(set(names)) == len(names)

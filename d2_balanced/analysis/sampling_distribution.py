@@ -1,0 +1,190 @@
+"""Which negatives a sampler trains on: their share of the minibatch by IoU, against random sampling, as a plot.
+
+From the proposals that a detector trains on, drawn from the training set with the config's own matcher and quotas:
+
+    python -m d2_balanced.analysis.sampling_distribution --config-file CONFIG --weights model_final.pth \\
+        --train-json train.json --train-images train --output sampling_distribution.png
+
+Without ``--config-file``, from random boxes around random objects (nothing is read).
+"""
+
+import argparse
+import os
+
+import torch
+from detectron2.structures import Boxes, Instances
+from tabulate import tabulate
+
+from ..engine.weights_fit import CheckpointError
+from ..modeling.matcher import FixedMatcher
+from ..modeling.roi_heads.labeling import append_gt, label_proposals
+from ..modeling.sampling import IoUBalancedSampler, RandomSampler
+
+__all__ = ["main", "negative_shares", "plot_shares", "random_proposals", "training_proposals"]
+
+_CANDIDATES = "all negatives"
+_BIN_WIDTH = 0.05
+
+
+def negative_shares(labeled, samplers, num_samples, positive_fraction, bg_label, edges):
+    """Share of the sampled negatives in every IoU bin, and of all negatives, by name.
+
+    Args:
+        labeled: list of labeled proposals (``Instances`` with ``gt_classes``, ``matched_ious``, ``matched_idxs``).
+        samplers: ``{name: sampler}``; each draws ``num_samples`` with at most ``positive_fraction`` positives.
+        bg_label: label of the background.
+        edges: (B + 1,) increasing tensor of IoUs; the last bin has what lies at or above its end, too.
+
+    Returns ``{name: (B,) tensor}``; each sums up to 1, or is 0 where there are no negatives.
+    """
+    ious = {name: [] for name in (_CANDIDATES, *samplers)}
+    for image in labeled:
+        ious[_CANDIDATES].append(image.matched_ious[image.gt_classes == bg_label])
+        fields = (image.gt_classes, image.matched_ious, image.matched_idxs)
+        for name, sampler in samplers.items():
+            negative = sampler(*fields, num_samples, positive_fraction, bg_label)[1]
+            ious[name].append(image.matched_ious[negative])
+    return {name: _shares(torch.cat(values), edges) for name, values in ious.items()}
+
+
+def _shares(ious, edges):
+    counts = torch.bincount(torch.bucketize(ious, edges[1:-1], right=True), minlength=len(edges) - 1)
+    return counts / counts.sum().clamp(min=1)
+
+
+def training_proposals(experiment, weights, num_images):
+    """Labeled proposals, as in training, of the first ``num_images`` images that the experiment trains on.
+
+    The model is in evaluation mode (its statistics stay), but gives as many proposals as in training.
+
+    Returns the list of labeled proposals and the model. Raises ``ValueError`` for a model without RPN or ROI heads.
+    """
+    from ..engine.checkpoint import BalancedCheckpointer
+
+    model = experiment.build_model().eval()
+    rpn, heads = getattr(model, "proposal_generator", None), getattr(model, "roi_heads", None)
+    if rpn is None or heads is None:
+        raise ValueError(f"sampling_distribution: {type(model).__name__} of this config has no RPN and ROI heads.")
+    BalancedCheckpointer(model).load(weights)
+    for limits in (rpn.pre_nms_topk, rpn.post_nms_topk):
+        limits[False] = limits[True]
+    labeled = []
+    for batch in experiment.build_loader():
+        batch = batch[: num_images - len(labeled)]
+        labeled += _label(model, rpn, heads, batch)
+        if len(labeled) == num_images:
+            return labeled, model
+
+
+@torch.no_grad()
+def _label(model, rpn, heads, batch):
+    images = model.preprocess_image(batch)
+    targets = [item["instances"].to(model.device) for item in batch]
+    proposals, _ = rpn(images, model.backbone(images.tensor), None)
+    return label_proposals(append_gt(proposals, targets), targets, heads.proposal_matcher, heads.num_classes)
+
+
+def random_proposals(num_images, num_proposals=2000, num_objects=10, size=800, seed=0):
+    """Labeled proposals around random objects: half jittered objects, half anywhere; one class, background is 1."""
+    generator = torch.Generator().manual_seed(seed)
+    labeled = []
+    for _ in range(num_images):
+        targets = Instances((size, size), gt_boxes=Boxes(_boxes(num_objects, size, generator)))
+        targets.gt_classes = torch.zeros(num_objects, dtype=torch.long)
+        near = targets.gt_boxes.tensor[torch.randint(num_objects, (num_proposals // 2,), generator=generator)]
+        side = (near[:, 2:] - near[:, :2]).repeat(1, 2)
+        near = near + 0.3 * side * torch.randn(near.shape, generator=generator)
+        near = torch.cat([torch.minimum(near[:, :2], near[:, 2:]), torch.maximum(near[:, :2], near[:, 2:])], dim=1)
+        boxes = Boxes(torch.cat([near, _boxes(num_proposals - len(near), size, generator)]))
+        boxes.clip((size, size))
+        proposals = Instances((size, size), proposal_boxes=boxes, objectness_logits=torch.zeros(len(boxes)))
+        labeled += label_proposals(append_gt([proposals], [targets]), [targets], FixedMatcher([0.5], [0, 1]), 1)
+    return labeled
+
+
+def _boxes(num, size, generator):
+    corner = torch.rand(num, 2, generator=generator) * 0.8 * size
+    extent = size * (0.03 + 0.25 * torch.rand(num, 2, generator=generator))
+    return torch.cat([corner, (corner + extent).clamp(max=size)], dim=1)
+
+
+def plot_shares(shares, edges, title, path):
+    """Draw the shares (``negative_shares``) as grouped bars into a PNG; makes its folder."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    width = _BIN_WIDTH / (len(shares) + 1)
+    for number, (name, values) in enumerate(shares.items()):
+        left = edges[:-1] + (number + 1) * width
+        axes.bar(left.tolist(), (100 * values).tolist(), width, label=name)
+    axes.set(title=title, xlabel="highest IoU with an object", ylabel="share of the negatives, %")
+    axes.set_xticks(edges.tolist())
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize="small")
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def main(argv=None):
+    """The command at the top of this module; prints the shares and returns them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", help="config of a detector with RPN and ROI heads (.yaml or .py)")
+    parser.add_argument("--weights", help="its checkpoint; default: the one that the config names")
+    parser.add_argument("--train-json", default="", help="COCO annotation file, in place of the config's training set")
+    parser.add_argument("--train-images", default="", help="folder of its images")
+    parser.add_argument("--num", type=int, default=40, help="number of images")
+    parser.add_argument("--num-bins", type=int, default=3, help="bins of the IoU-balanced sampler")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", default="sampling_distribution.png", help="where the plot goes")
+    parser.add_argument("overrides", nargs="*", help="settings of the config, in the form that its kind has")
+    args = parser.parse_args(argv)
+    if args.num < 1:
+        parser.error(f"--num must be 1 or more, got {args.num}")
+    try:
+        samplers = {
+            "random": RandomSampler(),
+            f"IoU-balanced, {args.num_bins} bins": IoUBalancedSampler(args.num_bins),
+            f"as released, {args.num_bins} bins": IoUBalancedSampler(args.num_bins, upper="max_overlap"),
+        }
+        labeled, quotas, source = _proposals(args)
+    except (ValueError, OSError, CheckpointError) as error:
+        raise SystemExit(f"error: {error}") from error
+    edges = torch.arange(11) * _BIN_WIDTH
+    torch.manual_seed(args.seed)
+    shares = negative_shares(labeled, samplers, *quotas, edges)
+    plot_shares(shares, edges, f"Negatives of {len(labeled)} images, {source}", args.output)
+    rows = [[f"{low:.2f} - {low + _BIN_WIDTH:.2f}"] + [f"{100 * s[k]:.1f}" for s in shares.values()]
+            for k, low in enumerate(edges[:-1].tolist())]
+    print(tabulate(rows, ["IoU", *(f"{name}, %" for name in shares)], tablefmt="github", disable_numparse=True))
+    print(f"Plot: {args.output}")
+    return shares
+
+
+def _proposals(args):
+    """Labeled proposals, ``(samples an image, positive fraction, background label)``, and what they are."""
+    if not args.config_file:
+        return random_proposals(args.num, seed=args.seed), (512, 0.25, 1), "random proposals"
+    from ..engine.experiment import OwnData
+    from ..engine.from_lazy import LazyExperiment
+    from ..engine.from_yacs import YacsExperiment
+    from ..engine.setup import choose_device
+
+    own_data = OwnData(train_json=args.train_json, train_images=args.train_images)
+    experiment_class = LazyExperiment if args.config_file.endswith(".py") else YacsExperiment
+    experiment = experiment_class.from_file(args.config_file, args.overrides, own_data)
+    experiment.use_own_data()
+    experiment.set_run(seed=args.seed, device=choose_device(experiment.settings.device))
+    weights = args.weights or experiment.settings.weights
+    if not weights:
+        raise ValueError("sampling_distribution: --weights is missing, and the config names none.")
+    torch.manual_seed(args.seed)
+    labeled, model = training_proposals(experiment, weights, args.num)
+    heads = model.roi_heads
+    return labeled, (heads.batch_size_per_image, heads.positive_fraction, heads.num_classes), "proposals of the RPN"
+
+
+if __name__ == "__main__":
+    main()
