@@ -7,6 +7,7 @@ from typing import Any, Dict, Mapping, Optional
 from detectron2 import modeling
 from detectron2.config import CfgNode
 
+from .compiled_ops import check_compiled_ops
 from .defaults import get_balanced_cfg
 from .spec import call_arguments, check_spec, registered_names
 from .suggestions import ConfigError, did_you_mean
@@ -75,6 +76,7 @@ def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
     - values of another type than the default's, or below what makes sense (iterations, periods);
     - names that no registry of detectron2 knows;
     - spec nodes whose component does not exist or does not have such an argument;
+    - deformable convolutions without detectron2's compiled operators;
     - settings below ``MODEL.BALANCED`` that the chosen ROI heads, proposal generator or meta-architecture ignores.
 
     Args:
@@ -90,6 +92,7 @@ def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
         node = _get(cfg, key)
         if node.get("NAME"):
             check_spec(registry, node, key)
+    check_compiled_ops(cfg)
     _check_annealing(cfg)
     _check_ignore_regions(cfg)
     for index, branch in enumerate(cfg.MODEL.BALANCED.BRANCHES):

@@ -13,6 +13,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from .compiled_ops import check_compiled_ops_lazy
 from .lazy_defaults import TRAIN_MINIMUM, data_defaults, train_defaults
 from .lazy_targets import find_target, parameters_to_keep, target_parameters, walk
 from .spec import is_open_ended
@@ -47,12 +48,14 @@ def load_lazy(path: str, overrides: Sequence[str] = ()) -> DictConfig:
 def check_lazy(cfg: DictConfig, where: str = "") -> None:
     """Check the names in a LazyConfig: every node's arguments, and the plain settings in ``train`` and ``data``.
 
+    Deformable convolutions are refused where detectron2 has no compiled operators.
     Raises ``ConfigError`` with the key and what may have been meant.
     """
     for key, node in walk(cfg):
         parameters = target_parameters(node, key)
         if parameters and not is_open_ended(parameters):
             _check_arguments(node, key, parameters, where)
+    check_compiled_ops_lazy(cfg, where)
     for section, defaults in (("train", train_defaults()), ("data", data_defaults())):
         settings = _plain_settings(OmegaConf.to_container(cfg.get(section, {}), resolve=False))
         known = [f"{section}.{key}" for key in _plain_settings(defaults)]
