@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import time
+from collections import Counter
 from typing import Callable, Dict, List
 
 import torch
@@ -23,7 +24,8 @@ logger = logging.getLogger(__name__)
 class EndIteration(HookBase):
     """After every optimizer step: lets modules that adapt during training do so, and logs the values they return.
 
-    A module takes part by having ``end_iteration(iteration: int) -> Dict[str, 0-d tensor or float]``.
+    A module takes part by having ``end_iteration(iteration: int) -> Dict[str, 0-d tensor or float]``. Its values are named
+    ``<component>/<value>``; where several modules have one of the same name, each is ``<path of its module>/<value>``.
 
     Args:
         model: its submodules are searched once, when training starts.
@@ -33,18 +35,28 @@ class EndIteration(HookBase):
     def __init__(self, model: torch.nn.Module, log_period: int = 20):
         self._model = model
         self._log_period = log_period
-        self._adaptive: List[torch.nn.Module] = []
+        self._adaptive: Dict[str, torch.nn.Module] = {}
 
     def before_train(self):
-        self._adaptive = [module for module in self._model.modules() if hasattr(module, "end_iteration")]
+        modules = self._model.named_modules()
+        self._adaptive = {path: module for path, module in modules if hasattr(module, "end_iteration")}
 
     def after_step(self):
-        values: Dict[str, object] = {}
-        for module in self._adaptive:
-            values.update(module.end_iteration(self.trainer.iter) or {})
+        values = {path: module.end_iteration(self.trainer.iter) or {} for path, module in self._adaptive.items()}
         done = self.trainer.iter + 1
         if done % self._log_period == 0 or done == self.trainer.max_iter:
-            self.trainer.storage.put_scalars(**{k: float(v) for k, v in values.items()}, smoothing_hint=False)
+            scalars = {name: float(value) for name, value in _told_apart(values).items()}
+            self.trainer.storage.put_scalars(**scalars, smoothing_hint=False)
+
+
+def _told_apart(values: Dict[str, Dict[str, object]]) -> Dict[str, object]:
+    """``{name: value}`` of ``{module: {name: value}}``; names that several modules have get their module's path."""
+    times = Counter(name for of_module in values.values() for name in of_module)
+    return {
+        name if times[name] == 1 else f"{path}/{name.rsplit('/', 1)[-1]}": value
+        for path, of_module in values.items()
+        for name, value in of_module.items()
+    }
 
 
 class LearningRate(d2_hooks.LRScheduler):
@@ -155,10 +167,12 @@ class StopOnSignal(HookBase):
             signal.signal(number, handler)
 
     def _handle(self, number, frame):
-        signal.signal(number, self._previous[number])
-        if os.getpid() != self._owner:  # a data worker that inherited this handler
-            os.kill(os.getpid(), number)
+        if os.getpid() != self._owner:  # a data worker that inherited this handler; Ctrl-C reaches all processes
+            if number != signal.SIGINT:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
             return
+        signal.signal(number, self._previous[number])
         name = signal.Signals(number).name
         logger.warning("%s: stopping after this step, with a checkpoint. Send it again to stop at once.", name)
         self.trainer.request_stop(name)

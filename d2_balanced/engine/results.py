@@ -1,4 +1,4 @@
-"""results.csv and results.png: the history of a run as a table and as curves, made from its metrics.json."""
+"""results.csv, results.png and adaptive.png: a run's history as a table and as curves, made from its metrics.json."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from detectron2.utils.events import EventWriter
 from .atomic import atomic_write
 from .writers import read_metrics
 
-__all__ = ["ResultsTable", "plot_results", "results_rows", "write_results"]
+__all__ = ["ResultsTable", "plot_adaptive", "plot_results", "results_rows", "write_results"]
 
 _TIMING = ("time", "data_time", "eta_seconds")
 _FIRST = ("iteration", "epoch", "total_loss")
-_PANELS = ("loss", "AP", "learning rate", "samples per image", "accuracy on samples", "adaptive values")
+_ADAPTIVE = "adaptive values"
+_PANELS = ("loss", "AP", "learning rate", "samples per image", "accuracy on samples", _ADAPTIVE)
+_METRICS = ("AP", "AR", "MR", "JI", "recall")
 _PLOTTED = ("AP", "AP50", "AP75", "AP90", "AR@100", "AR@1000", "MR")  # of the metrics; the table has them all
 
 
@@ -56,15 +58,16 @@ def write_results(rows: List[Dict[str, float]], path: str) -> None:
 
 
 def _panel(name: str) -> str:
-    if "loss" in name:
+    value = name.rsplit("/", 1)[-1]
+    if "loss" in value:
         return "loss"
     if name == "lr":
         return "learning rate"
-    if name.rsplit("/", 1)[-1].startswith(("AP", "AR", "MR")):
+    if value.startswith(_METRICS):
         return "AP"
-    if "accuracy" in name or "false_negative" in name:
+    if "accuracy" in name or "/false_" in name:
         return "accuracy on samples"
-    return "samples per image" if "num_" in name else "adaptive values"
+    return "samples per image" if "num_" in name else _ADAPTIVE
 
 
 def _curves(rows: List[Dict[str, float]]) -> Dict[str, Dict[str, List[tuple]]]:
@@ -74,18 +77,35 @@ def _curves(rows: List[Dict[str, float]]) -> Dict[str, Dict[str, List[tuple]]]:
         panel = _panel(name)
         if name in ("iteration", "epoch", "memory_mb") or (panel == "AP" and name.rsplit("/", 1)[-1] not in _PLOTTED):
             continue
-        panels[panel][name] = [(row["iteration"], row[name]) for row in rows if name in row]
+        points = [(row["iteration"], row[name]) for row in rows if name in row]
+        if points:
+            panels[panel][name] = points
     return {panel: curves for panel, curves in panels.items() if curves}
 
 
 def plot_results(rows: List[Dict[str, float]], path: str) -> None:
     """Draw ``rows`` as curves over iterations, one panel per kind of value, into a PNG; nothing if there are none."""
-    if not rows:
+    _draw({panel: curves for panel, curves in _curves(rows).items() if panel != _ADAPTIVE}, path)
+
+
+def plot_adaptive(rows: List[Dict[str, float]], path: str) -> None:
+    """Draw what adapted during training, ``<component>/<value>``, into a PNG; nothing if nothing did.
+
+    One panel per component, so that a value is seen beside the statistic that it follows.
+    """
+    panels: Dict[str, Dict[str, List[tuple]]] = {}
+    for name, points in _curves(rows).get(_ADAPTIVE, {}).items():
+        component, _, value = name.rpartition("/")
+        panels.setdefault(component, {})[value] = points
+    _draw(panels, path)
+
+
+def _draw(panels: Dict[str, Dict[str, List[tuple]]], path: str) -> None:
+    if not panels:
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = _curves(rows)
     columns = min(len(panels), 3)
     lines = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(5.5 * columns, 3.8 * lines), layout="constrained")
@@ -101,7 +121,7 @@ def plot_results(rows: List[Dict[str, float]], path: str) -> None:
 
 
 class ResultsTable(EventWriter):
-    """Keeps results.csv up to date with metrics.json, and draws results.png when training ends.
+    """Keeps results.csv up to date with metrics.json, and draws results.png and adaptive.png when training ends.
 
     Put it after the writer of metrics.json.
 
@@ -129,3 +149,4 @@ class ResultsTable(EventWriter):
         rows = self._rows()
         write_results(rows, os.path.join(self._output_dir, "results.csv"))
         plot_results(rows, os.path.join(self._output_dir, "results.png"))
+        plot_adaptive(rows, os.path.join(self._output_dir, "adaptive.png"))

@@ -135,4 +135,4 @@ class DynamicSmoothL1(nn.Module):
         self.beta.copy_(torch.where(due & (median > 0), wanted, self.beta))
         self.window.clear(due)
         self.last_statistic.copy_(torch.where(recorded.isnan(), self.last_statistic, recorded))
-        return {"dynamic/beta": self.beta, "dynamic/error_statistic": self.last_statistic}
+        return {"dynamic_smooth_l1/beta": self.beta, "dynamic_smooth_l1/error_statistic": self.last_statistic}

@@ -154,7 +154,7 @@ class DynamicMatcher(nn.Module):
         self.window.clear(due)
         self.last_statistic.copy_(torch.where(recorded.isnan(), self.last_statistic, recorded))
         return {
-            "dynamic/iou_threshold": self.threshold,
-            "dynamic/iou_statistic": self.last_statistic,
-            "dynamic/num_positives": self.num_positives,
+            "dynamic_matcher/threshold": self.threshold,
+            "dynamic_matcher/iou_statistic": self.last_statistic,
+            "dynamic_matcher/num_positives": self.num_positives,
         }

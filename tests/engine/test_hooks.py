@@ -10,9 +10,10 @@ import signal
 
 import pytest
 import torch
+from d2_balanced.engine import results
 from d2_balanced.engine.best import BestCheckpoint
 from d2_balanced.engine.hooks import Checkpoints, EndIteration, Evaluate, StopOnSignal
-from d2_balanced.engine.results import ResultsTable, plot_results, results_rows
+from d2_balanced.engine.results import ResultsTable, plot_adaptive, plot_results, results_rows
 from d2_balanced.engine.writers import MetricsFile, ProgressBar, WritePeriodically, read_metrics
 from detectron2.engine import HookBase
 from detectron2.utils.logger import setup_logger
@@ -38,6 +39,15 @@ def test_modules_that_adapt_are_called_after_every_step_and_read_each_period():
     values = trainer.storage.history("threshold").values()
     assert [(round(value, 4), iteration) for value, iteration in values] == [(0.42, 2), (0.45, 5), (0.46, 6)]
     assert trainer.storage.latest()["beta"] == (1.0, 6)
+
+
+def test_values_of_several_modules_of_a_kind_are_told_apart():
+    model = ToyModel()
+    model.stages = torch.nn.ModuleList([Adaptive(), Adaptive()])
+    trainer = toy_trainer([EndIteration(model, log_period=1)], model=model)
+    trainer.train(0, 2)
+    names = {"stages.0/threshold", "stages.0/beta", "stages.1/threshold", "stages.1/beta"}
+    assert names <= set(trainer.storage.latest()) and "threshold" not in trainer.storage.latest()
 
 
 class Evaluator:
@@ -225,7 +235,28 @@ def test_results_table_has_a_row_per_log_line_and_a_picture(tmp_path):
 def test_results_of_nothing(tmp_path):
     assert results_rows(str(tmp_path / "metrics.json"), 1.0) == []
     plot_results([], str(tmp_path / "results.png"))
-    assert not (tmp_path / "results.png").exists()
+    plot_adaptive([], str(tmp_path / "adaptive.png"))
+    assert not os.listdir(tmp_path)
+
+
+def test_what_adapts_has_a_panel_per_component_in_a_picture_of_its_own(tmp_path, monkeypatch):
+    panels = {}
+    monkeypatch.setattr(results, "_draw", lambda drawn, path: panels.update({path: drawn}))
+    row = {
+        "iteration": 4, "epoch": 1.0, "total_loss": 2.0, "lr": 0.1, "roi_head/num_fg_samples": 9.0, "memory_mb": 5.0,
+        "matcher/threshold": 0.4, "matcher/statistic": 0.5, "matcher/num_positives": 7.0, "heads.1.loss/beta": 0.9,
+        "fast_rcnn/cls_accuracy": 0.8, "mask_rcnn/false_positive": 0.1, "bbox/AP": 30.0, "bbox/APs": 3.0,
+    }  # fmt: skip
+    plot_results([row], "results")
+    plot_adaptive([row], "adaptive")
+    assert {panel: set(curves) for panel, curves in panels["adaptive"].items()} == {
+        "matcher": {"threshold", "statistic"}, "heads.1.loss": {"beta"},
+    }
+    assert {panel: set(curves) for panel, curves in panels["results"].items()} == {
+        "loss": {"total_loss"}, "AP": {"bbox/AP"}, "learning rate": {"lr"},
+        "samples per image": {"roi_head/num_fg_samples", "matcher/num_positives"},
+        "accuracy on samples": {"fast_rcnn/cls_accuracy", "mask_rcnn/false_positive"},
+    }
 
 
 def test_progress_bar_replaces_the_lines_on_the_terminal_only(tmp_path, capsys):

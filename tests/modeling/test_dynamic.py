@@ -40,7 +40,7 @@ def test_golden_streams(stream, scope, release):
     np.testing.assert_allclose(used, arrays[f"{stream}_{release}_used"], rtol=0, atol=GOLDEN_ATOL)
     final = [float(matcher.threshold), float(loss.beta)]
     np.testing.assert_allclose(final, arrays[f"{stream}_{release}_final"], rtol=0, atol=GOLDEN_ATOL)
-    for column, name in enumerate(("dynamic/iou_statistic", "dynamic/error_statistic")):
+    for column, name in enumerate(("dynamic_matcher/iou_statistic", "dynamic_smooth_l1/error_statistic")):
         wanted = arrays[f"{stream}_{release}_stat"][:, column]
         measured = np.array([values[name] for values in logged])
         np.testing.assert_allclose(measured[~np.isnan(wanted)], wanted[~np.isnan(wanted)], rtol=0, atol=GOLDEN_ATOL)
@@ -48,7 +48,7 @@ def test_golden_streams(stream, scope, release):
         np.testing.assert_array_equal(measured[1:][repeated], measured[:-1][repeated])
     if release == "mmdet_sane":
         seen = arrays[f"{stream}_{release}_status"] != 1
-        positives = np.array([values["dynamic/num_positives"] for values in logged])[seen] * 2  # images a batch
+        positives = np.array([values["dynamic_matcher/num_positives"] for values in logged])[seen] * 2  # images a batch
         np.testing.assert_array_equal(positives, arrays[f"{stream}_{release}_num_pos"][seen])
 
 

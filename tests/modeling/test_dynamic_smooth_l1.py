@@ -84,7 +84,7 @@ def boxes_image(errors, num=1, gt_classes=0):
 
 def statistic(loss, images, samples=None):
     loss.observe(images, images if samples is None else samples)
-    return float(loss.end_iteration(1)["dynamic/error_statistic"])
+    return float(loss.end_iteration(1)["dynamic_smooth_l1/error_statistic"])
 
 
 @pytest.mark.parametrize("weights", [(10.0, 10.0, 5.0, 5.0), (20.0, 30.0, 10.0, 10.0)])
