@@ -127,10 +127,10 @@ def test_statistics_do_not_count_what_is_ignored():
         else:
             labeled = label_proposals(mark_no_gt(proposals), with_regions(targets, regions), matcher, heads.num_classes)
         matcher.observe(labeled, [])
-        statistics.append(float(matcher.end_iteration(0)["dynamic/iou_statistic"]))
+        statistics.append(float(matcher.end_iteration(0)["dynamic_matcher/iou_statistic"]))
     everything = DynamicMatcher([0.4], [0, 1], k_iou=40, period=1)
     everything.observe(label_proposals(mark_no_gt(proposals), targets, everything, heads.num_classes), [])
-    assert statistics[0] == statistics[1] != float(everything.end_iteration(0)["dynamic/iou_statistic"])
+    assert statistics[0] == statistics[1] != float(everything.end_iteration(0)["dynamic_matcher/iou_statistic"])
 
 
 def rpn():
