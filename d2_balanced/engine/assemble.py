@@ -104,7 +104,7 @@ def build_writers(experiment: Experiment, trainer: BalancedTrainer, start_iter: 
         CommonMetricPrinter(max_iter),
         MetricsFile(os.path.join(settings.output_dir, "metrics.json"), start_iter, settings.log_period),
         TensorBoard(settings.output_dir, start_iter),
-        ResultsTable(settings.output_dir, trainer.data_loader.batches_per_epoch),
+        ResultsTable(settings.output_dir, getattr(trainer.data_loader, "batches_per_epoch", None)),
     ]
 
 

@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import time
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 from detectron2.utils.events import EventWriter
 
@@ -23,12 +23,12 @@ _METRICS = ("AP", "AR", "MR", "JI", "recall")
 _PLOTTED = ("AP", "AP50", "AP75", "AP90", "AR@100", "AR@1000", "MR")  # of the metrics; the table has them all
 
 
-def results_rows(metrics_path: str, batches_per_epoch: float) -> List[Dict[str, float]]:
+def results_rows(metrics_path: str, batches_per_epoch: Optional[float]) -> List[Dict[str, float]]:
     """One row per log period or evaluation: iteration, epoch, losses, learning rate, metrics, counts, adaptive values.
 
     Args:
         metrics_path: a run's metrics.json; a missing or empty file gives no rows.
-        batches_per_epoch: optimizer steps in one pass over the training set.
+        batches_per_epoch: optimizer steps in one pass over the training set; None if unknown.
 
     AP of single classes is left out (it is in per_class.csv), and so is what only measures the machine's speed.
     """
@@ -36,7 +36,8 @@ def results_rows(metrics_path: str, batches_per_epoch: float) -> List[Dict[str, 
     for line in read_metrics(metrics_path):
         row = rows.setdefault(line["iteration"], {})
         row.update({name: value for name, value in line.items() if not _is_left_out(name)})
-        row["epoch"] = round((line["iteration"] + 1) / batches_per_epoch, 4)
+        if batches_per_epoch:
+            row["epoch"] = round((line["iteration"] + 1) / batches_per_epoch, 4)
     return [rows[iteration] for iteration in sorted(rows)]
 
 
@@ -127,12 +128,12 @@ class ResultsTable(EventWriter):
 
     Args:
         output_dir: the run's folder.
-        batches_per_epoch: optimizer steps in one pass over the training set.
+        batches_per_epoch: optimizer steps in one pass over the training set; None if unknown.
     """
 
     SECONDS_BETWEEN_WRITES = 10.0  # the whole table is written each time
 
-    def __init__(self, output_dir: str, batches_per_epoch: float):
+    def __init__(self, output_dir: str, batches_per_epoch: Optional[float]):
         self._output_dir = output_dir
         self._batches_per_epoch = batches_per_epoch
         self._written_at = -self.SECONDS_BETWEEN_WRITES

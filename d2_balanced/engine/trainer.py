@@ -81,11 +81,11 @@ class BalancedTrainer(TrainerBase):
             raise ValueError(f"Nothing to train: {start_iter} iterations are done, and the last is number {max_iter}.")
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
-        self._data = self._read_from(start_iter)
         with EventStorage(start_iter) as self.storage:
             load_recent_scalars(self.storage, self._saved_scalars)
             try:
                 self.before_train()
+                self._data = self._read_from(start_iter)  # after StopOnSignal, whose handler the data workers inherit
                 for self.iter in range(start_iter, max_iter):
                     self.before_step()
                     self.run_step()

@@ -12,7 +12,7 @@ from typing import Callable, List
 
 import torch
 from detectron2.engine import HookBase
-from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 
 from .atomic import atomic_write
 
@@ -100,7 +100,7 @@ class WritePeriodically(HookBase):
 
     def after_train(self):
         for writer in self._writers:
-            if self.trainer.completed:
+            if self.trainer.completed and not isinstance(writer, CommonMetricPrinter):
                 writer.write()  # what other hooks found after the last step
             writer.close()
 

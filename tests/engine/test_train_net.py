@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -79,6 +80,32 @@ def test_the_script_itself_runs_and_says_what_is_wrong():
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "faster_rcnn_R_19_FPN.yaml' does not exist. Did you mean" in done.stderr
+
+
+def test_ctrl_c_with_data_workers_saves_a_checkpoint(datasets, tmp_path):
+    words = ["--config-file", YAML, *data_arguments(datasets[0]), "--output-dir", str(tmp_path / "out"), *TINY]
+    many = ["SOLVER.MAX_ITER", "100000", "DATALOADER.NUM_WORKERS", "2"]
+    run = subprocess.Popen(
+        [sys.executable, "train_net.py", *words, *many], cwd=ROOT, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    for line in run.stdout:
+        if " iter: 5 " in line:
+            break
+    os.killpg(run.pid, signal.SIGINT)  # what a terminal does: to the workers, too
+    said, _ = run.communicate()
+    assert run.returncode == 130, said
+    last = (tmp_path / "out" / "last_checkpoint").read_text()
+    assert checkpoint(tmp_path / "out", last)["iteration"] == int(last[6:13]) >= 5 and "Traceback" not in said
+
+
+def test_a_loader_of_detectron2_works_but_has_no_epochs(datasets, tmp_path, capsys):
+    words = ["--config-file", LAZY, *data_arguments(datasets[0]), "--output-dir", tmp_path / "out"]
+    plain = [*LAZY_TINY, "train.max_iter=1", "dataloader.train._target_=detectron2.data.build_detection_train_loader"]
+    assert train_net(*words, "--epochs", 1, *plain) == 2
+    assert "--epochs needs d2_balanced's loader" in capsys.readouterr().err
+    assert train_net(*words, *plain) == 0
+    assert "epoch" in (tmp_path / "out" / "results.csv").read_text()
 
 
 YAML, LAZY = quick_config("faster_rcnn"), quick_config("faster_rcnn", "py")
