@@ -1,5 +1,6 @@
 """R-CNN gradient annealing in real runs: a real detector, mixed precision, several processes, stop and resume, configs."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -31,11 +32,10 @@ def detector():
     return build_model(cfg), twins.inputs(cfg)
 
 
-def first_gradients(detector, hooks, amp, accumulate):
+def first_gradients(detector, hooks, precision=None, accumulate=1):
     """The gradients that the optimizer sees in the first step."""
     model, images = detector
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    precision = MixedPrecision("cpu") if amp else None
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     trainer = BalancedTrainer(model, [images], optimizer, accumulate=accumulate, precision=precision)
     trainer.register_hooks([ReseedEveryStep(0), *hooks])
@@ -47,8 +47,9 @@ def first_gradients(detector, hooks, amp, accumulate):
 
 @pytest.mark.parametrize("amp, accumulate", [(False, 1), (False, 2), (True, 1)])
 def test_backbone_and_rpn_gradients_are_the_same_bits(detector, amp, accumulate):
-    plain = first_gradients(detector, [], amp, accumulate)
-    annealed = first_gradients(detector, [GradientAnnealing(detector[0], initial=7.0)], amp, accumulate)
+    precision = MixedPrecision("cpu") if amp else None
+    plain = first_gradients(detector, [], precision, accumulate)
+    annealed = first_gradients(detector, [GradientAnnealing(detector[0], initial=7.0)], precision, accumulate)
     assert plain.keys() == annealed.keys()
     scaled = [name for name in plain if name.startswith(SCALED)]
     assert len(scaled) == 8 and any(name.startswith("proposal_generator") for name in plain)
@@ -56,6 +57,16 @@ def test_backbone_and_rpn_gradients_are_the_same_bits(detector, amp, accumulate)
         assert gradient.dtype == torch.float32
         assert torch.equal(annealed[name], 7 * gradient if name in scaled else gradient), name
         assert name not in scaled or gradient.abs().sum() > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_fp16_gradients_are_scaled_after_the_loss_scale_is_taken_out(detector):
+    model, images = copy.deepcopy(detector[0]).cuda(), detector[1]
+    plain = first_gradients((model, images), [], MixedPrecision("cuda"))
+    annealed = first_gradients((model, images), [GradientAnnealing(model, initial=7.0)], MixedPrecision("cuda"))
+    for name, gradient in plain.items():  # RoIAlign's backward adds in any order on a GPU
+        expected = 7 * gradient if name.startswith(SCALED) else gradient
+        assert (annealed[name] - expected).norm() <= 1e-2 * expected.norm(), name
 
 
 def test_two_processes_scale_the_reduced_gradients(tmp_path):
