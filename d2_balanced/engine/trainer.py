@@ -159,7 +159,7 @@ class BalancedTrainer(TrainerBase):
         means, stop = fetch_losses(losses, bool(self._stop_wanted))
         if not all_finite(means):
             raise NonFiniteLossError(self._describe_step(means))
-        if stop:
+        if stop and self.iter + 1 < self.max_iter:  # the last step needs no stop
             self.stop_reason = self._stop_wanted or "another process asked for it"
             self.interrupted = True
         self.storage.put_scalar("data_time", data_time)

@@ -173,6 +173,13 @@ def test_an_interruption_saves_a_checkpoint_that_continues_exactly(done):
         assert second.storage.history(name).values() == straight.storage.history(name).values()
 
 
+def test_a_stop_in_the_last_iteration_is_the_end():
+    trainer = toy_trainer([StopAfter(5)])
+    checkpointer = with_checkpoints(trainer, 100)
+    trainer.train(0, 5)
+    assert list(checkpointer.saved) == ["model_final"] and not trainer.interrupted and not trainer.stop_reason
+
+
 def test_final_checkpoint_and_a_run_that_is_done():
     trainer = toy_trainer()
     checkpointer = with_checkpoints(trainer, 4)
