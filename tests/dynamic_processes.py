@@ -1,11 +1,13 @@
-"""Dynamic R-CNN's components in several processes; as a program, one of the processes: RANK WORLD_SIZE FOLDER."""
+"""Dynamic R-CNN's components in several processes; as a program, run by torchrun: FOLDER."""
 
 import sys
 
 import d2_balanced  # noqa: F401  (first: it makes detectron2 importable)
 import numpy as np
 import torch
+from detectron2.utils import comm
 
+from d2_balanced.engine.distributed import launch
 from dynamic_streams import components, random_stream, step
 
 SETTINGS = (4, 3, 3)  # k_iou, k_error, period
@@ -21,18 +23,14 @@ def process_streams():
     return streams
 
 
-def run_process(rank, world_size, folder):
+def run_process(folder):
     """Train this process's stream; leave the values that were in force and the states in ``<folder>/<rank>.pth``."""
     torch.set_num_threads(1)
-    rendezvous = f"file://{folder}/rendezvous"
-    torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size)
     matcher, loss = components(*SETTINGS)
-    used = [step(matcher, loss, batch, i)[0] for i, batch in enumerate(process_streams()[rank])]
+    used = [step(matcher, loss, batch, i)[0] for i, batch in enumerate(process_streams()[comm.get_rank()])]
     state = {"used": used, "matcher": matcher.state_dict(), "loss": loss.state_dict()}
-    torch.save(state, f"{folder}/{rank}.pth")
-    torch.distributed.destroy_process_group()
-
+    torch.save(state, f"{folder}/{comm.get_rank()}.pth")
 
 
 if __name__ == "__main__":
-    run_process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    launch(run_process, (sys.argv[1],))

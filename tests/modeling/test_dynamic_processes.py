@@ -33,15 +33,12 @@ def union_trajectory(streams, k_iou, k_error, period):
 
 
 def test_two_processes_hold_the_values_of_the_union_of_their_records(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([ROOT, TESTS])}
-    command = [sys.executable, os.path.join(TESTS, "dynamic_processes.py")]
-    started = [
-        subprocess.Popen([*command, str(rank), "2", str(tmp_path)], env=environment, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    for process in started:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()[-2000:]
+    paths = os.pathsep.join([ROOT, TESTS])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*torchrun, os.path.join(TESTS, "dynamic_processes.py"), str(tmp_path)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr[-2000:]
     one, other = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
     assert one["used"] == other["used"] and len(set(one["used"])) == 3
     for component in ("matcher", "loss"):
