@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from d2_balanced.modeling.box_predictor import build_box_loss
-from d2_balanced.modeling.dense_box_loss import check_dense_box_loss, dense_box_loss
+from d2_balanced.modeling.dense_box_loss import check_anchor_matcher, check_dense_box_loss, dense_box_loss
 
 __all__ = ["BalancedRetinaNet"]
 
@@ -37,13 +37,14 @@ class BalancedRetinaNet(RetinaNet):
             arguments are ``RetinaNet``'s.
 
     Raises:
-        ValueError: for a box loss that follows an R-CNN's proposals, or one beside a ``box_reg_loss_type`` other than
-            smooth_l1.
+        ValueError: for a matcher or box loss that follows an R-CNN's proposals, or a box loss beside a
+            ``box_reg_loss_type`` other than smooth_l1.
     """
 
     @configurable
     def __init__(self, *, box_loss: Optional[Callable] = None, **kwargs):
         super().__init__(**kwargs)
+        check_anchor_matcher(type(self).__name__, self.anchor_matcher)
         check_dense_box_loss(type(self).__name__, box_loss, self.box_reg_loss_type)
         self.box_loss = box_loss
 

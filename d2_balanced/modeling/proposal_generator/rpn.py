@@ -18,7 +18,7 @@ from torch import Tensor
 from d2_balanced.config import build_component
 from d2_balanced.ignore_regions import ignore_regions_of, in_ignore_region
 from d2_balanced.modeling.box_predictor import build_box_loss
-from d2_balanced.modeling.dense_box_loss import check_dense_box_loss, dense_box_loss
+from d2_balanced.modeling.dense_box_loss import check_anchor_matcher, check_dense_box_loss, dense_box_loss
 from d2_balanced.modeling.registry import PROPOSAL_SAMPLER_REGISTRY
 from d2_balanced.modeling.sampling import RandomSampler
 
@@ -40,8 +40,8 @@ class BalancedRPN(RPN):
             arguments are ``RPN``'s.
 
     Raises:
-        ValueError: for a sampler that repeats positives, or for a box loss that follows an R-CNN's proposals, or one
-            beside a ``box_reg_loss_type`` other than smooth_l1.
+        ValueError: for a sampler that repeats positives, for a matcher or box loss that follows an R-CNN's proposals,
+            or a box loss beside a ``box_reg_loss_type`` other than smooth_l1.
     """
 
     @configurable
@@ -52,6 +52,7 @@ class BalancedRPN(RPN):
                 f"{type(self).__name__}: sampler={sampler} repeats positives, but an RPN can take an anchor only once; "
                 "choose another sampler here, or use this one in the ROI heads"
             )
+        check_anchor_matcher(type(self).__name__, self.anchor_matcher)
         check_dense_box_loss(type(self).__name__, box_loss, self.box_reg_loss_type)
         self.sampler = RandomSampler() if sampler is None else sampler
         self.box_loss = box_loss
