@@ -1,4 +1,4 @@
-"""Deformable convolutions, in a config for a detectron2 that was installed without its compiled operators."""
+"""Deformable convolutions in a config for a detectron2 that was installed without its compiled operators."""
 
 from __future__ import annotations
 

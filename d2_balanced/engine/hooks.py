@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 class EndIteration(HookBase):
     """After every optimizer step: lets modules that adapt during training do so, and logs the values they return.
 
-    A module takes part by having ``end_iteration(iteration: int) -> Dict[str, 0-d tensor or float]``. Its values are named
-    ``<component>/<value>``; where several modules have one of the same name, each is ``<path of its module>/<value>``.
+    A module takes part by having ``end_iteration(iteration: int) -> Dict[str, 0-d tensor or float]``. Its values are
+    named ``<component>/<value>``; where several modules have one of the same name, ``<path of the module>/<value>``.
 
     Args:
         model: its submodules are searched once, when training starts.

@@ -1,4 +1,4 @@
-"""The box loss of dense predictions (RPN, RetinaNet), with a pluggable loss (seat 5); what cannot be plugged in there."""
+"""The box loss of dense predictions (RPN, RetinaNet), with a pluggable loss (seat 5), and what does not fit there."""
 
 from __future__ import annotations
 

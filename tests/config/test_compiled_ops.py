@@ -1,4 +1,4 @@
-"""Deformable convolutions without detectron2's compiled operators are refused before anything is built, by their key."""
+"""Deformable convolutions without detectron2's compiled operators are refused by their key."""
 
 import os
 

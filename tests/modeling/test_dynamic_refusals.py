@@ -13,7 +13,9 @@ QUICK = os.path.join(ROOT, "configs", "quick")
 NO_PROPOSALS = "follows the proposals of an R-CNN, which Balanced(RetinaNet|RPN) does not have; use it in the ROI heads"
 RPN = ["MODEL.PROPOSAL_GENERATOR.NAME", "BalancedRPN", "MODEL.BALANCED.RPN.BOX_LOSS.NAME", "DynamicSmoothL1"]
 REFUSED = {
-    "RetinaNet's anchors": ("retinanet", ["MODEL.BALANCED.MATCHER.NAME", "DynamicMatcher"], "RetinaNet would ignore it"),
+    "RetinaNet's anchors": (
+        "retinanet", ["MODEL.BALANCED.MATCHER.NAME", "DynamicMatcher"], "RetinaNet would ignore it",
+    ),
     "an R-CNN's key in RetinaNet": (
         "retinanet", ["MODEL.BALANCED.BOX_LOSS.NAME", "DynamicSmoothL1"], "RetinaNet would ignore it",
     ),

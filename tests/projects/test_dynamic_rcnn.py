@@ -24,7 +24,8 @@ def settings(period, iterations):
     """Few proposals on small images: high ranks, and a beta that starts above the errors, make both values move."""
     windows = ["MODEL.BALANCED.MATCHER.PERIOD", period, "MODEL.BALANCED.BOX_LOSS.PERIOD", period]
     ranks = ["MODEL.BALANCED.MATCHER.K_IOU", 3, "MODEL.BALANCED.BOX_LOSS.K_ERROR", 2]
-    return [*TINY, *windows, *ranks, "MODEL.BALANCED.BOX_LOSS.INITIAL_BETA", 5.0, "SOLVER.MAX_ITER", iterations, "SOLVER.LOG_PERIOD", 2, "SEED", 5]
+    start = ["MODEL.BALANCED.BOX_LOSS.INITIAL_BETA", 5.0, "SEED", 5]
+    return [*TINY, *windows, *ranks, *start, "SOLVER.MAX_ITER", iterations, "SOLVER.LOG_PERIOD", 2]
 
 
 @pytest.mark.parametrize("stop", [3, 6, 7])
