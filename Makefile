@@ -13,12 +13,12 @@ export VENV PYTHON CONSTRAINTS
 python = "$$(tools/install.sh --which)"
 
 help:
-	@echo "make install   set up the environment (.venv, or the activated one if it has detectron2)"
-	@echo "make demo      train and evaluate a small detector on generated images, on the CPU, in minutes"
-	@echo "make test      run the tests"
-	@echo "make test-configs   take a training and an inference step with every config of the repository"
-	@echo "make doctor    what is installed, what is wrong with it, and the fix"
-	@echo "make clean     delete .venv, the demo's output and caches"
+	@echo "make install       set up the environment (.venv, or the activated one if it has detectron2)"
+	@echo "make demo          train and evaluate a small detector on generated images, on the CPU, in minutes"
+	@echo "make test          run the tests"
+	@echo "make test-configs  take a training and an inference step with every config of the repository"
+	@echo "make doctor        what is installed, what is wrong with it, and the fix"
+	@echo "make clean         delete .venv, the demo's output and caches"
 
 install:
 	@tools/install.sh
