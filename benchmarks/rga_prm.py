@@ -1,6 +1,6 @@
 """Cost of R-CNN gradient annealing and of a second R-CNN module, interleaved with plain detectron2 in one run.
 
-    python benchmarks/rga_prm.py --config-file configs/coco/faster_rcnn_R_50_FPN_1x.yaml --size 640 --images 2 --rounds 15
+    python benchmarks/rga_prm.py --config-file configs/coco/faster_rcnn_R_50_FPN_1x.yaml --size 1024 --images 2
 
 Training: plain detectron2, the same with annealing, two modules (1:1 and 1:9), and one more module alone: its RoIs are
 pooled, go through box head, losses and backward, and its weights are stepped. Inference: one module, two modules.
@@ -115,7 +115,8 @@ def main():
         "two modules": training_step(two_modules(cfg), batch),
         "one more module, alone": module_step(cfg, batch),
     }
-    print(f"{args.config_file}, {args.images} images of {args.size} px, {args.rounds} rounds; {environment(args.device)}\n")
+    print(f"{args.config_file}, {args.images} images of {args.size} px, {args.rounds} rounds")
+    print(environment(args.device), "\n")
     seconds = time_interleaved(steps, args.rounds, args.device)
     print(report(seconds), "\n")
     plain, annealed, two, module = seconds.values()

@@ -44,7 +44,7 @@ def images(cfg, num, size, objects, seed=0):
 
 
 def training_step(cfg, batch, make_hook=None):
-    """A function that takes one optimizer step of this config's model; ``make_hook(model)`` is called after the backward."""
+    """A function that takes one optimizer step of this config's model, with ``make_hook(model)()`` after the backward."""
     torch.manual_seed(0)
     model = build_model(cfg).train()
     optimizer = build_optimizer(cfg, model)

@@ -43,7 +43,12 @@ def train_share(rank, world_size, initial, iterations=3):
     trainer = BalancedTrainer(wrapped, [batch[rank::world_size] for batch in data()], optimizer)
     trainer.register_hooks([GradientAnnealing(wrapped, initial=initial)])
     gradients, step = [], optimizer.step
-    optimizer.step = lambda *args: (gradients.append({n: p.grad.clone() for n, p in model.named_parameters()}), step(*args))
+
+    def recorded_step(*args):
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
+        step(*args)
+
+    optimizer.step = recorded_step
     trainer.train(0, iterations)
     return {"gradients": gradients[0], "weights": model.state_dict()}
 
@@ -51,5 +56,6 @@ def train_share(rank, world_size, initial, iterations=3):
 if __name__ == "__main__":
     rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
-    torch.save({name: train_share(rank, world_size, x) for name, x in (("plain", 1.0), ("annealed", 7.0))}, f"{folder}/{rank}.pth")
+    runs = {name: train_share(rank, world_size, initial) for name, initial in (("plain", 1.0), ("annealed", 7.0))}
+    torch.save(runs, f"{folder}/{rank}.pth")
     torch.distributed.destroy_process_group()

@@ -186,7 +186,8 @@ def annealing_settings(cfg: CfgNode) -> Dict[str, Any]:
     """The arguments of ``GradientAnnealing`` in ``cfg.SOLVER.GRADIENT_ANNEALING``; ``ConfigError`` for unknown ones."""
     from d2_balanced.engine.gradient_annealing import GradientAnnealing
 
-    return call_arguments(GradientAnnealing, cfg.SOLVER.GRADIENT_ANNEALING, "SOLVER.GRADIENT_ANNEALING", taken=["model"])
+    key = "SOLVER.GRADIENT_ANNEALING"
+    return call_arguments(GradientAnnealing, cfg.SOLVER.GRADIENT_ANNEALING, key, taken=["model"])
 
 
 def _check_annealing(cfg: CfgNode) -> None:

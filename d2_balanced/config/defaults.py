@@ -50,8 +50,8 @@ def add_balanced_config(cfg: CfgNode) -> None:
     # How many of the periodic checkpoints stay, the newest ones. 0: all.
     cfg.SOLVER.MAX_TO_KEEP = 100
 
-    # The arguments of GradientAnnealing (d2_balanced/engine/gradient_annealing.py): INITIAL, ANNEALED, TOTAL, PARAMETERS.
-    # INITIAL 1: no annealing.
+    # The arguments of GradientAnnealing (d2_balanced/engine/gradient_annealing.py): INITIAL, ANNEALED, TOTAL,
+    # PARAMETERS. INITIAL 1: no annealing.
     cfg.SOLVER.GRADIENT_ANNEALING = CfgNode({"INITIAL": 1.0}, new_allowed=True)
 
     # Boxes marked `iscrowd` in the training sets: proposals and anchors inside them are neither positive nor negative

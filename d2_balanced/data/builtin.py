@@ -62,7 +62,7 @@ def _voc_loader(name, root):
 
 
 def register_crowdhuman(root=None):
-    """Registers ``crowdhuman_train`` and ``crowdhuman_val``; their metadata gets ``json_file`` when they are first loaded."""
+    """Registers ``crowdhuman_train`` and ``crowdhuman_val``; ``json_file`` is known when they are first loaded."""
     for name in ("crowdhuman_train", "crowdhuman_val"):
         loader = _crowdhuman_loader(name, datasets_root() if root is None else root)
         _register(name, loader, ["person"], evaluator_type="crowdhuman")

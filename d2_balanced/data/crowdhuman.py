@@ -1,11 +1,11 @@
 """CrowdHuman (Shao et al., 2018): full-body boxes of persons, and ignore regions.
 
-``crowdhuman_train`` and ``crowdhuman_val`` need ``annotation_train.odgt`` and ``annotation_val.odgt`` and all images in
-``Images`` below ``$DETECTRON2_DATASETS/crowdhuman``. They are converted to COCO JSON at first use.
+``crowdhuman_train`` and ``crowdhuman_val`` need ``annotation_train.odgt`` and ``annotation_val.odgt`` and all images
+in ``Images`` below ``$DETECTRON2_DATASETS/crowdhuman``. They are converted to COCO JSON at first use.
 ``python -m d2_balanced.data.crowdhuman --odgt FILE --images FOLDER --output FILE.json`` converts by hand.
 
-A line of an ``.odgt`` file is the JSON of one image: ``ID``, and ``gtboxes`` with ``tag``, ``fbox`` (the full body: x, y,
-width, height in pixels; it may reach outside of the image) and perhaps ``extra.ignore``. Boxes of another tag than
+A line of an ``.odgt`` file is the JSON of one image: ``ID``, and ``gtboxes`` with ``tag``, ``fbox`` (the full body: x,
+y, width, height in pixels; it may reach outside of the image) and perhaps ``extra.ignore``. Boxes of another tag than
 "person" (they are tagged "mask") and those with ``ignore`` 1 are ignore regions: ``iscrowd`` in COCO's format.
 """
 
@@ -55,9 +55,10 @@ def ensure_crowdhuman_json(name, root):
     except OSError as error:
         raise DatasetError(
             f"CrowdHuman is not where it is looked for: {error}. The environment variable DETECTRON2_DATASETS (now "
-            f"{os.getenv('DETECTRON2_DATASETS', 'not set: datasets below the working folder')}) must name the folder that "
-            f"has crowdhuman/{CROWDHUMAN_SPLITS[name]} and crowdhuman/Images.") from None
-    return cached_json(base, "d2_balanced_crowdhuman", f"{name}-{digest}.json", lambda: convert_crowdhuman(odgt, images))
+            f"{os.getenv('DETECTRON2_DATASETS', 'not set: datasets below the working folder')}) must name the folder "
+            f"that has crowdhuman/{CROWDHUMAN_SPLITS[name]} and crowdhuman/Images.") from None
+    file_name = f"{name}-{digest}.json"
+    return cached_json(base, "d2_balanced_crowdhuman", file_name, lambda: convert_crowdhuman(odgt, images))
 
 
 def convert_crowdhuman(odgt, image_root):
@@ -174,7 +175,8 @@ def _size(path):
 def main(args=None):
     """The command; returns the exit status, 1 for annotations or images that cannot be used."""
     parser = argparse.ArgumentParser(
-        prog="python -m d2_balanced.data.crowdhuman", description="Convert CrowdHuman's .odgt annotations to COCO JSON.")
+        prog="python -m d2_balanced.data.crowdhuman",
+        description="Convert CrowdHuman's .odgt annotations to COCO JSON.")
     parser.add_argument("--odgt", required=True, help="annotation file")
     parser.add_argument("--images", required=True, help="folder of its images")
     parser.add_argument("--output", required=True, help="JSON file to write")

@@ -22,7 +22,8 @@ class IgnoreRegionMapper(DatasetMapper):
         boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in crowds]
         super()._transform_annotations(dataset_dict, transforms, image_shape)
         if boxes:
-            regions = Boxes(torch.as_tensor(transforms.apply_box(np.array(boxes, dtype=np.float64)), dtype=torch.float32))
+            boxes = transforms.apply_box(np.array(boxes, dtype=np.float64))  # integers would be cut off by a resize
+            regions = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
             regions.clip(image_shape)
             regions = regions[regions.nonempty()]
             dataset_dict["instances"] = TargetsWithRegions(dataset_dict["instances"], regions)

@@ -8,8 +8,10 @@ from detectron2.engine import HookBase
 
 __all__ = ["GradientAnnealing", "annealing_factor", "annealing_hooks"]
 
-BOX_MODULES = r"roi_heads\.(box_head|box_predictor|iou_branch)"
-BOX_AND_MASK_MODULES = r"roi_heads\.(box_head|box_predictor|iou_branch|mask_head|mask_iou_head)"
+PARAMETER_GROUPS = {
+    "box": r"roi_heads\.(box_head|box_predictor|iou_branch)",
+    "box_and_mask": r"roi_heads\.(box_head|box_predictor|iou_branch|mask_head|mask_iou_head)",
+}
 
 
 def annealing_factor(initial, iteration, total):
@@ -25,26 +27,29 @@ class GradientAnnealing(HookBase):
     backbone, the pyramid and the RPN are not touched. There is no state: the factor follows from the iteration.
 
     Args:
-        model: the detector; wrapped in ``DistributedDataParallel`` or not. ``None``: the trainer's, when training starts.
+        model: the detector; wrapped in ``DistributedDataParallel`` or not. ``None``: the trainer's, from its start on.
         initial: lambda_0, the factor at iteration 0, at least 1 (1: nothing happens). The paper's choice is 7.
         annealed: let the factor fall to 1; otherwise it stays at ``initial`` (the constant variant of table 4).
         total: iterations until the factor is 1; ``None``: the whole training.
-        parameters: regular expression, searched in the names of the model's parameters: the gradients that are
-            multiplied. By default those of the box head(s) and predictor(s); ``BOX_AND_MASK_MODULES`` adds the mask head.
+        parameters: whose gradients are multiplied. "box": the box head(s), predictor(s) and an IoU branch's;
+            "box_and_mask": those of the mask head, too; or a regular expression, searched in the parameters' names.
 
     Raises ``ValueError`` for ``initial`` below 1 or not finite, ``total`` below 1, ``parameters`` that are no regular
     expression, or that match nothing in the model.
     """
 
-    def __init__(self, model=None, *, initial=7.0, annealed=True, total=None, parameters=BOX_MODULES):
+    def __init__(self, model=None, *, initial=7.0, annealed=True, total=None, parameters="box"):
         if not 1.0 <= initial < math.inf:
             raise ValueError(f"GradientAnnealing: initial (lambda_0) must be at least 1 and finite, got {initial}")
         if total is not None and (isinstance(total, bool) or not isinstance(total, int) or total < 1):
-            raise ValueError(f"GradientAnnealing: total must be a whole number of iterations, at least 1, got {total!r}")
+            raise ValueError(f"GradientAnnealing: total must be a whole number of iterations from 1, got {total!r}")
         try:
-            self._pattern = re.compile(parameters)
+            self._pattern = re.compile(PARAMETER_GROUPS.get(parameters, parameters))
         except (re.error, TypeError) as error:
-            raise ValueError(f"GradientAnnealing: parameters must be a regular expression, got {parameters!r}: {error}") from None
+            raise ValueError(
+                f"GradientAnnealing: parameters must be one of {sorted(PARAMETER_GROUPS)} or a regular expression, got "
+                f"{parameters!r}: {error}"
+            ) from None
         self.initial = float(initial)
         self.annealed = bool(annealed)
         self.total = total
@@ -87,7 +92,7 @@ def annealing_hooks(settings, key, model=None):
         key: the config key of the settings, for error messages.
         model: the detector; without it the settings are checked as far as they can be.
 
-    Raises ``ValueError`` with the key for what the hook refuses, and for settings that an ``initial`` of 1 makes useless.
+    Raises ``ValueError`` with the key for what the hook refuses, and for settings that ``initial`` 1 makes useless.
     """
     settings = dict(settings)
     try:
@@ -97,5 +102,7 @@ def annealing_hooks(settings, key, model=None):
         raise ValueError(f"{key}: {error}") from error
     useless = sorted(set(settings) - {"initial"})
     if useless:
-        raise ValueError(f"{key}: {', '.join(useless)} is set, but initial is 1, which means no annealing; set it (paper: 7)")
+        raise ValueError(
+            f"{key}: {', '.join(useless)} is set, but initial is 1, which means no annealing; set it (paper: 7)"
+        )
     return []

@@ -22,7 +22,8 @@ from tiny_runs import TINY, checkpoint, quick_config, told, train_net
 
 
 def person(*box, **more):
-    return {"tag": "person", "fbox": list(box), "vbox": [0, 0, 1, 1], "hbox": [0, 0, 1, 1], "extra": {"box_id": 0}, **more}
+    others = {"vbox": [0, 0, 1, 1], "hbox": [0, 0, 1, 1], "extra": {"box_id": 0}}
+    return {"tag": "person", "fbox": list(box), **others, **more}
 
 
 RECORDS = [
@@ -176,7 +177,8 @@ def test_the_evaluator_is_crowdhuman_s_and_takes_more_than_100_detections(regist
     dataset = DatasetCatalog.get(registered)
     many = [{"image_id": 2, "category_id": 0, "bbox": [60, 60, 5, 5], "score": 0.9 - k / 1000} for k in range(150)]
     exact = [{"image_id": 2, "category_id": 0, "bbox": [5, 5, 20, 30], "score": 0.5}]  # the 151st by score
-    evaluator._predictions = [(image["image_id"], many + exact if image["image_id"] == 2 else [], None) for image in dataset]
+    found = {1: [], 2: many + exact}
+    evaluator._predictions = [(image["image_id"], found[image["image_id"]], None) for image in dataset]
     evaluator._kinds = {"bbox"}
     results = evaluator.evaluate()
     assert set(results["crowdhuman"]) == {"AP50", "mMR", "recall", "JI"}
@@ -194,14 +196,16 @@ def test_the_mapper_keeps_crowds_as_regions_that_follow_the_augmentation(registe
     record = DatasetCatalog.get(registered)[0]
     plain, ours = mapped(DatasetMapper, record, flip), mapped(IgnoreRegionMapper, record, flip)
     assert torch.equal(plain["image"], ours["image"])
-    assert torch.equal(plain["instances"].gt_boxes.tensor, ours["instances"].gt_boxes.tensor) and len(ours["instances"]) == 2
+    assert torch.equal(plain["instances"].gt_boxes.tensor, ours["instances"].gt_boxes.tensor)
+    assert len(ours["instances"]) == 2
     expected = 2 * np.array([[40, 10, 60, 60], [60, 0, 100, 30], [0, 0, 10, 10]])
     if flip:
         expected[:, [0, 2]] = 200 - expected[:, [2, 0]]
     np.testing.assert_array_equal(ours["instances"].ignore_regions.tensor, expected)
     # As the model gets them.
     moved = ours["instances"].to("cpu")
-    assert isinstance(moved, TargetsWithRegions) and len(moved.ignore_regions) == 3 and len(moved[:1].ignore_regions) == 3
+    assert isinstance(moved, TargetsWithRegions)
+    assert len(moved.ignore_regions) == 3 and len(moved[:1].ignore_regions) == 3
 
 
 def test_without_crowds_the_mapper_is_detectron2_s(registered):
@@ -243,7 +247,8 @@ def test_a_lazy_config_with_the_mapper_needs_them_too():
 
 def test_a_run_with_ignore_regions_and_crowdhuman_s_metrics(registered, tmp_path):
     """Targets with regions pass through the loader's worker processes; the evaluation is CrowdHuman's."""
-    settings = ["INPUT.IGNORE_REGIONS", True, "MODEL.PROPOSAL_GENERATOR.NAME", "BalancedRPN", "DATALOADER.NUM_WORKERS", 1]
+    settings = ["INPUT.IGNORE_REGIONS", True, "MODEL.PROPOSAL_GENERATOR.NAME", "BalancedRPN"]
+    settings += ["DATALOADER.NUM_WORKERS", 1]
     settings += ["DATASETS.TRAIN", f"('{registered}',)", "DATASETS.TEST", f"('{registered}',)"]
     settings += ["MODEL.ROI_HEADS.NUM_CLASSES", 1, "TEST.DETECTIONS_PER_IMAGE", 300, "TEST.EVAL_PERIOD", 0]
     settings += ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "SOLVER.MAX_ITER", 2, "TEST.BEST_METRIC", "crowdhuman/AP50"]

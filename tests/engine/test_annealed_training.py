@@ -1,4 +1,4 @@
-"""R-CNN gradient annealing in real runs: a real detector, mixed precision, several processes, stop and resume, configs."""
+"""R-CNN gradient annealing in real runs: a detector, mixed precision, processes, stop and resume, both configs."""
 
 import copy
 import os
@@ -20,6 +20,7 @@ from d2_balanced.engine.trainer import BalancedTrainer
 from detectron2.modeling import build_model
 
 TESTS = os.path.join(ROOT, "tests")
+KEY, LAZY_KEY = "SOLVER.GRADIENT_ANNEALING", "train.gradient_annealing"
 SCALED = ("roi_heads.box_head", "roi_heads.box_predictor")
 
 
@@ -100,13 +101,15 @@ def data_words(tmp_path_factory):
 def test_stops_at_any_iteration_change_no_bit(data_words, tmp_path, monkeypatch):
     """Stopped twice, against a run that was not; the factor in metrics.json is that of equation 1."""
     config = ["--config-file", quick_config("faster_rcnn"), *data_words]
-    settings = [*TINY, "SOLVER.MAX_ITER", 8, "SEED", 5, "SOLVER.LOG_PERIOD", 1, "SOLVER.GRADIENT_ANNEALING.INITIAL", 7.0]
-    for name, extra, stop in (("straight", [], None), ("parts", [], 1), ("parts", ["--resume"], 5), ("parts", ["--resume"], None)):
+    settings = [*TINY, "SOLVER.MAX_ITER", 8, "SEED", 5, "SOLVER.LOG_PERIOD", 1, f"{KEY}.INITIAL", 7.0]
+    parts = [("parts", [], 1), ("parts", ["--resume"], 5), ("parts", ["--resume"], None)]
+    for name, extra, stop in [("straight", [], None), *parts]:
         words = [*config, "--output-dir", tmp_path / name, *extra, *settings]
         assert train_net(*words, stop_after=stop, monkeypatch=monkeypatch) == (143 if stop else 0)
     assert differences(checkpoint(tmp_path / "straight"), checkpoint(tmp_path / "parts")) == []
     assert told(tmp_path / "parts") == told(tmp_path / "straight")
-    factors = [line["gradient_annealing/factor"] for line in told(tmp_path / "parts") if "gradient_annealing/factor" in line]
+    name = "gradient_annealing/factor"
+    factors = [line[name] for line in told(tmp_path / "parts") if name in line]
     assert factors == [annealing_factor(7.0, t, 8) for t in range(8)]
 
 
@@ -118,16 +121,13 @@ def test_lazy_runs_are_annealed_too(data_words, tmp_path):
     assert [line["gradient_annealing/factor"] for line in told(tmp_path) if "total_loss" in line] == [3.0, 3.0]
 
 
-KEY, LAZY_KEY = "SOLVER.GRADIENT_ANNEALING", "train.gradient_annealing"
-
-
 @pytest.mark.parametrize(
     "suffix, settings, words",
     [
         ("yaml", [f"{KEY}.INITIAL", "0.5"], [KEY, "lambda_0", "at least 1", "0.5"]),
         ("yaml", [f"{KEY}.INITIAL", "seven"], [f"{KEY}.INITIAL", "expected float", "seven"]),
         ("yaml", [f"{KEY}.INTIAL", "7.0"], [f"{KEY}.INTIAL", "Did you mean INITIAL"]),
-        ("yaml", [f"{KEY}.INITIAL", "7.0", f"{KEY}.TOTAL", "0"], [KEY, "total", "at least 1", "0"]),
+        ("yaml", [f"{KEY}.INITIAL", "7.0", f"{KEY}.TOTAL", "0"], [KEY, "total", "from 1", "0"]),
         ("yaml", [f"{KEY}.INITIAL", "7.0", f"{KEY}.MODEL", "x"], [f"{KEY}.MODEL", "no argument"]),
         ("yaml", [f"{KEY}.ANNEALED", "False"], [KEY, "annealed", "initial is 1"]),
         ("py", [f"{LAZY_KEY}.initial=0.5"], [LAZY_KEY, "lambda_0", "at least 1", "0.5"]),

@@ -11,7 +11,7 @@ from torch import nn
 
 from annealing_toys import Detector, data
 from d2_balanced.config import get_balanced_cfg
-from d2_balanced.engine.gradient_annealing import BOX_AND_MASK_MODULES, GradientAnnealing, annealing_factor
+from d2_balanced.engine.gradient_annealing import GradientAnnealing, annealing_factor
 from d2_balanced.engine.trainer import BalancedTrainer
 
 
@@ -131,13 +131,14 @@ def test_factor_depends_on_the_iteration_alone():
 
 def test_mask_head_only_if_asked():
     boxes = GradientAnnealing(Detector())
-    with_mask = GradientAnnealing(Detector(), parameters=BOX_AND_MASK_MODULES)
+    with_mask = GradientAnnealing(Detector(), parameters="box_and_mask")
     assert len(boxes.parameters) == 4 and len(with_mask.parameters) == 6
 
 
 def test_without_a_model_it_takes_the_trainer_s():
     model, given = Detector(), train({"initial": 7.0}, iterations=2)[0]
-    trainer = BalancedTrainer(model, data(), torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    trainer = BalancedTrainer(model, data(), optimizer)
     trainer.register_hooks([GradientAnnealing(initial=7.0)])
     trainer.train(0, 2)
     assert equal(model, given)
@@ -161,7 +162,7 @@ def test_frozen_parameters_and_missing_gradients_are_left_alone():
         ({"initial": 0.5}, ["lambda_0", "at least 1", "0.5"]),
         ({"initial": float("nan")}, ["lambda_0", "nan"]),
         ({"initial": float("inf")}, ["lambda_0", "inf"]),
-        ({"total": 0}, ["total", "0"]),
+        ({"total": 0}, ["total", "from 1", "0"]),
         ({"total": 2.5}, ["total", "whole number", "2.5"]),
         ({"parameters": "box_head("}, ["parameters", "regular expression", "box_head("]),
         ({"parameters": "no_such_module"}, ["no_such_module", "two-stage"]),

@@ -60,7 +60,8 @@ def _label_image(proposals, targets, matcher, num_classes):
     proposals.matched_idxs = matched_idxs
     if len(targets) == 0:
         proposals.matched_ious = iou.new_zeros(len(proposals))
-        proposals.gt_classes = _without_regions(torch.full_like(matched_idxs, num_classes), proposals, targets, num_classes)
+        background = torch.full_like(matched_idxs, num_classes)
+        proposals.gt_classes = _without_regions(background, proposals, targets, num_classes)
         return proposals
     gt_classes = targets.gt_classes[matched_idxs]
     gt_classes[labels == 0] = num_classes

@@ -1,4 +1,4 @@
-"""Parallel R-CNN modules (RGA + PRM, sec. 3.2) against golden file 9: how minibatches are drawn, how outputs are merged."""
+"""Parallel R-CNN modules (RGA + PRM, sec. 3.2) against golden file 9: minibatches and merged outputs."""
 
 import json
 
