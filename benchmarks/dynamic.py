@@ -1,0 +1,114 @@
+"""Training step and inference with Dynamic R-CNN against plain detectron2, interleaved in one run.
+
+    python benchmarks/dynamic.py --config-file projects/DynamicRCNN/configs/dynamic_quick.yaml --rounds 30
+
+Plain detectron2 has the same threshold (where the dynamic one starts) and SmoothL1, and both the same weights, images and
+random numbers. A step is forward, backward, optimizer and, with Dynamic R-CNN, the end of the iteration, where statistics
+are recorded and the values updated. Detections are compared before anything is timed: they must be equal.
+"""
+
+import argparse
+import functools
+import time
+
+import d2_balanced  # noqa: F401  (first: makes detectron2 importable)
+import torch
+from detectron2.modeling import build_model
+from interleave import environment, peak_memory, report, time_interleaved
+from train_step import images, plain_detectron2, training_step
+
+from d2_balanced.config import load_yaml
+
+VARIANTS = ("detectron2", "dynamic")
+
+
+def configs(args):
+    """Both configs by name; the first is the reference."""
+    cfg = load_yaml(args.config_file, args.opts)
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = args.device, ""
+    plain = plain_detectron2(cfg)
+    plain.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 1.0
+    return dict(zip(VARIANTS, (plain, cfg)))
+
+
+def step_of(args, name):
+    """A function that takes one training step of the variant."""
+    cfg = configs(args)[name]
+    return training_step(cfg, images(cfg, args.images, args.size, args.objects), make_hook=ends_iterations)
+
+
+def ends_iterations(model):
+    """What the trainer's hook does in every step."""
+    adaptive = [module for module in model.modules() if hasattr(module, "end_iteration")]
+    iteration = [0]
+
+    def end_iteration():
+        for module in adaptive:
+            module.end_iteration(iteration[0])
+        iteration[0] += 1
+
+    return end_iteration
+
+
+def detectors(args):
+    """Functions that detect, by name; both models have the same weights."""
+    models = {}
+    for name, cfg in configs(args).items():
+        torch.manual_seed(0)
+        models[name] = build_model(cfg).eval()
+        batch = images(cfg, args.images, args.size, args.objects)
+    with torch.no_grad():  # so that an untrained model is sure of something, and detects
+        models["dynamic"].roi_heads.box_predictor.cls_score.weight.mul_(100)
+    models["detectron2"].load_state_dict(models["dynamic"].state_dict(), strict=False)
+    return {name: functools.partial(detect, model, batch) for name, model in models.items()}
+
+
+@torch.no_grad()
+def detect(model, batch):
+    return [found["instances"] for found in model(batch)]
+
+
+def require_equal_detections(detect_by_name):
+    theirs, ours = (detect_by_name[name]() for name in VARIANTS)
+    for a, b in zip(theirs, ours):
+        if len(a) == 0 or not (torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor) and torch.equal(a.scores, b.scores)):
+            raise SystemExit(f"The detections differ, or there are none to compare: {len(a)} and {len(b)} boxes.")
+    return sum(map(len, theirs))
+
+
+def run_for_memory(args, name):
+    torch.set_num_threads(args.threads)
+    step = step_of(args, name)
+    for _ in range(5):
+        step()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", default="projects/DynamicRCNN/configs/dynamic_quick.yaml")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--size", type=int, default=256, help="side of the square images, in pixels")
+    parser.add_argument("--objects", type=int, default=10, help="objects an image")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cpu-time", action="store_true", help="of this process: steadier where others run, CPU only")
+    parser.add_argument("--no-memory", action="store_true", help="skip the peak memory, which takes two more processes")
+    parser.add_argument("opts", nargs="*", help="overrides of config keys: KEY VALUE ...")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(f"{args.config_file}, {args.images} images of {args.size} px, {args.rounds} rounds; {environment(args.device)}")
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    detect_by_name = detectors(args)
+    print(f"\nInference: the {require_equal_detections(detect_by_name)} detections are equal\n")
+    print(report(time_interleaved(detect_by_name, args.rounds, args.device, clock=clock)))
+    steps = {name: step_of(args, name) for name in VARIANTS}
+    seconds = time_interleaved(steps, args.rounds, args.device, clock=clock)
+    memory = None
+    if not args.no_memory:
+        memory = peak_memory({name: functools.partial(run_for_memory, args, name) for name in VARIANTS})
+    print(f"\nTraining step\n\n{report(seconds, memory)}")
+
+
+if __name__ == "__main__":
+    main()
