@@ -10,8 +10,8 @@ from detectron2.solver import build_lr_scheduler, build_optimizer
 from torch import nn
 
 
-def recipe():
-    """The recipe in detectron2's own keys and with its own classes."""
+def recipe(num_classes):
+    """The recipe in detectron2's own keys and with its own classes; the number of classes is the data's."""
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
@@ -28,7 +28,7 @@ def recipe():
     rpn.POST_NMS_TOPK_TRAIN, rpn.POST_NMS_TOPK_TEST = 300, 200
     heads = cfg.MODEL.ROI_HEADS
     heads.NAME, heads.IN_FEATURES = "StandardROIHeads", ["p2", "p3", "p4", "p5"]
-    heads.BATCH_SIZE_PER_IMAGE, heads.NUM_CLASSES = 128, 5
+    heads.BATCH_SIZE_PER_IMAGE, heads.NUM_CLASSES = 128, num_classes
     box = cfg.MODEL.ROI_BOX_HEAD
     box.NAME, box.NUM_FC, box.FC_DIM = "FastRCNNConvFCHead", 2, 256
     box.POOLER_RESOLUTION, box.POOLER_SAMPLING_RATIO = 7, 2
@@ -44,8 +44,9 @@ def recipe():
 
 @pytest.fixture(scope="module")
 def plain_and_quick():
-    plain, (quick, lazy) = recipe(), twins.load_both("configs/quick/faster_rcnn_R_18_FPN")
+    quick, lazy = twins.load_both("configs/quick/faster_rcnn_R_18_FPN")
     quick.MODEL.DEVICE = "cpu"
+    plain = recipe(quick.MODEL.ROI_HEADS.NUM_CLASSES)
     models = build_model(plain), build_model(quick)
     models[1].load_state_dict(models[0].state_dict())
     return plain, quick, lazy, models
