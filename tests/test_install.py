@@ -127,6 +127,7 @@ def test_doctor_finds_no_fault_here(capsys):
     assert "detectron2" in printed and "FAULT" not in printed
 
 
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="Python 3.9 does not show what is being run")
 def test_doctor_runs_without_anything_installed(tmp_path):
     command = [sys.executable, "-S", "-m", "d2_balanced.doctor"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60,
