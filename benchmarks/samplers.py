@@ -6,6 +6,7 @@ One timed round draws the minibatches of a whole batch, ``--repeat`` times. Rati
 """
 
 import argparse
+import time
 
 import d2_balanced  # noqa: F401  (first: makes detectron2 importable)
 import torch
@@ -52,7 +53,8 @@ def measure(args, num_images):
     batch = [labelled_proposals(*settings, seed=i) for i in range(num_images)]
     samplers = {"subsample_labels": lambda labels, ious, matched, *rest: subsample_labels(labels, *rest), **SAMPLERS}
     variants = {name: sample_batch(sampler, batch, args) for name, sampler in samplers.items()}
-    return time_interleaved(variants, args.rounds, args.device)
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    return time_interleaved(variants, args.rounds, args.device, clock=clock)
 
 
 def main():
@@ -67,6 +69,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=1, help="batches a timed round")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cpu-time", action="store_true", help="of this process: steadier where others run, CPU only")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"{args.proposals} proposals an image, {args.positives} of them positive; {environment(args.device)}")
