@@ -58,6 +58,15 @@ def add_balanced_config(cfg: CfgNode) -> None:
     # (BalancedROIHeads, BalancedRPN). False: such boxes are left out, and what they cover is background.
     cfg.INPUT.IGNORE_REGIONS = False
 
+    # Record what the ROI heads (BalancedROIHeads) train on in OUTPUT_DIR/imbalance.jsonl, a line every PERIOD iterations
+    # (docs/ANALYSIS.md). GRADIENT_PERIOD: iterations between two measurements of every head's gradient at one parameter
+    # of the backbone, 0: none.
+    cfg.ANALYSIS = CfgNode()
+    cfg.ANALYSIS.RECORD = False
+    cfg.ANALYSIS.PERIOD = 20
+    cfg.ANALYSIS.GRADIENT_PERIOD = 0
+    cfg.ANALYSIS.GRADIENT_PARAMETER = "backbone.bottom_up.res5.0.conv1.weight"
+
     # A COCO-format data set by its paths; the number of classes is then taken from it. Empty: DATASETS.TRAIN / TEST.
     cfg.DATASETS.TRAIN_JSON = ""
     cfg.DATASETS.TRAIN_IMAGES = ""

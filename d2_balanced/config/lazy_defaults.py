@@ -22,6 +22,12 @@ _TRAIN = {
     "accumulate": 1,
     "best_metric": "bbox/AP",
     "patience": 0,
+    "record_imbalance": {  # yacs: ANALYSIS
+        "enabled": False,
+        "period": 20,
+        "gradient_period": 0,
+        "gradient_parameter": "backbone.bottom_up.res5.0.conv1.weight",
+    },
     "gradient_annealing": {"_target_": "d2_balanced.engine.gradient_annealing.GradientAnnealing", "initial": 1.0},
 }
 
@@ -33,6 +39,8 @@ TRAIN_MINIMUM = {
     "checkpointer.max_to_keep": 0,
     "eval_period": 0,
     "patience": 0,
+    "record_imbalance.period": 1,
+    "record_imbalance.gradient_period": 0,
 }
 """Smallest values that make sense."""
 

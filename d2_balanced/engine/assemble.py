@@ -11,6 +11,7 @@ from detectron2.engine import hooks as d2_hooks
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter
 
+from ..analysis.recording import RecordImbalance
 from ..data.checks import DatasetError, run_checks
 from .best import BestCheckpoint
 from .checkpoint import BalancedCheckpointer
@@ -83,6 +84,7 @@ def build_hooks(experiment: Experiment, trainer: BalancedTrainer, checkpointer: 
         d2_hooks.IterationTimer(),
         StopOnSignal(),
         *experiment.build_method_hooks(model),
+        *_recording_hooks(settings, model),
         EndIteration(model, settings.log_period),
         LearningRate(),
         Checkpoints(checkpointer, schedule.checkpoint_period),
@@ -95,6 +97,10 @@ def build_hooks(experiment: Experiment, trainer: BalancedTrainer, checkpointer: 
         if ProgressBar.is_wanted():
             hooks.append(ProgressBar())
     return hooks
+
+
+def _recording_hooks(settings, model) -> List[Any]:
+    return [RecordImbalance(model, settings.output_dir, **settings.recording)] if settings.recording else []
 
 
 def build_writers(experiment: Experiment, trainer: BalancedTrainer, start_iter: int, max_iter: int) -> List[Any]:

@@ -36,6 +36,7 @@ class RunSettings(NamedTuple):
     max_to_keep: Optional[int]  # SOLVER.MAX_TO_KEEP | train.checkpointer.max_to_keep; None: all checkpoints stay
     best_metric: str  # TEST.BEST_METRIC | train.best_metric
     patience: int  # TEST.PATIENCE | train.patience; evaluations without progress, 0: no early stop
+    recording: Dict[str, Any]  # ANALYSIS | train.record_imbalance: arguments of RecordImbalance; empty: no recording
 
 
 class Experiment(ABC):

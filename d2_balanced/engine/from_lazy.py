@@ -66,6 +66,9 @@ class LazyExperiment(Experiment):
             max_to_keep=train.checkpointer.max_to_keep or None,
             best_metric=train.best_metric,
             patience=train.patience,
+            recording={key: value for key, value in train.record_imbalance.items() if key != "enabled"}
+            if train.record_imbalance.enabled
+            else {},
         )
 
     @property

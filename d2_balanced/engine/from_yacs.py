@@ -75,6 +75,9 @@ class YacsExperiment(Experiment):
             max_to_keep=cfg.SOLVER.MAX_TO_KEEP or None,
             best_metric=cfg.TEST.BEST_METRIC,
             patience=cfg.TEST.PATIENCE,
+            recording={key.lower(): cfg.ANALYSIS[key] for key in cfg.ANALYSIS if key != "RECORD"}
+            if cfg.ANALYSIS.RECORD
+            else {},
         )
 
     @property

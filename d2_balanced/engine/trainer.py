@@ -35,7 +35,8 @@ class BalancedTrainer(TrainerBase):
     """Trains ``model`` on ``data_loader``; everything else (learning rate, checkpoints, evaluation, logs) is a hook.
 
     A hook may define, beside detectron2's methods, ``after_backward()`` (called once per optimizer step, when all
-    gradients are there and unscaled, before clipping and step) and ``state_dict()`` / ``load_state_dict(state)``.
+    gradients are there and unscaled, before clipping and step), ``state_dict()`` / ``load_state_dict(state)``, and ``collect_state()``, which all processes
+    call before the main one takes ``state_dict()``.
     With a hook that seeds every step and a loader that can start anywhere, a resumed run is bit-identical on the CPU
     to one that was never stopped.
 
@@ -182,6 +183,9 @@ class BalancedTrainer(TrainerBase):
     def collect_state(self) -> None:
         """Gather what differs between processes. All of them call it, before the main one takes ``state_dict()``."""
         self._plain_attributes = gather_plain_attributes(_unwrap(self.model))
+        for hook in self._hooks:
+            if hasattr(hook, "collect_state"):
+                hook.collect_state()
 
     def state_dict(self) -> dict:
         """Everything but the weights; ``iteration`` is the last finished one, and tells the data's position, too."""

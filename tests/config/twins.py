@@ -148,6 +148,11 @@ def run_settings(cfg, lazy):
             {key.lower(): value for key, value in cfg.SOLVER.GRADIENT_ANNEALING.items()},
             {key: value for key, value in train.gradient_annealing.items() if key != "_target_"},
         ),
+        "recording": (
+            {key.lower(): value for key, value in cfg.ANALYSIS.items() if key != "RECORD"},
+            {key: value for key, value in train.record_imbalance.items() if key != "enabled"},
+        ),
+        "recorded": (cfg.ANALYSIS.RECORD, train.record_imbalance.enabled),
         "best metric": (cfg.TEST.BEST_METRIC, train.best_metric),
         "patience": (cfg.TEST.PATIENCE, train.patience),
         "training sets": (list(cfg.DATASETS.TRAIN), as_list(loader.dataset.names)),

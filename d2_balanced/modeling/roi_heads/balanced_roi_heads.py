@@ -83,8 +83,8 @@ class BalancedROIHeads(StandardROIHeads):
         checks.check_axes(self)
         # The main branch has the most positives. It feeds the mask head and gives the boxes at inference.
         self.main_branch = self._most_positive(range(len(self.branches)))
-        # Whoever wants to see the training step (analysis/): `record(stage, labeled, samples, predictions)` is called once
-        # a stage, with one entry a branch in each list.
+        # Whoever wants to see the training step (analysis/recorder.py): `record(stage, targets, labeled, samples, pooled,
+        # predictions)` is called once a stage; all but the first two are lists with one entry a branch.
         self.recorders = []
         self._register_modules()
 
@@ -144,7 +144,7 @@ class BalancedROIHeads(StandardROIHeads):
             pooled = self._pool_branches(maps, samples)
             predictions = [branch.predict(x, k) for branch, x in zip(self.branches, pooled)]
             for recorder in self.recorders:
-                recorder.record(k, labeled, samples, predictions)
+                recorder.record(k, targets, labeled, samples, pooled, predictions)
             for p, branch in enumerate(self.branches):
                 losses.update(self._box_losses(branch.predictor(k), predictions[p], samples[p], k, p))
             losses.update(self._iou_branch_losses(maps, targets, samples[self.main_branch], k))

@@ -1,0 +1,85 @@
+"""Counters and histograms of fixed size, kept on the device of what they count; what each one means is in ``FIELDS``.
+
+Nothing here waits for the device: rows are selected by weights 0 and 1, never by an index of unknown length.
+"""
+
+from __future__ import annotations
+
+from typing import Dict
+
+import torch
+from torch import Tensor
+
+__all__ = ["FIELDS", "IOU_BINS", "MAX_OBJECTS", "SCORE_BINS", "ImbalanceCounts"]
+
+IOU_BINS = 20  # of 0.05
+SCORE_BINS = 20  # of 0.05
+MAX_OBJECTS = 30  # the last entry of the fields by number of objects is "so many or more"
+
+FIELDS: Dict[str, int] = {
+    "images": 1,
+    # The minibatch, appended ground truth included.
+    "positives": 1,
+    "negatives": 1,
+    "appended_gt": 1,  # how many of the positives are appended ground truth
+    "positives_correct": 1,  # the class with the highest score is the ground truth's
+    "negatives_correct": 1,  # it is the background
+    "positive_scores": SCORE_BINS,  # by foreground probability, 1 - P(background)
+    "negative_scores": SCORE_BINS,
+    "score_differences": SCORE_BINS,  # |foreground probability - that of the main branch| on the main branch's RoIs
+    # By IoU with the best ground truth, appended ground truth left out.
+    "proposal_ious": IOU_BINS,  # everything that could be sampled
+    "positive_ious": IOU_BINS,
+    "negative_ious": IOU_BINS,
+    "refined_ious": IOU_BINS,  # the positives by their IoU after regression
+    "refined_iou_sum": IOU_BINS,  # sum of the IoUs after regression, by the IoU before
+    "cls_loss": IOU_BINS,  # sum of the cross entropy of the RoIs of the minibatch
+    "box_loss": IOU_BINS,  # sum of the predictor's box loss of the positives
+    # By number of objects in the image, appended ground truth left out: how many proposals are positive.
+    "images_by_objects": MAX_OBJECTS + 1,
+    "positives_by_objects": MAX_OBJECTS + 1,
+    "squared_positives_by_objects": MAX_OBJECTS + 1,
+}
+
+
+class ImbalanceCounts:
+    """All ``FIELDS`` of one stage and branch, in one tensor, so that reading them is one copy.
+
+    Args:
+        device: where they are counted.
+    """
+
+    def __init__(self, device):
+        self.values = torch.zeros(sum(FIELDS.values()), dtype=torch.float64, device=device)
+        sizes = list(FIELDS.values())
+        self._fields = dict(zip(FIELDS, self.values.split(sizes)))  # views
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The entries of a field, a view."""
+        return self._fields[name]
+
+    def count(self, name: str, where: Tensor) -> None:
+        """Add the number of true entries of ``where`` to a field of one entry."""
+        self[name].add_(where.sum())
+
+    def histogram(self, name: str, values: Tensor, where: Tensor, weights=None) -> None:
+        """Add a row to the bin of its value.
+
+        Args:
+            name: field over [0, 1]; a value of 1 falls into the last bin.
+            values: (R,) in [0, 1].
+            where: (R,) bool, the rows that count; what the others hold (NaN, too) does not matter.
+            weights: (R,) what a row adds; None: 1.
+        """
+        field = self[name]
+        bins = (values.nan_to_num() * len(field)).long().clamp(0, len(field) - 1)
+        amounts = where if weights is None else torch.where(where, weights, torch.zeros_like(weights))
+        field.index_add_(0, bins, amounts.to(field.dtype))
+
+    def as_lists(self) -> Dict[str, list]:
+        """``{field: list of numbers}``; whole numbers as int, so that a file of them is small."""
+        names, sizes = list(FIELDS), list(FIELDS.values())
+        return {
+            name: [int(v) if v.is_integer() else round(v, 6) for v in part.tolist()]
+            for name, part in zip(names, self.values.cpu().split(sizes))
+        }
