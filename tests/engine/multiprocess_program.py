@@ -1,7 +1,7 @@
 """Run by test_multiprocess.py, alone or under torchrun; what it writes goes to a folder.
 
-``gradients``: of one batch of four images. ``train``: a run with a checkpoint in the middle. ``resume``: that run again, from
-the checkpoint in its middle.
+``gradients``: of one batch of four images. ``train``: a run with a checkpoint in the middle. ``resume``: that run again,
+from the checkpoint in its middle.
 """
 
 import contextlib
