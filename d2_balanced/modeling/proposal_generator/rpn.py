@@ -92,7 +92,8 @@ class BalancedRPN(RPN):
                 candidates[~anchors.inside_box(gt.image_size, self.anchor_boundary_thresh)] = -1
             regions = ignore_regions_of(gt)
             if regions is not None:
-                candidates.masked_fill_((candidates == _BACKGROUND) & in_ignore_region(anchors, regions), -1)
+                ignored = retry_if_cuda_oom(in_ignore_region)(anchors, regions).to(candidates.device)
+                candidates.masked_fill_((candidates == _BACKGROUND) & ignored, -1)
             labels.append(self._sample(candidates, ious, matched_idxs))
             has_boxes = len(gt.gt_boxes) > 0
             matched_boxes.append(gt.gt_boxes.tensor[matched_idxs] if has_boxes else torch.zeros_like(anchors.tensor))
