@@ -1,4 +1,4 @@
-"""Data sets: generated, COCO format by path, VOC evaluated COCO-style, CrowdHuman, and the checks that run before training."""
+"""Data sets: generated, COCO format by path, VOC evaluated COCO-style, CrowdHuman; checks that run before training."""
 
 from .builtin import register_all
 

@@ -1,4 +1,4 @@
-"""The columns of a data set that the checks look at, whether it comes from a COCO JSON file or from detectron2's dicts."""
+"""The columns of a data set that the checks look at, whether from a COCO JSON file or from detectron2's dicts."""
 
 import json
 import os
@@ -90,7 +90,7 @@ def table_from_json(content, image_root, report):
     file_names = [str(name) for name in _column(images, "file_name", report, "image")]
     ids = _column(annotations, "id", report, "annotation")
     _report_doubles(image_ids, "image id", report.error, "Give every image an id of its own.")
-    _report_doubles(file_names, "file name", report.warn, "Images listed twice count twice, their annotations are split.")
+    _report_doubles(file_names, "file name", report.warn, "An image listed twice counts twice.")
     _report_doubles(ids, "annotation id", report.error, "Give every annotation an id of its own.")
     row_of_image = {_key(image_id): row for row, image_id in enumerate(image_ids)}
     row_of_class = {_key(class_id): row for row, class_id in enumerate(names)}
@@ -197,7 +197,7 @@ def _report_unknown(table, image_ids, class_ids, known_classes, report):
     rows = np.flatnonzero(table.class_rows < 0)
     if len(rows):
         report.error(f"{len(rows)} annotation(s) of unknown categories",
-                     [f"{table.place(k)}, category_id {class_ids[k]}" for k in rows[:10]] + [""] * max(len(rows) - 10, 0),
+                     [f"{place}, category_id {class_ids[k]}" for k, place in zip(rows, table.places(rows))],
                      f"'categories' has the ids {known_classes[:20]}{'...' if len(known_classes) > 20 else ''}.")
 
 
@@ -207,7 +207,7 @@ def _report_evaluation_fields(table, annotations, report):
         rows = np.array([key not in a for a in annotations], dtype=bool)
         if rows.any():
             report.warn(f"{int(rows.sum())} annotation(s) without '{key}'", table.places(rows),
-                        "This package does without (box area, no crowd); pycocotools alone cannot evaluate such a file.")
+                        "This package does without; pycocotools alone cannot evaluate such a file.")
     rows = np.array([a.get("iscrowd", 0) not in (0, 1) for a in annotations], dtype=bool)
     if rows.any():
         report.error(f"{int(rows.sum())} annotation(s) whose 'iscrowd' is neither 0 nor 1", table.places(rows))
@@ -217,4 +217,4 @@ def _report_evaluation_fields(table, annotations, report):
                      "detectron2 does not load them; mark regions to be ignored with iscrowd 1.")
     rows = np.array([a.get("id") == 0 for a in annotations], dtype=bool)
     if rows.any():
-        report.warn("annotation id 0", table.places(rows), "Harmless here, but pycocotools alone takes it for 'not matched': count ids from 1.")
+        report.warn("annotation id 0", table.places(rows), "pycocotools alone takes it for 'not matched'.")

@@ -1,4 +1,4 @@
-"""The data sets this package registers by name, below ``$DETECTRON2_DATASETS`` (default ``datasets``) as detectron2 does.
+"""The data sets this package registers by name, below ``$DETECTRON2_DATASETS`` (default ``datasets``).
 
 Importing ``d2_balanced.data`` registers them; nothing is read, drawn or converted before a name is used.
 """
@@ -31,8 +31,9 @@ def register_generated(root=None):
     folder = generated_folder(root)
     for split in ("train", "val"):
         json_file, image_root = os.path.join(folder, "annotations", split + ".json"), os.path.join(folder, split)
-        _register(f"generated_{split}", _generated_loader(f"generated_{split}", folder, json_file, image_root), CLASS_NAMES,
-                  json_file=json_file, image_root=image_root)
+        name = f"generated_{split}"
+        loader = _generated_loader(name, folder, json_file, image_root)
+        _register(name, loader, CLASS_NAMES, json_file=json_file, image_root=image_root)
 
 
 def _generated_loader(name, folder, json_file, image_root):

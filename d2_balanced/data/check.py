@@ -18,7 +18,7 @@ def main(args=None):
     parser.add_argument("--images", help="folder of its images")
     parser.add_argument("--name", help="a registered data set instead, e.g. coco_2017_train")
     parser.add_argument("--num-classes", type=int, default=None, help="the model's number of classes")
-    parser.add_argument("--masks", choices=["polygon", "bitmask"], default=None, help="masks are trained, in this format")
+    parser.add_argument("--masks", choices=["polygon", "bitmask"], help="masks are trained, in this format")
     parser.add_argument("--files", choices=["auto", "headers", "decode", "none"], default="auto",
                         help="what is read of the image files; auto: everything of small sets, headers of large ones")
     args = parser.parse_args(args)

@@ -9,10 +9,10 @@ from PIL import Image
 __all__ = ["check_images", "image_fault", "upright_size", "DECODE_LIMIT", "HEADER_LIMIT"]
 
 DECODE_LIMIT = 2000
-"""Up to this many images are decoded completely by default (a few milliseconds each); of more only header and tail are read."""
+"""Up to this many images are decoded by default (a few milliseconds each); of more only header and tail are read."""
 
 HEADER_LIMIT = 20000
-"""Of more images than this, that many evenly spaced ones are opened by default; that the files exist is always checked."""
+"""Of more images than this, that many evenly spaced ones are opened by default; whether all exist is always checked."""
 
 _ENDS = {"JPEG": (b"\xff\xd9", 4096), "PNG": (b"IEND", 64)}  # what ends a complete file, and in how many last bytes
 _EXIF_ORIENTATION = 274
@@ -50,7 +50,8 @@ def _existing(table, report, image_root):
         if name not in listings[folder]:
             missing.append(row)
     if missing:
-        report.error(f"{len(missing)} image file(s) missing", _places(table, missing), _advice(table, missing, image_root))
+        advice = _advice(table, missing, image_root)
+        report.error(f"{len(missing)} image file(s) missing", _places(table, missing), advice)
     gone = set(missing)
     return [row for row in range(len(table.paths)) if row not in gone]
 

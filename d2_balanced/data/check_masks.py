@@ -42,9 +42,10 @@ def _check_format(table, kinds, mask_format, report):
 
 
 def _kinds(segmentations, polygons):
-    """(A,) of "none", "rle", "polygons", "invalid". One bad polygon among good ones is dropped when detectron2 loads."""
-    kinds = np.array(["none" if s is None else "rle" if isinstance(s, dict) else "invalid" for s in segmentations], "U8")
-    kinds[polygons.owners] = "polygons"
+    """(A,) of "none", "rle", "polygons", "invalid"."""
+    kinds = ["none" if s is None else "rle" if isinstance(s, dict) else "invalid" for s in segmentations]
+    kinds = np.array(kinds, dtype="U8")
+    kinds[polygons.owners] = "polygons"  # detectron2 drops bad ones among good ones when it loads the file
     return kinds
 
 
@@ -84,7 +85,8 @@ def _points(polygons):
     """(sum of V, 2) vertices of all polygons; NaN for what is no number."""
     values = np.array(list(itertools.chain.from_iterable(polygons)))
     if values.dtype.kind not in "iuf":
-        values = np.array([v if isinstance(v, (int, float)) else np.nan for polygon in polygons for v in polygon], float)
+        values = itertools.chain.from_iterable(polygons)
+        values = np.array([v if isinstance(v, (int, float)) else np.nan for v in values], dtype=np.float64)
     return values.reshape(-1, 2).astype(np.float64)
 
 

@@ -108,9 +108,9 @@ def require_files(name):
 
 def _where_data_sets_are():
     current = os.getenv("DETECTRON2_DATASETS")
-    state = f"it is {current!r}" if current else f"it is not set, so '{datasets_root()}' below the working folder is used"
-    return ("Data sets are looked for in the folder that the environment variable DETECTRON2_DATASETS names when Python "
-            f"starts ({state}), for example $DETECTRON2_DATASETS/coco/annotations/instances_train2017.json and "
+    state = f"it is {current!r}" if current else f"it is not set: '{datasets_root()}' below the working folder is used"
+    return ("Data sets are looked for in the folder that the environment variable DETECTRON2_DATASETS names when "
+            f"Python starts ({state}), for example $DETECTRON2_DATASETS/coco/annotations/instances_train2017.json and "
             "$DETECTRON2_DATASETS/coco/train2017. Own data need no name: see --train-json and --train-images.")
 
 

@@ -61,7 +61,7 @@ def register_by_path(name, json_file, image_root, *, replace=False):
     Raises:
         DatasetError: a path does not exist, the file has no usable categories, or the name is taken.
     """
-    json_file, image_root = os.path.abspath(os.path.expanduser(json_file)), os.path.abspath(os.path.expanduser(image_root))
+    json_file, image_root = (os.path.abspath(os.path.expanduser(path)) for path in (json_file, image_root))
     categories = read_categories(json_file)
     if not os.path.isdir(image_root):
         raise DatasetError(f"image folder {image_root} (for {json_file}) does not exist")
@@ -72,8 +72,8 @@ def register_by_path(name, json_file, image_root, *, replace=False):
                 json_file, image_root):
             return dataset
         if not replace:
-            raise DatasetError(f"the name '{name}' is registered already, for {metadata.get('json_file', 'other data')}; "
-                               f"choose another one for {json_file}")
+            taken = metadata.get("json_file", "other data")
+            raise DatasetError(f"the name '{name}' is registered already, for {taken}; choose another for {json_file}")
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
     _register(dataset)
@@ -109,8 +109,8 @@ def _register_split(split, name, json_file, image_root):
         return None
     if not json_file or not image_root:
         given, needed = ("json", "images") if json_file else ("images", "json")
-        raise DatasetError(f"--{split}-{given} needs --{split}-{needed} beside it (or DATASETS.{split.upper()}_JSON and "
-                           f"DATASETS.{split.upper()}_IMAGES in the config)")
+        keys = "DATASETS.{0}_JSON, DATASETS.{0}_IMAGES".format(split.upper())
+        raise DatasetError(f"--{split}-{given} needs --{split}-{needed} beside it (in configs: {keys})")
     return register_by_path(name, json_file, image_root, replace=True)
 
 

@@ -2,10 +2,10 @@
 
 ``python -m d2_balanced.data.generated --output DIR [--train-images 200 --val-images 100 --size 256 --seed 0]``
 
-Writes ``DIR/{train,val}/*.png``, ``DIR/annotations/{train,val}.json`` (COCO format, polygons) and ``DIR/settings.json``.
-Masks and boxes are those of the visible part of an object, to the pixel: a box ``[x, y, w, h]`` covers the pixel columns
-x .. x + w - 1, so its edges are the edges of pixels, and the polygons run along pixel edges too. No edge is blurred
-in the pictures, so nothing about a box is left to taste, and AP at high IoU measures the detector alone.
+Writes ``DIR/{train,val}/*.png``, ``DIR/annotations/{train,val}.json`` (COCO format, polygons), ``DIR/settings.json``.
+Masks and boxes are those of the visible part of an object, to the pixel: a box ``[x, y, w, h]`` covers the pixel
+columns x .. x + w - 1, so its edges are the edges of pixels, and the polygons run along pixel edges too. No edge is
+blurred in the pictures, so nothing about a box is left to taste, and AP at high IoU measures the detector alone.
 Without ``--output`` it goes to ``$DETECTRON2_DATASETS/generated``, where the names ``generated_train`` and
 ``generated_val`` look for it.
 """
@@ -40,8 +40,8 @@ def generate(output, *, train_images=200, val_images=100, size=256, seed=0):
 
     Args:
         output: folder; it appears only when it is complete, also when several processes generate it at once.
-        train_images, val_images: pictures of each split, at least 1. The first n pictures do not depend on how many follow.
-        size: side of the square pictures in pixels, at least 64; sizes of objects scale with it.
+        train_images, val_images: pictures of each split, at least 1; the first n do not depend on how many follow.
+        size: longer side of the pictures in pixels, at least 64; the other is 3/4 of it, and objects scale with it.
         seed: integer from 0; another seed gives other pictures of the same kind.
     Returns:
         whether anything was written.
@@ -139,7 +139,7 @@ def _write_split(folder, split, settings):
         file_name = f"{index + 1:06d}.png"
         # Little compression: noise does not compress, and reading is what training waits for.
         Image.fromarray(pixels).save(os.path.join(folder, split, file_name), compress_level=1)
-        images.append({"id": index + 1, "file_name": file_name, "width": size, "height": size})
+        images.append({"id": index + 1, "file_name": file_name, "width": pixels.shape[1], "height": pixels.shape[0]})
         annotations += [_annotation(index + 1, class_index, mask) for class_index, mask in objects]
     for number, annotation in enumerate(annotations, start=1):
         annotation["id"] = number

@@ -19,13 +19,6 @@ def _polar(radii):
     return np.array([(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles)])
 
 
-def _plus(arm):
-    """A plus sign of half-width 1 whose arms are ``2 * arm`` wide."""
-    a = arm
-    return np.array([(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a),
-                     (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)], dtype=float)
-
-
 def _half_disc():
     return np.array([(math.cos(math.pi * k / 12), math.sin(math.pi * k / 12) - 0.5) for k in range(13)])
 
@@ -34,18 +27,14 @@ _OUTLINES = {
     "ellipse": lambda: _polar([1.0] * 28),
     "rectangle": lambda: np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], dtype=float),
     "triangle": lambda: _polar([1.0] * 3),
-    "star": lambda: _polar([1.0, 0.42] * 5),
-    "cross": lambda: _plus(0.36),
     # No class: each is close to one or two of the above.
     "half disc": _half_disc,
     "trapezoid": lambda: np.array([(-0.45, -1), (0.45, -1), (1, 1), (-1, 1)], dtype=float),
     "hexagon": lambda: _polar([1.0] * 6),
-    "four-pointed star": lambda: _polar([1.0, 0.42] * 4),
-    "tee": lambda: np.array([(-1, -1), (1, -1), (1, -0.3), (0.36, -0.3), (0.36, 1),
-                             (-0.36, 1), (-0.36, -0.3), (-1, -0.3)], dtype=float),
+    "arrowhead": lambda: np.array([(0, -1), (1, 1), (0, 0.45), (-1, 1)], dtype=float),
 }
 
-CLASS_NAMES = ("ellipse", "rectangle", "triangle", "star", "cross")
+CLASS_NAMES = ("ellipse", "rectangle", "triangle")
 LOOK_ALIKES = tuple(name for name in _OUTLINES if name not in CLASS_NAMES)
 
 

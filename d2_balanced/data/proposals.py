@@ -1,7 +1,7 @@
 """Precomputed proposals (``DATASETS.PROPOSAL_FILES_TRAIN``, ``PROPOSAL_FILES_TEST``) in detectron2's file format.
 
 A proposal network writes such a file (``inference/<data set>/box_proposals.pkl``) when it is evaluated on a data set;
-Fast R-CNN trains on it. ``python -m d2_balanced.data.proposals FILE --name DATA_SET`` says whether the two fit together.
+Fast R-CNN trains on it. ``python -m d2_balanced.data.proposals FILE --name DATA_SET`` says whether the two fit.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def write_proposals(path, image_ids, boxes, objectness_logits):
 
 
 def read_proposals(path):
-    """``{image id as text: (boxes (N, 4) x1 y1 x2 y2, objectness_logits (N,))}`` of a file; runs no code it may contain.
+    """``{image id as text: (boxes (N, 4) x1 y1 x2 y2, objectness_logits (N,))}`` of a file; runs no code in it.
 
     Raises:
         DatasetError: the file is missing, damaged, or holds something else.
@@ -69,7 +69,7 @@ def read_proposals(path):
 
 
 def check_proposals(path, dataset_dicts):
-    """A :class:`Report` on whether a proposal file fits a data set: an entry for every image, sound boxes inside of it."""
+    """A :class:`Report`: does a proposal file have sound boxes, inside the image, for every image of a data set?"""
     report = Report(str(path))
     proposals = read_proposals(path)
     missing = [record for record in dataset_dicts if str(record["image_id"]) not in proposals]

@@ -76,7 +76,7 @@ def _signed_area(loop):
 
 
 def _boundary_edges(mask):
-    """Unit edges with the mask on their right: booleans (4, H + 1, W + 1), [d, y, x] = one leaves (x, y) in direction d."""
+    """Unit edges with the mask on their right: (4, H + 1, W + 1) bool, [d, y, x]: one leaves (x, y) in direction d."""
     height, width = mask.shape
     padded = np.zeros((height + 2, width + 2), dtype=bool)
     padded[1:-1, 1:-1] = mask

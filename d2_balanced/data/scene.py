@@ -1,7 +1,8 @@
 """One picture of the generated data set: a pure function of (seed, split, index, size).
 
 What makes it a detection problem: 1 to 20 objects over the whole range of a feature pyramid, which hide parts of each
-other; the colour says nothing about the class; look-alikes that belong to no class; pictures without any object.
+other; look-alikes in the classes' colours that belong to no class; pictures without any object. What a detector of a
+few hundred iterations cannot learn is kept mild (noise, turns, hidden parts), so that AP at high IoU is not all zero.
 All randomness comes from ``numpy.random.RandomState``, whose streams are frozen over NumPy's versions, and all painting
 is integer arithmetic, so a seed gives the same pixels everywhere.
 """
@@ -15,23 +16,19 @@ from .raster import fill
 
 __all__ = ["Scene", "paint_scene", "draw_scene"]
 
-MAX_OBJECTS = 20
-SMALLEST, LARGEST = 8 / 256, 200 / 256  # size of a shape over the picture's side
+LANDSCAPE = 0.7  # share of pictures that are wider than high
+EMPTY_SHARE = 0.06  # of pictures; they may still have look-alikes
+MAX_OBJECTS, MAX_LOOK_ALIKES = 20, 2
+SMALLEST, LARGEST = 8 / 256, 200 / 256  # size of a shape over the picture's longer side
 SMALLEST_LOOK_ALIKE = 20 / 256  # below that nobody could tell it from a class
-EMPTY_SHARE = 0.06  # of pictures; they still have look-alikes
-MIN_VISIBLE = 0.6  # of a shape's whole area: nothing that is hidden more than that has to be found
+MAX_TURN, MAX_STRETCH = 0.06, 0.25  # radians; log of width over height
+CROWDED = 0.1  # share of shapes that are put beside another one
+MIN_VISIBLE = 0.8  # of a shape's whole area: nothing that is hidden more than that has to be found
 MIN_PIXELS = 20
-MIN_CONTRAST = 36  # mean absolute difference over the three channels, of 255
-COLOURS = np.array([(200, 60, 60), (60, 170, 60), (60, 80, 210), (210, 190, 50), (180, 70, 190)])  # of the classes
-COLOUR_SPREAD = 45  # around them: neighbours overlap
-TINT = 25  # of the background
-MAX_TURN = 0.4  # radians
-CROWDED = 0.3
-GREY = 45
-NOISE = 16
-LOOK = 1
-SKEW = 0.7
-CSKEW = 1.0
+COLOURS = np.array([(200, 60, 60), (60, 170, 60), (60, 80, 210)])  # of the classes
+COLOUR_SPREAD = 45  # around them
+MIN_CONTRAST = 36  # to what a shape covers; mean absolute difference over the three channels, of 255
+GREY, TINT = 15, 8  # of the background, around its mean
 TRIES = 25
 
 
@@ -45,17 +42,17 @@ class Scene:
         full_areas, visible_areas: pixels of each shape, hidden and outside ones included, and those to be seen.
     """
 
-    def __init__(self, rng, size):
+    def __init__(self, rng, width, height):
         self.rng = rng
-        self.size = size
-        self.image = _background(rng, size)
-        self.owner = np.full((size, size), -1, dtype=np.int16)
+        self.width, self.height = width, height
+        self.image = _background(rng, width, height)
+        self.owner = np.full((height, width), -1, dtype=np.int16)
         self.classes, self.full_areas, self.visible_areas, self.centres = [], [], [], []
 
     def add(self, name, size):
         """Puts a shape in front of what is there, where it hides nothing too much; False if no place was found."""
         rng = self.rng
-        stretch, angle = math.exp(rng.uniform(-0.5, 0.5)), rng.uniform(-MAX_TURN, MAX_TURN)
+        stretch, angle = math.exp(rng.uniform(-MAX_STRETCH, MAX_STRETCH)), rng.uniform(-MAX_TURN, MAX_TURN)
         for _ in range(TRIES):
             centre = self._candidate_centre(size)
             (x, y), mask = fill(place_outline(name, size, stretch, angle, centre))
@@ -70,9 +67,9 @@ class Scene:
 
     def pixels(self):
         """The finished picture (H, W, 3), uint8: sensor noise, mostly grey, goes over everything."""
-        random = self.rng.randint(0, 256, (self.size, self.size, 1), dtype=np.uint8)  # 5 bits of grey, 1 a channel
-        grey = ((random & 31).astype(np.int16) - 16) * NOISE // 16
-        colour = (random >> np.array([5, 6, 7], dtype=np.uint8) & 1).astype(np.int16) * 8 - 4
+        random = self.rng.randint(0, 64, (self.height, self.width, 1), dtype=np.uint8)  # 3 bits of grey, 1 a channel
+        grey = (random & 7).astype(np.int16) - 4
+        colour = (random >> np.array([3, 4, 5], dtype=np.uint8) & 1).astype(np.int16) * 2 - 1
         return (self.image + grey + colour).clip(0, 255).astype(np.uint8)
 
     def _candidate_centre(self, size):
@@ -81,12 +78,12 @@ class Scene:
             x, y, other = self.centres[rng.randint(len(self.centres))]
             reach, angle = (size + other) / 2 * rng.uniform(0.4, 1.1), rng.uniform(0, 2 * math.pi)
             return x + reach * math.cos(angle), y + reach * math.sin(angle)
-        return rng.uniform(0, self.size), rng.uniform(0, self.size)
+        return rng.uniform(0, self.width), rng.uniform(0, self.height)
 
     def _inside(self, x, y, mask):
         """Slices of the picture and the part of ``mask`` that lies in it; the mask's first pixel is (x, y)."""
         height, width = mask.shape
-        left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, self.size), min(y + height, self.size)
+        left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, self.width), min(y + height, self.height)
         if left >= right or top >= bottom:
             return None, None
         return (slice(top, bottom), slice(left, right)), mask[top - y:bottom - y, left - x:right - x]
@@ -111,16 +108,17 @@ class Scene:
         self.image[window][inside] = _surface(self.rng, class_index, self.image[window], inside)
 
 
-def _background(rng, size):
-    """Coarse random colours close to grey, interpolated: int16 (size, size, 3)."""
-    step = max(size // 8, 1)
-    cells = size // step + 2
-    grey, tint = rng.randint(-GREY, GREY+1, (cells, cells, 1)), rng.randint(-TINT, TINT + 1, (cells, cells, 3))
+def _background(rng, width, height):
+    """Coarse random colours close to grey, interpolated: int16 (height, width, 3)."""
+    step = max(width, height) // 8
+    cells = (height // step + 2, width // step + 2)
+    grey, tint = rng.randint(-GREY, GREY + 1, (*cells, 1)), rng.randint(-TINT, TINT + 1, (*cells, 3))
     grid = (rng.randint(80, 176) + grey + tint).astype(np.int32)
-    low, far = np.divmod(np.arange(size), step)
-    rows = grid[low] * (step - far)[:, None, None] + grid[low + 1] * far[:, None, None]
-    both = rows[:, low] * (step - far)[:, None] + rows[:, low + 1] * far[:, None]
-    return (both // (step * step)).astype(np.int16)
+    (row, below), (column, right) = np.divmod(np.arange(height), step), np.divmod(np.arange(width), step)
+    below, right = below[:, None, None], right[:, None]
+    rows = grid[row] * (step - below) + grid[row + 1] * below
+    pixels = rows[:, column] * (step - right) + rows[:, column + 1] * right
+    return (pixels // (step * step)).astype(np.int16)
 
 
 def _surface(rng, class_index, patch, inside):
@@ -141,37 +139,42 @@ def _surface(rng, class_index, patch, inside):
 
 
 def _sizes(rng, count, size):
-    """Sizes in pixels, log-uniform; the more objects there are, the lower the upper end."""
+    """Sizes in pixels, on a log scale more large than small ones; the more objects, the lower the upper end."""
     largest = min(LARGEST, 1.6 / math.sqrt(max(count, 1)))
-    share = rng.random_sample(count) ** SKEW
-    return size * SMALLEST * np.exp(share * math.log(largest / SMALLEST))
+    return size * SMALLEST * np.exp(rng.random_sample(count) ** 0.35 * math.log(largest / SMALLEST))
 
 
 def _plan(rng, size):
     """(name, size in pixels) of the shapes of one picture, in painting order: mostly large ones behind small ones."""
-    count = 0 if rng.random_sample() < EMPTY_SHARE else 1 + int(MAX_OBJECTS * rng.random_sample() ** CSKEW)
+    count = 0 if rng.random_sample() < EMPTY_SHARE else 1 + int(MAX_OBJECTS * rng.random_sample() ** 1.5)
     names = [CLASS_NAMES[k] for k in rng.randint(len(CLASS_NAMES), size=count)]
     sizes = list(_sizes(rng, count, size))
-    for k in rng.randint(len(LOOK_ALIKES), size=LOOK * rng.randint(0, 3 + count // 4)):
-        names.append(LOOK_ALIKES[k])
-        sizes.append(max(float(_sizes(rng, 1, size)[0]) / 2, SMALLEST_LOOK_ALIKE * size))
     order = np.argsort([-s * math.exp(rng.uniform(-0.7, 0.7)) for s in sizes], kind="stable")
-    return [(names[k], float(sizes[k])) for k in order]
+    return _look_alikes(rng, size) + [(names[k], float(sizes[k])) for k in order]
+
+
+def _look_alikes(rng, size):
+    """They come first, so that they are partly hidden by objects and hide none."""
+    count = int((MAX_LOOK_ALIKES + 1) * rng.random_sample() ** 2)
+    sizes = np.maximum(_sizes(rng, count, size) / 2, SMALLEST_LOOK_ALIKE * size)
+    return [(LOOK_ALIKES[rng.randint(len(LOOK_ALIKES))], float(s)) for s in sizes]
 
 
 def paint_scene(seed, split, index, size=256):
     """The finished :class:`Scene` of picture ``index`` of a split; arguments as :func:`draw_scene`."""
     rng = np.random.RandomState([seed, split, index])
-    scene = Scene(rng, size)
+    width, height = (size, size * 3 // 4) if rng.random_sample() < LANDSCAPE else (size * 3 // 4, size)
+    scene = Scene(rng, width, height)
     for name, shape_size in _plan(rng, size):
         scene.add(name, shape_size)
     return scene
 
 
 def draw_scene(seed, split, index, size=256):
-    """Picture ``index`` of a split: ``(pixels (size, size, 3) uint8 RGB, [(class index, visible mask (size, size))])``.
+    """Picture ``index`` of a split: ``(pixels (H, W, 3) uint8 RGB, [(class index, visible mask (H, W))])``.
 
-    ``seed``, ``split`` and ``index`` are integers from 0; the picture does not depend on how many others there are.
+    ``size`` is the longer side in pixels, the other one is 3/4 of it. ``seed``, ``split`` and ``index`` are integers
+    from 0; the picture does not depend on how many others there are.
     """
     scene = paint_scene(seed, split, index, size)
     return scene.pixels(), scene.objects()

@@ -4,7 +4,7 @@
 ``$DETECTRON2_DATASETS`` (or below its ``VOCdevkit``). They are converted to COCO JSON at first use; the file is kept
 beside the data in ``coco_format``, or in the cache folder of fvcore ($FVCORE_CACHE) if that is read-only.
 
-Boxes: VOC's corners are 1-based pixel numbers, both inside the box; a box that covers the image goes from 1 to its width.
+Boxes: VOC's corners are 1-based pixel numbers, both inside the box; one that covers the image goes from 1 to its width.
 As in detectron2, 1 is subtracted from xmin and ymin only, so that x2 - x1 is the number of pixels.
 "Difficult" objects are ordinary ones in training, as in detectron2. In ``voc_2007_test_coco`` they are ``iscrowd``, the
 only mark that COCO's evaluation ignores: not finding them costs nothing, finding them neither counts for nor against.
@@ -87,8 +87,8 @@ def _read_list(base, year, image_list):
     except OSError as error:
         raise DatasetError(
             f"Pascal VOC is not where it is looked for: {error}. The environment variable DETECTRON2_DATASETS (now "
-            f"{os.getenv('DETECTRON2_DATASETS', 'not set: datasets below the working folder')}) must name the folder that "
-            f"has {year}/ImageSets, {year}/Annotations and {year}/JPEGImages, or VOCdevkit/{year}.") from None
+            f"{os.getenv('DETECTRON2_DATASETS', 'not set: datasets below the working folder')}) must name the folder "
+            f"that has {year}/ImageSets, {year}/Annotations and {year}/JPEGImages, or VOCdevkit/{year}.") from None
 
 
 def _read_xml(path, ignore_difficult):

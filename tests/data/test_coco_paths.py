@@ -84,7 +84,7 @@ def test_splits_with_different_categories(folder, categories, text):
 
 
 def test_half_a_pair_of_paths(folder):
-    with pytest.raises(DatasetError, match="--val-json needs --val-images.*DATASETS.VAL_IMAGES"):
+    with pytest.raises(DatasetError, match="--val-json needs --val-images.*DATASETS.VAL_JSON, DATASETS.VAL_IMAGES"):
         register_train_val(*paths(folder), str(folder / "val.json"), "")
     with pytest.raises(DatasetError, match="--train-images needs --train-json"):
         register_train_val("", str(folder))

@@ -10,7 +10,8 @@ from reference import raster as reference
 from d2_balanced.data.outlines import CLASS_NAMES, LOOK_ALIKES, SUBPIXELS, place_outline
 from d2_balanced.data.raster import box_of, fill, trace
 
-masks = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2 ** 32 - 1), st.sampled_from([0.3, 0.5, 0.8])).map(
+sides, seeds, shares = st.integers(1, 9), st.integers(0, 2 ** 32 - 1), st.sampled_from([0.3, 0.5, 0.8])
+masks = st.tuples(sides, sides, seeds, shares).map(
     lambda t: np.random.RandomState(t[2]).random_sample((t[0], t[1])) < t[3])
 
 

@@ -129,7 +129,8 @@ def test_missing_folder_and_broken_files(root, tmp_path):
         text = f.read()
     for broken, reason in [(text[:50], "no element found|not well-formed|unclosed"),
                            (text.replace("dog", "dragon"), "unknown class 'dragon'"),
-                           (text.replace("<xmin>1</xmin>", ""), "NoneType"), (text.replace("<width>60", "<width>x"), "x")]:
+                           (text.replace("<xmin>1</xmin>", ""), "NoneType"),
+                           (text.replace("<width>60", "<width>x"), "x")]:
         with open(path, "w") as f:
             f.write(broken)
         with pytest.raises(DatasetError, match=f"000012.xml is not a readable VOC annotation: .*({reason})"):
