@@ -1,7 +1,10 @@
 """Dynamic R-CNN through ``train_net.py``: resume in mid-window, what the logs and pictures of a run show."""
 
 import csv
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 from paths import ROOT
@@ -57,6 +60,26 @@ def test_a_run_logs_what_adapts_and_draws_it(data, tmp_path):
     assert [float(row["dynamic_matcher/threshold"]) for row in rows] == thresholds
     assert {path.name for path in tmp_path.glob("*.png")} == {"results.png", "adaptive.png"}
     assert VALUES <= set(tensorboard_scalars(tmp_path))
+
+
+def test_two_processes_train_with_the_values_of_the_union_of_their_records(data, tmp_path):
+    """C = 3: after every step both hold the same, which is the mean and the median of what both recorded."""
+    words = ["--config-file", QUICK, *data, "--output-dir", tmp_path, *settings(3, 6)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [sys.executable, *torchrun, os.path.join(os.path.dirname(__file__), "dynamic_program.py")]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT}
+    result = subprocess.run([*command, *map(str, words)], env=environment, capture_output=True, text=True, timeout=400)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
+    one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    held = [values for _, values in one]
+    assert held == [values for _, values in other] and len(held) == 6
+    assert held[0] == held[1] == [pytest.approx(0.4), 5.0]
+    for first in (0, 3):
+        recorded = [statistics for steps in (one, other) for statistics, _ in steps[first : first + 3]]
+        ious, errors = zip(*recorded)
+        assert len(set(ious)) > 3  # the processes saw different images
+        assert held[first + 2] == pytest.approx([max(sum(ious) / 6, 0.4), min(sorted(errors)[3], 5.0)], rel=1e-6)
+    assert held[2] == held[3] == held[4] and held[5] != held[2]
 
 
 def tensorboard_scalars(folder):
