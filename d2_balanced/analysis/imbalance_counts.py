@@ -30,9 +30,10 @@ FIELDS: Dict[str, int] = {
     # By IoU with the best ground truth, appended ground truth left out.
     "proposal_ious": IOU_BINS,  # everything that could be sampled
     "positive_ious": IOU_BINS,
+    "positive_iou_sum": IOU_BINS,
     "negative_ious": IOU_BINS,
     "refined_ious": IOU_BINS,  # the positives by their IoU after regression
-    "refined_iou_sum": IOU_BINS,  # sum of the IoUs after regression, by the IoU before
+    "refined_iou_sum": IOU_BINS,  # sum of the positives' IoUs after regression, by the IoU before
     "cls_loss": IOU_BINS,  # sum of the cross entropy of the RoIs of the minibatch
     "box_loss": IOU_BINS,  # sum of the predictor's box loss of the positives
     # By number of objects in the image, appended ground truth left out: how many proposals are positive.

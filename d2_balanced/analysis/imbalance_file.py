@@ -24,8 +24,8 @@ __all__ = ["FILE", "Recording", "append_line", "counts_line", "drop_from", "merg
 FILE = "imbalance.jsonl"
 
 Recording = namedtuple("Recording", ["windows", "gradients"])
-"""``windows``: list of ``(first, last, {(stage, branch): {field: array}})``; ``gradients``: list of ``(iteration, {name:
-norm})``."""
+"""``windows``: list of ``(first, last, {(stage, branch): {field: array}})``.
+``gradients``: list of ``(iteration, {name: norm})``."""
 
 
 def counts_line(first: int, last: int, counts) -> dict:
@@ -62,8 +62,8 @@ def read_recording(folder: str) -> Recording:
     path = os.path.join(folder, FILE)
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"There is no {FILE} in {folder!r}: train with ANALYSIS.RECORD True (train.record_imbalance.enabled=true), or "
-            "make one of a checkpoint with python -m d2_balanced.analysis.inspect."
+            f"There is no {FILE} in {folder!r}: train with ANALYSIS.RECORD True (train.record_imbalance.enabled=true), "
+            "or make one of a checkpoint with python -m d2_balanced.analysis.inspect."
         )
     lines = read_metrics(path)
     try:

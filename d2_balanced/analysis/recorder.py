@@ -25,8 +25,8 @@ _IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 class ImbalanceRecorder:
     """Counts a window of training steps of one ``BalancedROIHeads``, for every stage and branch.
 
-    Put it into ``heads.recorders``. It draws nothing and changes nothing, so training with it is bit-identical (box heads
-    with BatchNorm or dropout aside: branches beside the main one predict its RoIs, too). The counters stay on the
+    Put it into ``heads.recorders``. It draws nothing and changes nothing, so training with it is bit-identical (box
+    heads with BatchNorm or dropout aside: branches beside the main one predict its RoIs, too). The counters stay on the
     device; nothing waits for it, but for a check that detectron2's ``get_deltas`` makes in every call.
 
     Args:
@@ -97,6 +97,7 @@ class ImbalanceRecorder:
     def _count_boxes(self, counts, rois, boxes):
         rows = rois.positive & ~rois.is_gt
         ious = matched_pairwise_iou(boxes, rois.gt_boxes)
+        counts.histogram("positive_iou_sum", rois.ious, rows, rois.ious)
         counts.histogram("refined_ious", ious, rows)
         counts.histogram("refined_iou_sum", rois.ious, rows, ious)
 

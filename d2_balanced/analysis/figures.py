@@ -1,0 +1,67 @@
+"""Panels of labelled curves, drawn with matplotlib's Agg backend."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["curve_figure", "per_image", "share"]
+
+
+def per_image(fields, name):
+    """A field of one entry divided by the number of images; NaN without images."""
+    return share(fields[name], fields["images"])[0]
+
+
+def share(part, whole):
+    """``part / whole``, NaN where ``whole`` is 0."""
+    whole = np.asarray(whole, dtype=float)
+    return np.asarray(part, dtype=float) / np.where(whole > 0, whole, np.nan)
+
+
+def curve_figure(title, panels, steps=False):
+    """A row of panels.
+
+    Args:
+        title: over the whole figure.
+        panels: list of ``(title, x label, y label, {label: (x, y)}, options)``; the options may be left out: "xlim",
+            "ylim", "yscale", "diagonal" or "zero" for a reference line, "whole" for whole numbers along x.
+        steps: draw histograms: x are the middles of bins of equal width, two or more.
+
+    Returns a matplotlib figure, or ``None`` if there is no curve at all.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not any(panel[3] for panel in panels):
+        return None
+    figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    labels = dict.fromkeys(label for panel in panels for label in panel[3])
+    colours = {label: f"C{number % 10}" for number, label in enumerate(labels)}  # the same in all panels
+    for number, panel in enumerate(panels, start=1):
+        _draw(figure.add_subplot(1, len(panels), number), colours, steps, *panel)
+    return figure
+
+
+def _draw(axes, colours, steps, title, x_label, y_label, curves, options=None):
+    options = dict(options or {})
+    for label, (x, y) in curves.items():
+        if steps:
+            width = 0.5 * (x[1] - x[0])
+            axes.stairs(y, np.append(x - width, x[-1] + width), label=label, color=colours[label])
+        else:
+            axes.plot(x, y, label=label, color=colours[label], marker="." if len(x) < 40 else None)
+    if options.pop("diagonal", False):
+        axes.plot([0.4, 1], [0.4, 1], color="grey", linestyle="--", linewidth=1, label="no change")
+    if options.pop("zero", False):
+        axes.axhline(0, color="grey", linestyle="--", linewidth=1)
+    if options.pop("whole", False):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    positive = any(np.nanmax(y, initial=0) > 0 for _, y in curves.values())
+    if options.get("yscale") == "log" and not positive:
+        options.pop("yscale")
+    axes.set(title=title, xlabel=x_label, ylabel=y_label, **options)
+    axes.grid(alpha=0.3)
+    if curves:
+        axes.legend(fontsize="small")

@@ -1,0 +1,130 @@
+"""What a checkpoint's box heads would train on, for any data set, without training (docs/ANALYSIS.md):
+
+    python -m d2_balanced.analysis.inspect --config-file CONFIG --weights model_final.pth --images 100 --output inspected
+    python -m d2_balanced.analysis.inspect --config-file CONFIG --weights model_final.pth \\
+        --train-json val.json --train-images val --output inspected
+
+Images come from the training loader, with its augmentation; proposals, matching and sampling are those of training.
+Writes ``imbalance.jsonl`` (one window) and its figures. A yaml config with detectron2's StandardROIHeads or
+CascadeROIHeads is built with BalancedROIHeads, which have the same weights and train in the same way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import torch
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from ..engine.weights_fit import CheckpointError
+from .imbalance_file import FILE, append_line, counts_line, read_recording
+from .plots import save_plots
+from .recorder import ImbalanceRecorder
+from .recording import find_recorded_heads
+
+__all__ = ["inspect_model", "load_experiment", "main"]
+
+_STAGES = {"StandardROIHeads": "SingleStage", "CascadeROIHeads": "CascadeStages"}
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+@torch.no_grad()
+def inspect_model(model, batches, num_images, seed=0):
+    """Counts of what ``model`` would train on: ``{(stage, branch): ImbalanceCounts}``.
+
+    Args:
+        model: a detector with ``BalancedROIHeads``; it is left in training mode, its weights and statistics as they are
+            (those of adaptive matchers and losses aside).
+        batches: iterable of lists of training inputs.
+        num_images: stop after so many.
+        seed: of the sampling.
+
+    Raises ``ValueError`` for ``num_images`` below 1 and for a model that cannot be recorded.
+    """
+    if num_images < 1:
+        raise ValueError(f"inspect_model: num_images must be 1 or more, got {num_images}")
+    heads = find_recorded_heads(model)
+    recorder = ImbalanceRecorder(heads)
+    model.train()
+    for module in model.modules():
+        if isinstance(module, _NORMS):
+            module.eval()
+    heads.recorders.append(recorder)
+    torch.manual_seed(seed)
+    try:
+        with EventStorage():
+            for batch in batches:
+                model(batch[:num_images])
+                num_images -= len(batch)
+                if num_images <= 0:
+                    break
+    finally:
+        heads.recorders.remove(recorder)
+    return recorder.counts
+
+
+def load_experiment(config_file, overrides=(), own_data=None):
+    """The experiment of a config, its ROI heads replaced by ``BalancedROIHeads`` where they are detectron2's (yaml)."""
+    from ..engine.experiment import OwnData
+    from ..engine.from_lazy import LazyExperiment
+    from ..engine.from_yacs import YacsExperiment
+
+    own_data = own_data or OwnData()
+    if config_file.endswith(".py"):
+        return LazyExperiment.from_file(config_file, overrides, own_data)
+    experiment = YacsExperiment.from_file(config_file, overrides, own_data)
+    model = experiment.cfg.MODEL
+    if model.ROI_HEADS.NAME in _STAGES:
+        model.BALANCED.STAGES.NAME = _STAGES[model.ROI_HEADS.NAME]
+        model.ROI_HEADS.NAME = "BalancedROIHeads"
+    return experiment
+
+
+def main(argv=None):
+    """The commands at the top of this module; prints and returns the paths of the PNGs."""
+    parser = argparse.ArgumentParser(description="What a checkpoint's box heads would train on, as figures.")
+    parser.add_argument("--config-file", required=True, help="config of the model (.yaml or .py)")
+    parser.add_argument("--weights", help="its checkpoint; default: the one that the config names")
+    parser.add_argument("--train-json", default="", help="COCO annotation file, in place of the config's training set")
+    parser.add_argument("--train-images", default="", help="folder of its images")
+    parser.add_argument("--images", type=int, default=100, help="how many images")
+    parser.add_argument("--output", required=True, help="folder for imbalance.jsonl and the figures")
+    parser.add_argument("overrides", nargs="*", help="settings of the config, in the form that its kind has")
+    args = parser.parse_args(argv)
+    if bool(args.train_json) != bool(args.train_images):
+        parser.error("--train-json and --train-images belong together")
+    try:
+        paths = _run(args)
+    except (ValueError, OSError, CheckpointError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print("\n".join(paths))
+    return paths
+
+
+def _run(args):
+    from ..engine.checkpoint import BalancedCheckpointer
+    from ..engine.experiment import OwnData
+    from ..engine.setup import choose_device
+
+    own_data = OwnData(train_json=args.train_json, train_images=args.train_images)
+    experiment = load_experiment(args.config_file, args.overrides, own_data)
+    experiment.use_own_data()
+    settings = experiment.settings
+    experiment.set_run(seed=max(settings.seed, 0), device=choose_device(settings.device))
+    weights = args.weights or settings.weights
+    if not weights:
+        raise ValueError("inspect: --weights is missing, and the config names none.")
+    loader, model = experiment.build_loader(), experiment.build_model()
+    BalancedCheckpointer(model).load(weights)
+    counts = inspect_model(model, loader, args.images)
+    os.makedirs(args.output, exist_ok=True)
+    with open(os.path.join(args.output, FILE), "w", encoding="utf-8"):
+        pass  # a new recording
+    append_line(args.output, counts_line(0, 0, counts))
+    return save_plots({os.path.basename(os.path.normpath(args.output)): read_recording(args.output)}, args.output)
+
+
+if __name__ == "__main__":
+    main()

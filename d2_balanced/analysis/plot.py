@@ -1,0 +1,57 @@
+"""Figures of what one or several runs recorded (``ANALYSIS.RECORD``, ``train.record_imbalance``; docs/ANALYSIS.md):
+
+    python -m d2_balanced.analysis.plot OUTPUT_DIR
+    python -m d2_balanced.analysis.plot baseline=output/faster "with RGA"=output/rga --output comparison
+
+The first writes into ``OUTPUT_DIR/imbalance/``. ``--first`` and ``--last`` choose the iterations that count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from .imbalance_file import read_recording
+from .plots import save_plots
+
+__all__ = ["main"]
+
+
+def main(argv=None):
+    """The commands at the top of this module; prints and returns the paths of the PNGs."""
+    parser = argparse.ArgumentParser(description="Figures of what runs recorded, one PNG each.")
+    parser.add_argument("runs", nargs="+", metavar="[NAME=]OUTPUT_DIR", help="folders of runs; several are overlaid")
+    parser.add_argument("--output", help="folder for the PNGs; default: OUTPUT_DIR/imbalance of the first run")
+    parser.add_argument("--first", type=int, default=0, help="leave out windows that end before this iteration")
+    parser.add_argument("--last", type=int, help="leave out windows that begin after this iteration")
+    args = parser.parse_args(argv)
+    try:
+        runs = dict(_name_and_folder(word) for word in args.runs)
+        if len(runs) < len(args.runs):
+            raise ValueError("two runs have one name: give them as NAME=OUTPUT_DIR")
+        recordings = {name: _cut(read_recording(folder), args, folder) for name, folder in runs.items()}
+        paths = save_plots(recordings, args.output or os.path.join(next(iter(runs.values())), "imbalance"))
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print("\n".join(paths))
+    return paths
+
+
+def _name_and_folder(word):
+    name, equals, folder = word.partition("=")
+    if equals and not os.path.isdir(word):
+        return name, folder
+    return os.path.basename(os.path.normpath(word)), word
+
+
+def _cut(recording, args, folder):
+    last = float("inf") if args.last is None else args.last
+    windows = [window for window in recording.windows if window[1] >= args.first and window[0] <= last]
+    if not windows:
+        raise ValueError(f"{folder}: no window of iterations is left by --first {args.first} --last {args.last}")
+    gradients = [(i, norms) for i, norms in recording.gradients if args.first <= i <= last]
+    return recording._replace(windows=windows, gradients=gradients)
+
+
+if __name__ == "__main__":
+    main()
