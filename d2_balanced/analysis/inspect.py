@@ -1,8 +1,8 @@
 """What a checkpoint's box heads would train on, for any data set, without training (docs/ANALYSIS.md):
 
-    python -m d2_balanced.analysis.inspect --config-file CONFIG --weights model_final.pth --images 100 --output inspected
+    python -m d2_balanced.analysis.inspect --config-file CONFIG --weights model_final.pth --output inspected
     python -m d2_balanced.analysis.inspect --config-file CONFIG --weights model_final.pth \\
-        --train-json val.json --train-images val --output inspected
+        --train-json val.json --train-images val --images 500 --output inspected
 
 Images come from the training loader, with its augmentation; proposals, matching and sampling are those of training.
 Writes ``imbalance.jsonl`` (one window) and its figures. A yaml config with detectron2's StandardROIHeads or

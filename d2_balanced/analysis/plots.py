@@ -127,19 +127,20 @@ def _samples(recordings):
 def _refinement(recordings):
     def mean_after(f):
         filled = f["positive_ious"] > 0
-        before, after = (f[name][filled] / f["positive_ious"][filled] for name in ("positive_iou_sum", "refined_iou_sum"))
-        return (before, after) if filled.any() else None
+        number = f["positive_ious"][filled]
+        means = f["positive_iou_sum"][filled] / number, f["refined_iou_sum"][filled] / number
+        return means if filled.any() else None
 
     after = _curves(recordings, mean_after)
     gain = {label: (x, y - x) for label, (x, y) in after.items()}
-    after_by_iou = _histogram(recordings, "refined_ious")
-    x_label = "IoU before regression"
+    x_label, y_label = "IoU before regression", "positives an image"
+    histogram = _histogram(recordings, "refined_ious")
     return curve_figure(
         "Box regression of the sampled positives",
         [
             ("localisation", x_label, "mean IoU after regression", after, {"diagonal": True}),
             ("improvement", x_label, "mean IoU after - before", gain, {"zero": True}),
-            ("IoU after regression", "IoU after regression", "positives an image", after_by_iou),
+            ("histogram", "IoU after regression", y_label, histogram),
         ],
     )
 

@@ -1,0 +1,110 @@
+"""What ``analysis/recorder.py`` counts, one RoI at a time in plain Python."""
+
+import math
+
+BINS, MAX_OBJECTS = 20, 30
+
+
+def count_step(targets, labeled, samples, logits, deltas, weights, num_classes, other=None, with_box_loss=True):
+    """Fields of one stage and branch, as ``{name: list}``.
+
+    ``logits``, ``deltas``: nested lists with a row for each of the samples of all images in turn; ``weights``: of the
+    box deltas; ``other``: pairs of logits of this and of the main branch on the main branch's RoIs.
+    """
+    fields = {name: [0.0] * BINS for name in (
+        "positive_scores", "negative_scores", "score_differences", "proposal_ious", "positive_ious", "positive_iou_sum",
+        "negative_ious", "refined_ious", "refined_iou_sum", "cls_loss", "box_loss",
+    )}  # fmt: skip
+    fields.update({name: [0.0] for name in (
+        "images", "positives", "negatives", "appended_gt", "positives_correct", "negatives_correct",
+    )})  # fmt: skip
+    for name in ("images_by_objects", "positives_by_objects", "squared_positives_by_objects"):
+        fields[name] = [0.0] * (MAX_OBJECTS + 1)
+    for objects, image in zip(targets, labeled):
+        _count_image(fields, len(objects), image, num_classes)
+    row = 0
+    for image in samples:
+        for k in range(len(image)):
+            _count_roi(fields, image, k, logits[row], deltas[row], weights, num_classes, with_box_loss)
+            row += 1
+    for own, main in other or []:
+        fields["score_differences"][_bin(abs(_foreground(own) - _foreground(main)))] += 1
+    return fields
+
+
+def _count_image(fields, num_objects, image, num_classes):
+    positives = 0
+    for k in range(len(image)):
+        label = int(image.gt_classes[k])
+        if label == -1 or bool(image.is_gt[k]):
+            continue
+        fields["proposal_ious"][_bin(float(image.matched_ious[k]))] += 1
+        positives += label < num_classes
+    number = min(num_objects, MAX_OBJECTS)
+    fields["images"][0] += 1
+    fields["images_by_objects"][number] += 1
+    fields["positives_by_objects"][number] += positives
+    fields["squared_positives_by_objects"][number] += positives * positives
+
+
+def _count_roi(fields, image, k, logits, deltas, weights, num_classes, with_box_loss):
+    label, appended, iou = int(image.gt_classes[k]), bool(image.is_gt[k]), float(image.matched_ious[k])
+    kind = "positive" if label < num_classes else "negative"
+    fields[f"{kind}s"][0] += 1
+    fields[f"{kind}s_correct"][0] += logits.index(max(logits)) == label
+    fields[f"{kind}_scores"][_bin(_foreground(logits))] += 1
+    if appended:
+        fields["appended_gt"][0] += kind == "positive"
+        return
+    fields[f"{kind}_ious"][_bin(iou)] += 1
+    fields["cls_loss"][_bin(iou)] += math.log(sum(math.exp(v) for v in logits)) - logits[label]
+    if kind == "negative":
+        return
+    own = deltas if len(deltas) == 4 else deltas[4 * label : 4 * label + 4]
+    proposal, gt_box = image.proposal_boxes.tensor[k].tolist(), image.gt_boxes.tensor[k].tolist()
+    after = _iou(_clip(_decode(own, proposal, weights), image.image_size), gt_box)
+    fields["positive_iou_sum"][_bin(iou)] += iou
+    fields["refined_ious"][_bin(after)] += 1
+    fields["refined_iou_sum"][_bin(iou)] += after
+    if with_box_loss:
+        target = _encode(proposal, gt_box, weights)
+        fields["box_loss"][_bin(iou)] += sum(abs(a - b) for a, b in zip(own, target))
+
+
+def _bin(value):
+    return min(int(value * BINS), BINS - 1)
+
+
+def _foreground(logits):
+    return 1 - math.exp(logits[-1]) / sum(math.exp(v) for v in logits)
+
+
+def _centre(box):
+    x0, y0, x1, y1 = box
+    return x0 + 0.5 * (x1 - x0), y0 + 0.5 * (y1 - y0), x1 - x0, y1 - y0
+
+
+def _encode(box, goal, weights):
+    (x, y, w, h), (gx, gy, gw, gh) = _centre(box), _centre(goal)
+    plain = ((gx - x) / w, (gy - y) / h, math.log(gw / w), math.log(gh / h))
+    return [a * b for a, b in zip(plain, weights)]
+
+
+def _decode(deltas, box, weights):
+    dx, dy, dw, dh = (a / b for a, b in zip(deltas, weights))
+    x, y, w, h = _centre(box)
+    limit = math.log(1000 / 16)
+    x, y, w, h = x + dx * w, y + dy * h, w * math.exp(min(dw, limit)), h * math.exp(min(dh, limit))
+    return [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+
+
+def _clip(box, size):
+    height, width = size
+    return [min(max(v, 0), limit) for v, limit in zip(box, (width, height, width, height))]
+
+
+def _iou(a, b):
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    inner = max(width, 0) * max(height, 0)
+    area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return inner / (area - inner) if inner else 0.0
