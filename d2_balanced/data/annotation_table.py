@@ -22,10 +22,11 @@ class AnnotationTable:
         boxes: (A, 4) x, y, width, height in pixels, NaN where the box is no list of four numbers.
         crowd: (A,) bool.
         segmentations: per annotation, as found; None if absent.
+        annotated: whether the source says anything about objects (a test set does not).
     """
 
     def __init__(self, *, image_ids, file_names, paths, sizes, ids, image_rows, class_rows, class_names, boxes, crowd,
-                 segmentations):
+                 segmentations, annotated=True):
         self.image_ids, self.file_names, self.paths = image_ids, file_names, paths
         self.sizes = np.asarray(sizes, dtype=np.float64).reshape(-1, 2)
         self.ids = ids
@@ -33,6 +34,7 @@ class AnnotationTable:
         self.class_rows, self.class_names = np.asarray(class_rows, dtype=np.int64), list(class_names)
         self.boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         self.crowd, self.segmentations = np.asarray(crowd, dtype=bool), segmentations
+        self.annotated = annotated
 
     def __len__(self):
         return len(self.image_rows)
@@ -62,7 +64,10 @@ class AnnotationTable:
 
 
 def read_json(path, report):
-    """The content of a COCO JSON file with its three lists, or None after reporting why it cannot be used."""
+    """The content of a COCO JSON file, or None after reporting why it cannot be used.
+
+    ``images`` and ``categories`` are lists of dicts then; so is ``annotations``, which the file of a test set may lack.
+    """
     if not os.path.isfile(path):
         report.error(f"annotation file {path} does not exist")
         return None
@@ -72,19 +77,22 @@ def read_json(path, report):
     except (OSError, ValueError) as error:
         report.error(f"annotation file {path} is not readable as JSON ({error})", advice="Was it copied completely?")
         return None
-    missing = [key for key in ("images", "annotations", "categories")
-               if not isinstance(content, dict) or not isinstance(content.get(key), list)]
-    wrong = [key for key in ("images", "annotations", "categories") if key not in missing
-             and not all(isinstance(record, dict) for record in content[key])]
-    if missing or wrong:
-        report.error(f"annotation file {path} is not in COCO format: no list of records under {missing + wrong}")
+    content = content if isinstance(content, dict) else {}
+    wrong = [key for key in ("images", "categories") if not _is_list_of_dicts(content.get(key))]
+    wrong += ["annotations"] if not _is_list_of_dicts(content.get("annotations", [])) else []
+    if wrong:
+        report.error(f"annotation file {path} is not in COCO format: no list of records under {wrong}")
         return None
     return content
 
 
+def _is_list_of_dicts(value):
+    return isinstance(value, list) and all(isinstance(record, dict) for record in value)
+
+
 def table_from_json(content, image_root, report):
     """The table of a COCO JSON's content. Reports records without needed fields, double and unknown ids."""
-    images, annotations, categories = content["images"], content["annotations"], content["categories"]
+    images, annotations, categories = content["images"], content.get("annotations", []), content["categories"]
     names = _class_names(categories, report)
     image_ids = _column(images, "id", report, "image")
     file_names = [str(name) for name in _column(images, "file_name", report, "image")]
@@ -101,7 +109,7 @@ def table_from_json(content, image_root, report):
         ids=ids, image_rows=[row_of_image.get(_key(a.get("image_id")), -1) for a in annotations],
         class_rows=[row_of_class.get(_key(class_id), -1) for class_id in class_ids], class_names=list(names.values()),
         boxes=_boxes(annotations), crowd=[a.get("iscrowd", 0) == 1 for a in annotations],
-        segmentations=[a.get("segmentation") or None for a in annotations],
+        segmentations=[a.get("segmentation") or None for a in annotations], annotated="annotations" in content,
     )
     _report_unknown(table, [a.get("image_id") for a in annotations], class_ids, list(names), report)
     _report_evaluation_fields(table, annotations, report)
@@ -127,6 +135,7 @@ def table_from_dicts(dataset_dicts, class_names):
         class_rows=np.where((classes >= 0) & (classes < len(class_names)), classes, -1), class_names=class_names,
         boxes=boxes, crowd=[a.get("iscrowd", 0) == 1 for _, a in pairs],
         segmentations=[a.get("segmentation") or None for _, a in pairs],
+        annotated=any("annotations" in record for record in dataset_dicts),
     )
 
 

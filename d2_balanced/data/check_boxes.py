@@ -101,6 +101,8 @@ def summarize(table, report):
 def _warn_about_counts(table, per_image, per_class, report):
     if not len(per_image):
         report.error("there are no images")
+    elif not table.annotated:
+        report.warn("there are no annotations", advice="It can be predicted on, but neither trained nor evaluated.")
     elif not per_image.any():
         report.error("there is no object in any image (crowd regions do not count)")
     elif (per_image == 0).any():

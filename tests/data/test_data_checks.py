@@ -160,6 +160,7 @@ WARNINGS = {
     "box twice": (lambda c: c["annotations"].append(annotation(5, 7, 5, 6, 10)), ["annotated twice", "tion 5"]),
     "no area": (drop("annotations", 1, "area"), ["without 'area'", "annotation 2", "pycocotools alone"]),
     "id 0": (set_annotation(0, id=0), ["annotation id 0", "image 7"]),
+    "test set": (lambda c: c.pop("annotations"), ["there are no annotations", "neither trained nor evaluated"]),
     "dense": (lambda c: c["annotations"].extend(annotation(k, 7, 1 + k / 9, 2, 7) for k in range(5, 108)),
               ["more than 100 objects", "image 7", "DETECTIONS_PER_IMAGE"]),
 }
@@ -352,6 +353,8 @@ def test_dicts_have_the_same_findings(registered, folder):
 def test_dicts_without_annotations():
     dataset_dicts = [{"file_name": "a.jpg", "image_id": 1, "height": 4, "width": 4}]
     report = check_dicts(dataset_dicts, ["cat"], images="none")
+    assert report.errors == [] and report.warnings[0].startswith("there are no annotations")
+    report = check_dicts([{**dataset_dicts[0], "annotations": []}], ["cat"], images="none")
     assert report.errors == ["there is no object in any image (crowd regions do not count)"]
 
 
