@@ -24,15 +24,15 @@ def instance_balanced(positive: Tensor, matched_idxs: Tensor, num: int) -> Tenso
     """
     if positive.numel() <= num:
         return draw_at_random(positive, num)
-    matched_gt = matched_idxs.index_select(0, positive)
-    # Sorted by object, at random within each: the fraction orders, the integer part says which object.
-    fraction = torch.rand(matched_gt.shape, dtype=torch.float64, device=positive.device)
-    in_order, by_object = (matched_gt + fraction).sort()
-    first_of_object = torch.searchsorted(in_order, in_order.floor())
-    place_in_object = torch.arange(len(in_order), device=positive.device) - first_of_object
+    # In random order, so that sorting by object leaves a random order within each.
+    positive = positive.index_select(0, torch.randperm(positive.numel(), device=positive.device))
+    matched_gt, by_object = matched_idxs.index_select(0, positive).sort()
+    first_of_object = torch.searchsorted(matched_gt, matched_gt)
+    place_in_object = torch.arange(positive.numel(), device=positive.device).sub_(first_of_object)
     num_objects = (place_in_object == 0).sum()
-    quota = (num / num_objects).round() + 1
-    return draw_preferred(positive.index_select(0, by_object), place_in_object < quota, num)
+    # A true division, unlike num / num_objects, which multiplies by a rounded reciprocal: halves stay halves.
+    quota = torch.full_like(num_objects, num).div(num_objects).round_()  # and one more, by <=
+    return draw_preferred(positive.index_select(0, by_object), place_in_object <= quota, num)
 
 
 def hard_ratio(positive: Tensor, matched_idxs: Tensor, num: int) -> Tensor:
