@@ -40,7 +40,7 @@ def jitter_iou(jitters):
 
 @functools.lru_cache(maxsize=None)
 def jitter_pool(interval, size=4096):
-    """Jitters (size, 4), float32, whose IoUs lie evenly inside ``interval``; the same in every process.
+    """Jitters (size, 4), float32, whose IoUs lie evenly inside ``interval``; the same in every process, on the CPU.
 
     Jitters are drawn by rejection from ``released_range``, ordered by their IoU, and moved a little along the ray to the
     unjittered box until the IoUs are evenly spaced. Each is there in eight variants of the same IoU, so that every
@@ -50,17 +50,17 @@ def jitter_pool(interval, size=4096):
     base = size // _VARIANTS
     jitters = _rejected(low, high, base)
     jitters = jitters[jitter_iou(jitters).argsort()]
-    target = low + (high - low) * (torch.arange(base, dtype=torch.float64) + 0.5) / base
+    target = low + (high - low) * (torch.arange(base, dtype=torch.float64, device="cpu") + 0.5) / base
     return _variants(_move_to(jitters, target)).float()
 
 
 def _rejected(low, high, num):
     """``num`` jitters (num, 4) with IoU inside the interval, uniform in ``released_range``."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     limit, smallest, largest = released_range(low)
-    found = torch.zeros(0, 4, dtype=torch.float64)
+    found = torch.zeros(0, 4, dtype=torch.float64, device="cpu")
     while len(found) < num:
-        draw = torch.rand(1 << 16, 4, generator=generator, dtype=torch.float64)
+        draw = torch.rand(1 << 16, 4, generator=generator, dtype=torch.float64, device="cpu")
         shift = (2 * draw[:, :2] - 1) * limit
         jitters = torch.cat([shift, smallest + (largest - smallest) * draw[:, 2:]], dim=1)
         iou = jitter_iou(jitters)

@@ -99,7 +99,8 @@ class UniformIoUGenerator(_Generator):
         pools = torch.stack([jitter_pool(interval) for interval in self.intervals])  # (K, pool, 4)
         # Jitters below the lowest interval: clipping at the image border lifts them into it.
         below = jitter_pool((self.intervals[0][0] / 2, self.intervals[0][0]))
-        self.register_buffer("pools", torch.cat([below[None], pools]), persistent=False)  # (K + 1, pool, 4)
+        pools = torch.cat([below[None], pools]).to(self.bounds.device)  # the device that modules are being made on
+        self.register_buffer("pools", pools, persistent=False)  # (K + 1, pool, 4)
 
     def _draw(self, gt, wanted):
         rows = torch.arange(len(gt.boxes) * len(self.intervals), device=gt.boxes.device)

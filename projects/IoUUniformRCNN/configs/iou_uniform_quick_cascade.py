@@ -1,0 +1,5 @@
+from ....configs.base.quick import quick
+from .components.iou_uniform import iou_uniform
+
+model, data, dataloader, optimizer, lr_multiplier, train = quick("cascade_rcnn")
+iou_uniform(model)
