@@ -2,12 +2,14 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from d2_balanced.analysis import inspect, plot
+from d2_balanced.analysis import inspect, plot, recording
 from d2_balanced.analysis.gradient_norms import GradientNorms, group_of
+from d2_balanced.analysis.imbalance_counts import ImbalanceCounts
 from d2_balanced.analysis.imbalance_file import FILE, drop_from, merge, read_recording
 from d2_balanced.analysis.plots import FIGURES
 from d2_balanced.config import load_lazy, load_yaml
@@ -208,3 +210,40 @@ def test_inspection_leaves_the_model_as_it_is(words):
     assert detector.norm.running_mean.tolist() == [0, 0]
     with pytest.raises(ValueError, match="num_images must be 1 or more, got 0"):
         inspect.inspect_model(detector, [], num_images=0)
+
+
+class OneHead(torch.nn.Module):
+    """A model with a list of recorders, and a trainer's place for the hook."""
+
+    def __init__(self):
+        super().__init__()
+        self.recorders, self.weight = [], torch.nn.Parameter(torch.ones(1))
+
+
+def test_counts_of_all_processes_are_added_up_and_taken_up_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(recording.comm, "get_world_size", lambda: 3)
+    monkeypatch.setattr(recording, "reduce_sum", lambda values: 3 * values)
+    settings = {"period": 4, "gradient_period": 0, "gradient_parameter": ""}
+
+    def hook_at(start, state=None):
+        hook = recording.RecordImbalance(OneHead(), str(tmp_path), **settings)
+        hook.load_state_dict(state or {})
+        hook.trainer = SimpleNamespace(start_iter=start, iter=start, completed=True)
+        hook.before_train()
+        return hook, hook._recorder.counts.setdefault((0, 0), ImbalanceCounts("cpu"))
+
+    hook, counts = hook_at(0)
+    counts["images"].add_(5)
+    hook.collect_state()
+    assert hook.state_dict()["first"] == 0 and hook.state_dict()["counts"]["0/0"].sum() == 15
+    _, of_main = hook_at(2, hook.state_dict())
+    assert of_main["images"].item() == 15
+    monkeypatch.setattr(recording.comm, "is_main_process", lambda: False)
+    _, of_other = hook_at(2, hook.state_dict())
+    assert of_other["images"].item() == 0, "else the resumed sum would have them several times"
+    monkeypatch.undo()
+    hook.trainer.iter = 3
+    hook.after_step()
+    assert counts.values.sum() == 0
+    ((first, last, fields),) = read_recording(str(tmp_path)).windows
+    assert (first, last, fields[0, 0]["images"]) == (0, 3, [5])
