@@ -12,6 +12,7 @@ from typing import List, NamedTuple, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from .iou_candidates import Found, Objects
 from .iou_pools import INTERVALS, jitter_pool, released_range
 
 __all__ = ["GeneratedBoxes", "UniformIoUGenerator", "RejectionIoUGenerator", "CASCADE_INTERVALS"]
@@ -62,17 +63,18 @@ class _Generator(nn.Module):
 
         Returns one :class:`GeneratedBoxes` an image; without ground truth it is empty.
         """
-        gt = _Objects(gt_boxes, image_sizes)
-        wanted = gt.per_image([self._quota(len(boxes)) for boxes in gt_boxes], torch.long)[:, None].expand(
-            -1, len(self.intervals)
-        )  # (G, K)
-        if len(gt.boxes) == 0:
+        quotas = {self._quota(len(boxes)) for boxes in gt_boxes if len(boxes)}
+        if not quotas:
             return [_empty(boxes) for boxes in gt_boxes]
-        boxes, ious, rows = self._draw(gt, wanted)
-        matched = gt.index_in_image[rows]
-        counts = torch.bincount(gt.image_index[rows], minlength=len(gt_boxes)).tolist()
-        parts = zip(boxes.split(counts), matched.split(counts), ious.split(counts))
-        return [GeneratedBoxes(*part) for part in parts]
+        gt = Objects(gt_boxes, image_sizes)
+        wanted = quotas.pop()
+        if quotas:  # one number a ground truth and interval (GK,); mostly it is the same for all
+            per_image = [self._quota(num) for num in gt.counts]
+            wanted = gt.per_image(per_image, torch.long).repeat_interleave(len(self.intervals))
+        boxes, ious, objects = self._draw(gt, wanted)
+        counts = gt.counts_by_image(objects)
+        parts = zip(boxes.split(counts), objects.split(counts), ious.split(counts), _starts(gt.counts))
+        return [GeneratedBoxes(boxes, objects - start, ious) for boxes, objects, ious, start in parts]
 
     def _quota(self, num_objects):
         """Boxes an interval and ground truth in an image of so many objects: fewer in crowds, but at least one."""
@@ -104,26 +106,25 @@ class UniformIoUGenerator(_Generator):
 
     def _draw(self, gt, wanted):
         rows = torch.arange(len(gt.boxes) * len(self.intervals), device=gt.boxes.device)
-        found = self._accept(gt, rows, wanted.reshape(-1), 2 * self.num_per_interval, wide=False)
-        short = (found.counts < wanted.reshape(-1)).nonzero()[:, 0]
+        found = self._accept(gt, rows, 2 * self.num_per_interval, wide=False)
+        short = (found.counts < wanted).nonzero()[:, 0]
         if len(short):
-            more = self._accept(gt, short, wanted.reshape(-1)[short], 8 * self.num_per_interval, wide=True)
-            found = found.replace(short, more)
-        return found.take(wanted.reshape(-1), len(self.intervals))
+            found = found.replace(short, self._accept(gt, short, 8 * self.num_per_interval, wide=True))
+        elif isinstance(wanted, int):  # the usual case: as many as wanted in every row
+            return found.head(wanted, len(self.intervals))
+        return found.take(wanted, len(self.intervals))
 
-    def _accept(self, gt, rows, wanted, num_candidates, wide):
+    def _accept(self, gt, rows, num_candidates, wide):
         """Candidates of the (ground truth, interval) pairs ``rows``; ``wide``: from the lower intervals as well."""
         objects, interval = rows // len(self.intervals), rows % len(self.intervals)
-        pool = interval[:, None].expand(-1, num_candidates) + 1
+        pool, size = interval[:, None] + 1, self.pools.shape[1]
         if wide:  # every other candidate from one of the intervals below
-            lower = (torch.rand(pool.shape, device=pool.device) * pool).long()
+            lower = (torch.rand(len(rows), num_candidates, device=pool.device) * pool).long()
             pool = torch.where(torch.arange(num_candidates, device=pool.device) % 2 == 0, pool, lower)
-        draw = torch.randint(self.pools.shape[1], pool.shape, device=pool.device)
-        boxes = gt.jittered(objects, self.pools[pool, draw])
-        ious, best = gt.overlaps(objects, boxes)
-        low, high = self.bounds[interval].unbind(1)
-        valid = best & (ious >= low[:, None]) & (ious <= high[:, None])
-        return _Found.first(boxes, ious, valid, self.num_per_interval)
+        draw = torch.randint(size, (len(rows), num_candidates), device=pool.device) + size * pool
+        boxes, ious, best = gt.candidates(objects, self.pools.view(-1, 4)[draw])
+        low, high = self.bounds[interval, :, None].unbind(1)
+        return Found.first(boxes, ious, best & (ious >= low) & (ious <= high), self.num_per_interval)
 
 
 class RejectionIoUGenerator(_Generator):
@@ -153,113 +154,10 @@ class RejectionIoUGenerator(_Generator):
         draw = torch.rand(len(rows), self.tries, 4, device=gt.boxes.device)
         shift = (2 * draw[..., :2] - 1) * offset
         scale = low_scale + draw[..., 2:] * (high_scale - low_scale)
-        boxes = gt.jittered(objects, torch.cat([shift, scale], dim=-1))
-        ious, best = gt.overlaps(objects, boxes, first_of_equals=True)
+        boxes, ious, best = gt.candidates(objects, torch.cat([shift, scale], dim=-1), first_of_equals=True)
         low, high = self.bounds[interval].unbind(1)
         valid = best & (ious > low[:, None]) & (ious <= high[:, None])
-        return _Found.first(boxes, ious, valid, self.num_per_interval).take(wanted.reshape(-1), num_intervals, fill=False)
-
-
-class _Objects:
-    """The ground-truth boxes of a batch, flattened over its images."""
-
-    def __init__(self, gt_boxes, image_sizes):
-        counts = [len(boxes) for boxes in gt_boxes]
-        self.counts = counts
-        self.boxes = torch.cat(list(gt_boxes))  # (G, 4)
-        self.image_index = self.per_image(range(len(counts)), torch.long)  # (G,)
-        index = torch.arange(len(self.boxes), device=self.boxes.device)
-        self.index_in_image = index - self.per_image(_starts(counts), torch.long)
-        limits = [(w, h, w, h) for h, w in image_sizes]
-        self.limits = self.per_image(limits, self.boxes.dtype)  # (G, 4)
-        self._neighbours = None
-
-    def per_image(self, values, dtype):
-        """One value an image, repeated for each of its objects."""
-        values = torch.tensor(list(values), dtype=dtype)
-        return values.repeat_interleave(torch.tensor(self.counts), dim=0).to(self.boxes.device, non_blocking=True)
-
-    def jittered(self, objects, jitters):
-        """Boxes (R, C, 4) of jitters (R, C, 4), clipped to their images; ``objects`` (R,) are indices."""
-        gt = self.boxes[objects]
-        size = (gt[:, 2:] - gt[:, :2])[:, None]  # (R, 1, 2)
-        centre = (gt[:, None, :2] + gt[:, None, 2:]) / 2 + jitters[..., :2] * size
-        half = jitters[..., 2:] * size / 2
-        boxes = torch.cat([centre - half, centre + half], dim=-1)
-        return torch.minimum(boxes.clamp(min=0), self.limits[objects][:, None])
-
-    def overlaps(self, objects, boxes, first_of_equals=False):
-        """IoU (R, C) of boxes (R, C, 4) with their own ground truth, and whether no other one has a higher IoU.
-
-        ``first_of_equals``: of several ground truths with the same IoU only the first counts as the best.
-        """
-        own = _iou(boxes, self.boxes[objects][:, None])
-        if self._neighbours is None:
-            self._neighbours = self._find_neighbours()
-        neighbours, exists = self._neighbours
-        if neighbours.shape[1] == 0:
-            return own, torch.ones_like(own, dtype=torch.bool)
-        others = neighbours[objects]  # (R, n)
-        iou = _iou(boxes[:, :, None], self.boxes[others][:, None])  # (R, C, n)
-        worse = iou <= own[..., None]
-        if first_of_equals:
-            worse = worse & ((iou < own[..., None]) | (others > objects[:, None])[:, None])
-        return own, (worse | ~exists[objects][:, None]).all(dim=2)
-
-    def _find_neighbours(self):
-        """Objects of the same image that overlap each object: indices (G, n) and whether the entry is one (G, n).
-
-        Only these can be a better match of a box whose IoU with its own ground truth is at least 0.5, since 1 - IoU is
-        a metric.
-        """
-        iou = _iou(self.boxes[:, None], self.boxes[None])
-        iou = torch.where(self.image_index[:, None] == self.image_index[None], iou, torch.zeros_like(iou))
-        iou.fill_diagonal_(0)
-        most = int((iou > 0).sum(dim=1).max())
-        values, indices = iou.topk(most, dim=1)
-        return indices, values > 0
-
-
-class _Found(NamedTuple):
-    """Accepted candidates of (ground truth, interval) pairs: boxes (R, M, 4), IoUs (R, M), how many are filled (R,)."""
-
-    boxes: Tensor
-    ious: Tensor
-    counts: Tensor
-
-    @classmethod
-    def first(cls, boxes, ious, valid, limit):
-        """The first ``limit`` valid candidates of every row; candidates come in random order."""
-        limit = min(limit, valid.shape[1])
-        order = (~valid).to(torch.uint8).argsort(dim=1, stable=True)[:, :limit]
-        picked = boxes.gather(1, order[..., None].expand(-1, -1, 4))
-        return cls(picked, ious.gather(1, order), valid.sum(dim=1).clamp(max=limit))
-
-    def replace(self, rows, other):
-        """The same with ``rows`` taken from ``other``."""
-        boxes, ious, counts = self.boxes.clone(), self.ious.clone(), self.counts.clone()
-        boxes[rows], ious[rows], counts[rows] = other.boxes, other.ious, other.counts
-        return _Found(boxes, ious, counts)
-
-    def take(self, wanted, num_intervals, fill=True):
-        """``wanted`` (R,) candidates of every row, the found ones repeated where there are fewer (``fill``).
-
-        Returns boxes (S, 4), IoUs (S,) and the object index (S,).
-        """
-        column = torch.arange(self.ious.shape[1], device=wanted.device)[None]  # (1, M)
-        limit = torch.where(self.counts > 0, wanted, 0) if fill else torch.minimum(self.counts, wanted)
-        rows, columns = (column < limit[:, None]).nonzero(as_tuple=True)
-        columns = columns % self.counts[rows].clamp(min=1)
-        return self.boxes[rows, columns], self.ious[rows, columns], rows // num_intervals
-
-
-def _iou(a, b):
-    """IoU of boxes (..., 4), broadcast; 0 for boxes without area."""
-    low = torch.maximum(a[..., :2], b[..., :2])
-    high = torch.minimum(a[..., 2:], b[..., 2:])
-    inter = (high - low).clamp(min=0).prod(dim=-1)
-    area = (a[..., 2:] - a[..., :2]).prod(dim=-1) + (b[..., 2:] - b[..., :2]).prod(dim=-1)
-    return inter / (area - inter).clamp(min=torch.finfo(inter.dtype).tiny)
+        return Found.first(boxes, ious, valid, self.num_per_interval).take(wanted, num_intervals, fill=False)
 
 
 def _starts(counts):

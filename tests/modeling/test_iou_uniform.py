@@ -181,3 +181,41 @@ def test_bad_settings(arguments, words):
         UniformIoUGenerator(**arguments)
     with pytest.raises(ValueError, match="tries"):
         RejectionIoUGenerator(tries=0)
+
+
+def test_more_objects_than_the_cap_allows_still_get_a_box_an_interval():
+    """150 objects at 2048 boxes: 3 an interval; at 100 boxes: one, as an object without boxes would not be learned."""
+    corner = torch.cartesian_prod(torch.arange(15) * 42.0, torch.arange(10) * 47.0)
+    gt = torch.cat([corner, corner + 36], dim=1)
+    for limit, expected in ((2048, 3), (100, 1)):
+        made = UniformIoUGenerator(max_per_image=limit)([gt], [SIZE])[0]
+        assert (counts(made, 150) == expected).all()
+
+
+def test_images_of_different_crowding_have_quotas_of_their_own():
+    corner = torch.cartesian_prod(torch.arange(10) * 60.0, torch.arange(8) * 55.0)
+    crowd = torch.cat([corner, corner + 40], dim=1)
+    made = UniformIoUGenerator(max_per_image=1000)([crowd, boxes(), crowd[:2]], [SIZE] * 3)
+    assert [len(m.boxes) for m in made] == [960, 0, 128]
+    assert (counts(made[0], 80) == 3).all() and (counts(made[2], 2) == 16).all()
+
+
+@pytest.mark.parametrize("generator", [UniformIoUGenerator(), RejectionIoUGenerator()])
+def test_objects_without_area_in_the_image_get_no_boxes(generator):
+    """Without width, without height, beyond the border; an ordinary object beside them is not disturbed."""
+    empty = [[50, 60, 50, 90], [50, 60, 90, 60], [5, 5, 5, 5], [640, 100, 700, 200], [-80, 10, 0, 60]]
+    made = generator([boxes(*empty, [100, 100, 180, 220])], [SIZE])[0]
+    assert (made.matched_idxs == 5).all() and len(made.boxes) > 40
+    assert torch.isfinite(made.boxes).all() and torch.isfinite(made.ious).all()
+    assert all(len(m.boxes) == 0 for m in generator([boxes(*empty)], [SIZE]))
+
+
+def test_boxes_need_no_gradient_and_stay_float32_under_autocast():
+    gt = boxes([10, 10, 60, 90], [300, 200, 400, 260]).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = UniformIoUGenerator()([gt], [SIZE])[0]
+    assert not made.boxes.requires_grad and not made.ious.requires_grad
+    assert made.boxes.dtype == made.ious.dtype == torch.float32
+    iou = pairwise_iou(Boxes(gt.detach()), Boxes(made.boxes))[made.matched_idxs, torch.arange(len(made.ious))]
+    torch.testing.assert_close(iou, made.ious, atol=1e-5, rtol=0)
+    assert (counts(made, 2) == 16).all()

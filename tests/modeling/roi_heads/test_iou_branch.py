@@ -80,6 +80,33 @@ def test_no_objects_give_zero_losses_and_zero_gradients():
     assert all(g.abs().sum() == 0 for name, g in gradients.items() if "iou_branch" in name)
 
 
+def test_a_step_under_autocast_trains_and_generates_in_float32():
+    """bfloat16 as in training with SOLVER.AMP: generated boxes stay float32, every gradient is there and finite."""
+    heads, made = heads_with(), []
+    generator = heads.iou_branch.sources["uniform"].generators[0]
+    generator.register_forward_hook(lambda module, inputs, output: made.extend(output))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses, gradients, *_ = h.train_step(heads, *batch())
+    assert len(made) == 2 and all(m.boxes.dtype == m.ious.dtype == torch.float32 for m in made)
+    assert all(torch.isfinite(loss) and loss > 0 for loss in losses.values()), losses
+    assert {name for name, p in heads.named_parameters() if p.requires_grad} <= gradients.keys()
+    assert all(torch.isfinite(g).all() for g in gradients.values())
+
+
+def test_more_than_a_hundred_objects_train():
+    losses, gradients, *_ = h.train_step(heads_with(), *batch((120, 3)))
+    assert all(torch.isfinite(loss) for loss in losses.values()) and losses["loss_iou"] > 0
+    assert all(torch.isfinite(g).all() for g in gradients.values())
+
+
+def test_an_object_without_area_leaves_the_losses_finite():
+    feats, props, targets = batch((3, 1))
+    targets[1].gt_boxes = Boxes(torch.tensor([[20.0, 20.0, 20.0, 40.0]]))
+    losses, gradients, *_ = h.train_step(heads_with(), feats, props, targets)
+    assert all(torch.isfinite(losses[name]) for name in ("loss_iou_box_reg", "loss_iou", "loss_cls")), losses
+    assert all(torch.isfinite(g).all() for g in gradients.values())
+
+
 def test_offsets_of_all_boxes_or_only_of_candidates_give_the_same_detections():
     feats, props, _ = batch()
     some, everyone = heads_with(), heads_with(efo_all=True)
