@@ -1,4 +1,4 @@
-"""Recording in a run: the file, exact resume, nothing changed in training; figures and the inspection of checkpoints."""
+"""Recording in a run: the file, exact resume, nothing changed in training; figures; inspection of checkpoints."""
 
 import json
 import os
@@ -72,8 +72,8 @@ def test_a_resumed_run_records_what_one_without_a_stop_does(recorded, words, tmp
 
 
 def test_lines_that_are_written_again_are_dropped(tmp_path):
-    lines = [{"first": 0, "last": 3, "counts": []}, {"iteration": 4, "gradients": {}}, {"iteration": 6, "gradients": {}}]
-    lines.append({"first": 4, "last": 6, "counts": []})
+    lines = [{"first": 0, "last": 3, "counts": []}, {"iteration": 4, "gradients": {}}]
+    lines += [{"iteration": 6, "gradients": {}}, {"first": 4, "last": 6, "counts": []}]
     (tmp_path / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"first": 8, "la')
     drop_from(str(tmp_path), window=4, iteration=6)
     assert [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()] == lines[:2]
