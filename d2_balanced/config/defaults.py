@@ -23,6 +23,7 @@ def add_balanced_config(cfg: CfgNode) -> None:
     balanced.STAGES = _spec("SingleStage")
     balanced.IOU_BRANCH = _spec("")
     balanced.MASKS = _spec("FirstStageMasks")
+    balanced.MASK_IOU_HEAD = _spec("")
     # Parallel branches, each a mapping {POSITIVE_FRACTION, BATCH_SIZE_PER_IMAGE, SAMPLER: {NAME, ...}}; what is left
     # out is as in MODEL.ROI_HEADS and MODEL.BALANCED.SAMPLER. Empty: one branch.
     balanced.BRANCHES = []

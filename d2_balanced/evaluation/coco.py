@@ -80,13 +80,17 @@ class COCODetectionEvaluator(DatasetEvaluator):
 
     def process(self, inputs, outputs):
         """Takes a batch: ``inputs`` dicts with "image_id"; ``outputs`` dicts with "instances" (pred_boxes, scores,
-        pred_classes, pred_masks?) and/or "proposals" (proposal_boxes, objectness_logits), at the size of the image."""
+        pred_classes, pred_masks?, mask_scores?) and/or "proposals" (proposal_boxes, objectness_logits), at the size of
+        the image. Where there are mask_scores, masks are ranked by them, and boxes by scores."""
         for input_, output in zip(inputs, outputs):
             detections = proposals = None
             if "instances" in output:
                 instances = output["instances"].to("cpu")
                 self._kinds.update(["bbox", "segm"] if instances.has("pred_masks") else ["bbox"])
                 detections = instances_to_coco_json(instances, input_["image_id"])
+                if instances.has("mask_scores"):
+                    scores = instances.mask_scores.tolist()
+                    detections = [{**d, "mask_score": s} for d, s in zip(detections, scores)]
             if "proposals" in output:
                 proposed = output["proposals"].to("cpu")
                 self._kinds.add("proposals")
@@ -171,6 +175,9 @@ class COCODetectionEvaluator(DatasetEvaluator):
 
     def _evaluate_task(self, task, ground_truth, translated, report):
         settings = {"max_dets": self.max_dets, "backend": self.backend}
+        if task == "segm":
+            by_mask = [{**d, "score": d.get("mask_score", d["score"])} for d in translated.detections]
+            translated = translated._replace(detections=by_mask)
         metrics = evaluate_coco(ground_truth, translated.detections, task, **settings)
         values = metrics.summary()
         rows = metrics.per_class(ground_truth)

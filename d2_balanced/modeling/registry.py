@@ -13,6 +13,7 @@ __all__ = [
     "STAGES_REGISTRY",
     "IOU_BRANCH_REGISTRY",
     "MASK_BRANCH_REGISTRY",
+    "MASK_IOU_HEAD_REGISTRY",
 ]
 
 PROPOSAL_MATCHER_REGISTRY = Registry("PROPOSAL_MATCHER")
@@ -44,4 +45,10 @@ IoU branches of ``BalancedROIHeads``: a box regressor and an IoU predictor of th
 MASK_BRANCH_REGISTRY = Registry("MASK_BRANCH")
 MASK_BRANCH_REGISTRY.__doc__ = """
 What the mask head of ``BalancedROIHeads`` trains on, and how the masks of several stages are merged.
+"""
+
+MASK_IOU_HEAD_REGISTRY = Registry("MASK_IOU_HEAD")
+MASK_IOU_HEAD_REGISTRY.__doc__ = """
+Heads that predict the IoU of predicted masks: modules ``head(features (R, C, h, w), masks (R, 1, 2h, 2w)) -> (R, K)``
+with a ``loss_weight``.
 """

@@ -139,6 +139,25 @@ def test_masks(registered, tmp_path):
     assert list(boxes_only) == ["bbox"]
 
 
+def test_masks_are_ranked_by_mask_scores_and_boxes_by_scores(registered, tmp_path):
+    """Every object twice, right and with another object's mask: the order of right and wrong decides the AP."""
+    coco = random_dataset(8, num_images=3, num_classes=2, masks=True)
+    for annotation in coco["annotations"]:
+        annotation["iscrowd"] = 0
+    inputs, outputs = model_outputs(coco, [])
+    for output, image in zip(outputs, coco["images"]):
+        right = perfect([a for a in coco["annotations"] if a["image_id"] == image["id"]])
+        wrong = perfect([a for a in coco["annotations"] if a["image_id"] == image["id"]])
+        wrong.pred_masks = torch.zeros_like(wrong.pred_masks)
+        wrong.pred_boxes = Boxes(torch.zeros_like(wrong.pred_boxes.tensor))
+        right.mask_scores, wrong.mask_scores = torch.full((len(right),), 0.1), torch.full((len(wrong),), 0.8)
+        right.scores, wrong.scores = wrong.mask_scores, right.mask_scores
+        output["instances"] = Instances.cat([wrong, right])
+    results = run(build_evaluator(registered(coco), tmp_path), inputs, outputs)
+    assert results["bbox"]["AP"] == pytest.approx(100)
+    assert results["segm"]["AP"] < 60
+
+
 def perfect(objects):
     """Predictions that equal the objects, of class 0."""
     import pycocotools.mask as mask_util

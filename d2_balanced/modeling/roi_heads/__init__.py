@@ -2,9 +2,11 @@
 
 from .balanced_roi_heads import BalancedROIHeads
 from .branches import BoxBranch
+from .conv_head import NonLocalConvHead
 from .flow_mask_head import FlowMaskHead
 from .iou_branch import IoUBranch
 from .mask_branch import FirstStageMasks, InterleavedMasks
+from .mask_iou_head import MaskIoUHead, NonLocalMaskIoUHead
 from .stages import CascadeStages, RecursiveStages, SingleStage, Stages
 
 __all__ = [
@@ -15,6 +17,9 @@ __all__ = [
     "FlowMaskHead",
     "InterleavedMasks",
     "IoUBranch",
+    "MaskIoUHead",
+    "NonLocalConvHead",
+    "NonLocalMaskIoUHead",
     "RecursiveStages",
     "SingleStage",
     "Stages",

@@ -49,6 +49,7 @@ class BalancedROIHeads(StandardROIHeads):
         test_branches=None,
         iou_branch=None,
         mask_branch=None,
+        mask_iou_head=None,
         **kwargs,
     ):
         """
@@ -60,6 +61,7 @@ class BalancedROIHeads(StandardROIHeads):
             test_branches: indices of the branches used at inference; ``None`` or empty: all.
             iou_branch: an object with the methods of :class:`~.iou_branch.PredictorBoxes`, which ``None`` stands for.
             mask_branch: an object with the methods of :class:`~.mask_branch.FirstStageMasks`, which ``None`` stands for.
+            mask_iou_head: a head of ``MASK_IOU_HEAD_REGISTRY`` that scores the masks, or ``None``.
             kwargs: arguments of ``StandardROIHeads``; ``box_head`` and ``box_predictor`` are lists for a cascade.
 
         Raises ``ValueError`` for axes that do not fit together, naming both sides.
@@ -77,6 +79,7 @@ class BalancedROIHeads(StandardROIHeads):
         self.branches = [first, *branches]
         self.iou_branch = iou_branch or PredictorBoxes()
         self.mask_branch = mask_branch or FirstStageMasks()
+        self.mask_iou_head = mask_iou_head
         self.test_branches = sorted(set(test_branches or range(len(self.branches))))
         self.matchers = self.stages.matchers(self.proposal_matcher)
         self.num_refinements = self.stages.num_train - 1 + self.mask_branch.refines_last_stage
@@ -189,6 +192,10 @@ class BalancedROIHeads(StandardROIHeads):
 
     def _forward_mask(self, features, instances):
         return self.mask_branch.forward(self, features, instances)
+
+    def pool_masks(self, features, boxes):
+        """Mask features (R, C, h, w) of a list of ``Boxes``, one an image, from the dict of feature maps."""
+        return self.mask_pooler([features[f] for f in self.mask_in_features], boxes)
 
     def _label(self, proposals, targets, matcher, stage):
         appends = self.proposal_append_gt and (stage == 0 or self.stages.resample)

@@ -14,6 +14,7 @@ from ..box_predictor import BalancedFastRCNNOutputLayers
 from ..registry import (
     IOU_BRANCH_REGISTRY,
     MASK_BRANCH_REGISTRY,
+    MASK_IOU_HEAD_REGISTRY,
     PROPOSAL_MATCHER_REGISTRY,
     PROPOSAL_SAMPLER_REGISTRY,
     STAGES_REGISTRY,
@@ -40,6 +41,7 @@ def axes_from_config(cfg, input_shape):
         branches=[_parallel_branch(cfg, input_shape, p) for p in range(1, len(balanced.BRANCHES))],
         test_branches=balanced.TEST_BRANCHES,
         mask_branch=_mask_branch(cfg),
+        mask_iou_head=_mask_iou_head(cfg, input_shape),
     )
     if balanced.IOU_BRANCH.NAME:
         arguments["iou_branch"] = _iou_branch(cfg, input_shape)
@@ -70,9 +72,7 @@ def mask_modules_from_config(cfg, input_shape):
     if not cfg.MODEL.MASK_ON:
         return {}
     head_class = ROI_MASK_HEAD_REGISTRY.get(cfg.MODEL.ROI_MASK_HEAD.NAME)
-    resolution = cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION
-    shape = _pooled_shape(cfg, input_shape)
-    shape = ShapeSpec(channels=shape.channels, height=resolution, width=resolution)
+    shape = _pooled_mask_shape(cfg, input_shape)
     own = _mask_branch(cfg).own_heads(functools.partial(head_class, cfg, shape), _stages(cfg))
     modules = StandardROIHeads._init_mask_head(cfg, input_shape)
     return modules if own is None else {**modules, "mask_head": own}
@@ -80,6 +80,22 @@ def mask_modules_from_config(cfg, input_shape):
 
 def _mask_branch(cfg):
     return build_component(MASK_BRANCH_REGISTRY, cfg.MODEL.BALANCED.MASKS, "MODEL.BALANCED.MASKS")
+
+
+def _mask_iou_head(cfg, input_shape):
+    return build_component(
+        MASK_IOU_HEAD_REGISTRY,
+        cfg.MODEL.BALANCED.MASK_IOU_HEAD,
+        "MODEL.BALANCED.MASK_IOU_HEAD",
+        input_shape=_pooled_mask_shape(cfg, input_shape),
+        num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+    )
+
+
+def _pooled_mask_shape(cfg, input_shape):
+    resolution = cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION
+    channels = _pooled_shape(cfg, input_shape).channels
+    return ShapeSpec(channels=channels, height=resolution, width=resolution)
 
 
 def _pooled_shape(cfg, input_shape):

@@ -8,6 +8,11 @@ def check_axes(heads):
     _check_num_heads(heads)
     _check_test_branches(heads)
     heads.mask_branch.check(heads)
+    if heads.mask_iou_head is not None and not heads.mask_on:
+        raise ValueError(
+            "BalancedROIHeads: mask_iou_head (MODEL.BALANCED.MASK_IOU_HEAD) needs masks: set MODEL.MASK_ON, or leave "
+            "it out"
+        )
     if heads.train_on_pred_boxes and heads.stages.num_train > 1:
         raise ValueError(
             f"BalancedROIHeads: train_on_pred_boxes (MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES) needs a single stage, but "

@@ -11,19 +11,28 @@ from torch import nn
 
 from ..registry import MASK_BRANCH_REGISTRY
 from .labeling import keep_all_labeled, sample_proposals
+from .mask_scoring import mask_iou_losses, score_masks
 
 __all__ = ["FirstStageMasks", "InterleavedMasks"]
 
 
 @MASK_BRANCH_REGISTRY.register()
 class FirstStageMasks:
-    """detectron2's masks: one mask head, trained on the positives of the box heads' first stage."""
+    """detectron2's masks: one mask head, trained on the positives of the box heads' first stage.
+
+    With a mask IoU head they are scored by it, too, and the head trains on the same positives.
+    """
 
     refines_last_stage = False
     """Whether the boxes that the last training stage predicts are needed."""
 
     def check(self, heads):
         """Raise ``ValueError`` if this does not fit these ``BalancedROIHeads``."""
+        if heads.mask_iou_head is not None and heads.mask_on and not hasattr(heads.mask_head, "layers"):
+            raise ValueError(
+                f"FirstStageMasks: a mask IoU head (MODEL.BALANCED.MASK_IOU_HEAD) needs a mask head with `layers`, as "
+                f"MaskRCNNConvUpsampleHead has; MODEL.ROI_MASK_HEAD.NAME is {type(heads.mask_head).__name__}"
+            )
 
     def own_heads(self, build_head, stages):
         """The mask head, or one for every stage, that this needs instead of detectron2's: ``None``, none."""
@@ -35,7 +44,16 @@ class FirstStageMasks:
 
     def forward(self, heads, features, instances):
         """As ``StandardROIHeads._forward_mask``: losses from the first stage's samples, or instances with masks."""
-        return StandardROIHeads._forward_mask(heads, features, instances)
+        if heads.mask_iou_head is None or not heads.mask_on:
+            return StandardROIHeads._forward_mask(heads, features, instances)
+        if not heads.training:
+            pooled = heads.pool_masks(features, [i.pred_boxes for i in instances])
+            mask_rcnn_inference(heads.mask_head.layers(pooled), instances)
+            score_masks(heads.mask_iou_head, pooled, instances)
+            return instances
+        foreground, _ = select_foreground_proposals(instances, heads.num_classes)
+        pooled = heads.pool_masks(features, [i.proposal_boxes for i in foreground])
+        return _losses(heads, heads.mask_head, pooled, heads.mask_head.layers(pooled), foreground, scored=True)
 
 
 @MASK_BRANCH_REGISTRY.register()
@@ -84,22 +102,24 @@ class InterleavedMasks(FirstStageMasks):
         """``loss_mask`` of a stage; a 0 connected to the graph without foreground."""
         samples = self._samples(heads, refined, targets, stage)
         foreground, _ = select_foreground_proposals(samples, heads.num_classes)
-        pooled = self._pool(heads, features, [s.proposal_boxes for s in foreground])
+        pooled = heads.pool_masks(features, [s.proposal_boxes for s in foreground])
         mask_head = self._head(heads, stage)
         logits = mask_head.predict(self._features(heads, pooled, stage))
-        return {"loss_mask": mask_rcnn_loss(logits, foreground, mask_head.vis_period) * mask_head.loss_weight}
+        return _losses(heads, mask_head, pooled, logits, foreground, scored=stage == heads.stages.num_train - 1)
 
     def forward(self, heads, features, instances):
         """In training nothing is left to do, {}; at inference ``pred_masks`` (R, 1, h, w) is set."""
         if heads.training:
             return {}
-        pooled = self._pool(heads, features, [i.pred_boxes for i in instances])
+        pooled = heads.pool_masks(features, [i.pred_boxes for i in instances])
         probabilities = [
             self._head(heads, k).predict(mask_features).sigmoid()
             for k, mask_features in enumerate(self._all_features(heads, pooled, heads.stages.num_test))
         ]
         mean = torch.stack(probabilities).mean(dim=0)
         mask_rcnn_inference(torch.logit(mean, eps=1e-6), instances)  # it takes logits, and picks the predicted class
+        if heads.mask_iou_head is not None:
+            score_masks(heads.mask_iou_head, pooled, instances)
         return instances
 
     def _samples(self, heads, refined, targets, stage):
@@ -109,9 +129,6 @@ class InterleavedMasks(FirstStageMasks):
                 return sample_proposals(labeled, targets, heads.branches[heads.main_branch], heads.num_classes)
             may_ignore = -1 in heads.matchers[stage].labels
             return keep_all_labeled(labeled, targets, may_ignore, heads.num_classes)
-
-    def _pool(self, heads, features, boxes):
-        return heads.mask_pooler([features[f] for f in heads.mask_in_features], boxes)
 
     def _features(self, heads, pooled, stage):
         return self._all_features(heads, pooled, stage + 1)[-1]
@@ -126,3 +143,11 @@ class InterleavedMasks(FirstStageMasks):
 
     def _head(self, heads, stage):
         return heads.mask_head[stage] if isinstance(heads.mask_head, nn.ModuleList) else heads.mask_head
+
+
+def _losses(heads, mask_head, pooled, logits, foreground, scored):
+    """``loss_mask``, and ``loss_mask_iou`` if there is a mask IoU head and the stage's masks are ``scored``."""
+    losses = {"loss_mask": mask_rcnn_loss(logits, foreground, mask_head.vis_period) * mask_head.loss_weight}
+    if scored and heads.mask_iou_head is not None:
+        losses.update(mask_iou_losses(heads.mask_iou_head, pooled, logits, foreground))
+    return losses
