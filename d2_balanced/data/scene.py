@@ -23,13 +23,13 @@ SMALLEST, LARGEST = 8 / 256, 200 / 256  # size of a shape over the picture's lon
 SMALLEST_LOOK_ALIKE = 20 / 256  # below that nobody could tell it from a class
 MAX_TURN, MAX_STRETCH = 0.06, 0.25  # radians; log of width over height
 CROWDED = 0.1  # share of shapes that are put beside another one
-MIN_VISIBLE = 0.8  # of a shape's whole area: nothing that is hidden more than that has to be found
+MIN_VISIBLE = 0.8  # share of a shape's area, at least, that neither another shape nor the border hides
 MIN_PIXELS = 20
 COLOURS = np.array([(200, 60, 60), (60, 170, 60), (60, 80, 210)])  # of the classes
 COLOUR_SPREAD = 45  # around them
 MIN_CONTRAST = 36  # to what a shape covers; mean absolute difference over the three channels, of 255
 GREY, TINT = 15, 8  # of the background, around its mean
-TRIES = 25
+TRIES, COLOUR_TRIES = 25, 500  # then a shape is left out, or has the last colour whatever its contrast
 
 
 class Scene:
@@ -128,7 +128,7 @@ def _surface(rng, class_index, patch, inside):
     """
     covered = patch[inside].sum(0) // max(int(inside.sum()), 1)
     typical = COLOURS[class_index if class_index >= 0 else rng.randint(len(COLOURS))]
-    while True:
+    for _ in range(COLOUR_TRIES):
         colour = typical + rng.randint(-COLOUR_SPREAD, COLOUR_SPREAD + 1, 3)
         if np.abs(colour - covered).sum() >= 3 * MIN_CONTRAST:
             break
