@@ -1,0 +1,6 @@
+from ....configs.base.quick import quick
+from .components.r3 import loop_masks, loops
+
+model, data, dataloader, optimizer, lr_multiplier, train = quick("mask_rcnn")
+loops(model)
+loop_masks(model)
