@@ -5,7 +5,7 @@ each only where it is missing:
 
 - a stand-in for ``detectron2._C``, whose operators raise a clear error when they are called;
 - ``PIL.Image.LINEAR``, which Pillow 10 removed;
-- ``np.bool``, ``np.int``, ``np.float`` and ``np.object``, which NumPy 1.24 removed (NumPy 2 has its own ``bool``).
+- ``np.bool``, ``np.int``, ``np.float``, ``np.object`` and ``np.str``, which NumPy 1.24 removed (NumPy 2 has its own ``bool``).
 
 On a compiled detectron2 and on detectron2 main nothing is patched. Which of the three is installed is read from the
 files of the package, so neither detectron2 nor torch is imported here.
@@ -27,7 +27,7 @@ DETECTRON2_MISSING = (
     "or install the official detectron2 here."
 )
 
-_NUMPY_ALIASES = {"bool": bool, "int": int, "float": float, "object": object}
+_NUMPY_ALIASES = {"bool": bool, "int": int, "float": float, "object": object, "str": str}
 
 
 def find_detectron2():

@@ -16,7 +16,7 @@ PURE_06 = {"detectron2/__init__.py": "", "detectron2/utils/__init__.py": ""}
 COMPILED_06 = {**PURE_06, "detectron2/_C.py": "marker = 'compiled'"}
 MAIN_UNCOMPILED = {**PURE_06, "detectron2/utils/tracing.py": ""}
 OLD_LIBRARIES = {  # names present, with values that show whether they were overwritten
-    "numpy/__init__.py": "bool = int = float = object = 'old'",
+    "numpy/__init__.py": "bool = int = float = object = str = 'old'",
     "PIL/__init__.py": "",
     "PIL/Image.py": "LINEAR = 'old'; BILINEAR = 2",
 }
@@ -25,10 +25,10 @@ NEW_LIBRARIES = {"numpy/__init__.py": "bool = 'new'", "PIL/__init__.py": "", "PI
 STATE = """
 import d2_balanced, sys, numpy
 from PIL import Image
-print([getattr(numpy, name, None) for name in ("bool", "int", "float", "object")], getattr(Image, "LINEAR", None),
+print([getattr(numpy, name, None) for name in ("bool", "int", "float", "object", "str")], getattr(Image, "LINEAR", None),
       "detectron2._C" in sys.modules, "torch" in sys.modules)
 """
-NOTHING_SET = "['new', None, None, None] None False False"
+NOTHING_SET = "['new', None, None, None, None] None False False"
 
 
 def run(code, folder, *packages):
@@ -51,12 +51,12 @@ def output(*arguments):
 
 def test_pure_06_gets_what_is_missing(tmp_path):
     state = output(STATE, tmp_path, PURE_06, NEW_LIBRARIES)
-    assert state == "['new', <class 'int'>, <class 'float'>, <class 'object'>] 2 True False"
+    assert state == "['new', <class 'int'>, <class 'float'>, <class 'object'>, <class 'str'>] 2 True False"
 
 
 def test_pure_06_on_old_libraries_keeps_their_names(tmp_path):
     state = output(STATE, tmp_path, PURE_06, OLD_LIBRARIES)
-    assert state == "['old', 'old', 'old', 'old'] old True False"
+    assert state == "['old', 'old', 'old', 'old', 'old'] old True False"
 
 
 @pytest.mark.parametrize("detectron2", [COMPILED_06, MAIN_UNCOMPILED], ids=["compiled", "main"])

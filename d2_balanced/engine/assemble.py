@@ -35,8 +35,8 @@ def check_data(experiment: Experiment, names) -> None:
     if comm.is_main_process():
         try:
             run_checks(names, experiment.num_classes, mask_format=experiment.mask_format, logger=logger)
-        except DatasetError as found:
-            error = str(found)
+        except Exception as found:  # of whatever kind: the other processes wait to hear of it
+            error = str(found) or repr(found)
     error = comm.all_gather(error)[0]
     if error:
         raise DatasetError(error)
