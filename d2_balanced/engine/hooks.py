@@ -174,5 +174,6 @@ class StopOnSignal(HookBase):
             return
         signal.signal(number, self._previous[number])
         name = signal.Signals(number).name
-        logger.warning("%s: stopping after this step, with a checkpoint. Send it again to stop at once.", name)
+        # Not by the logger: the signal may have come while it was writing, and its stream cannot be entered twice.
+        os.write(2, f"{name}: stopping after this step, with a checkpoint. Send it again to stop at once.\n".encode())
         self.trainer.request_stop(name)
