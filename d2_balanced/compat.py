@@ -5,7 +5,8 @@ each only where it is missing:
 
 - a stand-in for ``detectron2._C``, whose operators raise a clear error when they are called;
 - ``PIL.Image.LINEAR``, which Pillow 10 removed;
-- ``np.bool``, ``np.int``, ``np.float``, ``np.object`` and ``np.str``, which NumPy 1.24 removed (NumPy 2 has its own ``bool``).
+- ``np.bool``, ``np.int``, ``np.float``, ``np.object`` and ``np.str``, which NumPy 1.24 removed (NumPy 2 has its own
+  ``bool``).
 
 On a compiled detectron2 and on detectron2 main nothing is patched. Which of the three is installed is read from the
 files of the package, so neither detectron2 nor torch is imported here.
@@ -48,7 +49,7 @@ def has_compiled_ops():
 
 
 def is_main_branch():
-    """Whether this detectron2 is newer than 0.6. Main still calls itself 0.6, so a module that only main has decides."""
+    """Whether this detectron2 is newer than 0.6. Main calls itself 0.6, too: a module that only main has decides."""
     utils = PathFinder.find_spec("detectron2.utils", find_detectron2())
     return PathFinder.find_spec("detectron2.utils.tracing", utils.submodule_search_locations) is not None
 

@@ -25,7 +25,9 @@ FIX_REBUILD = (
     "build detectron2 again beside this torch: pip install --no-build-isolation --no-deps --force-reinstall "
     "'git+https://github.com/facebookresearch/detectron2.git'"
 )
-FIX_TORCH = "`make install`, or take a pair that belongs together from https://pytorch.org/get-started/previous-versions"
+FIX_TORCH = (
+    "`make install`, or take a pair that belongs together from https://pytorch.org/get-started/previous-versions"
+)
 
 
 def _installed(package):

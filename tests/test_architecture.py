@@ -29,8 +29,8 @@ def code_in(text):
 def test_named_paths_exist(document):
     text = read(document)
     links = [os.path.join(os.path.dirname(document), target) for target in re.findall(r"\]\(([^):#]+)\)", text)]
-    named = r"(?<![\w/.])(?:configs|docs|projects|requirements|tests|tools|(?:modeling|engine|data|config|evaluation|analysis)" \
-            r"(?=/))/[\w./]*\w"
+    folders = "configs|docs|projects|requirements|tests|tools|modeling|engine|data|config|evaluation|analysis"
+    named = rf"(?<![\w/.])(?:{folders})/[\w./]*\w"
     paths = [path for code in code_in(text) for path in re.findall(named, code)]
     where = (ROOT, os.path.join(ROOT, "d2_balanced"))
     missing = [p for p in links + paths if not any(os.path.exists(os.path.join(folder, p)) for folder in where)]

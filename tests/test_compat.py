@@ -25,8 +25,8 @@ NEW_LIBRARIES = {"numpy/__init__.py": "bool = 'new'", "PIL/__init__.py": "", "PI
 STATE = """
 import d2_balanced, sys, numpy
 from PIL import Image
-print([getattr(numpy, name, None) for name in ("bool", "int", "float", "object", "str")], getattr(Image, "LINEAR", None),
-      "detectron2._C" in sys.modules, "torch" in sys.modules)
+print([getattr(numpy, name, None) for name in ("bool", "int", "float", "object", "str")],
+      getattr(Image, "LINEAR", None), "detectron2._C" in sys.modules, "torch" in sys.modules)
 """
 NOTHING_SET = "['new', None, None, None, None] None False False"
 

@@ -44,7 +44,7 @@ base_python() { # the interpreter that a new environment is made with
         fi
     done
     fail "Python 3.11 was not found (looked for: ${PYTHON:-python3.11 python3}); the pinned versions are for 3.11." \
-        "Install it, or name it: make install PYTHON=/path/to/python3.11. For another Python see 'Install' in README.md."
+        "Install it, or name it: make install PYTHON=/path/to/python3.11. For another one see 'Install' in README.md."
 }
 
 install() { # install WHAT PIP-ARGUMENTS...
