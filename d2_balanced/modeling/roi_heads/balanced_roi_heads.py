@@ -204,10 +204,14 @@ class BalancedROIHeads(StandardROIHeads):
 
     def _sample(self, p, labeled, targets, stage):
         with self._log_scope(stage if stage > 0 else None, p):
-            if stage == 0 or self.stages.resample:
-                return sample_proposals(labeled, targets, self.branches[p], self.num_classes)
-            may_ignore = -1 in self.matchers[stage].labels
-            return keep_all_labeled(labeled, targets, may_ignore, self.num_classes)
+            return self.draw_samples(p, labeled, targets, stage)
+
+    def draw_samples(self, p, labeled, targets, stage):
+        """Branch ``p``'s samples at a stage: a minibatch, or all labeled proposals where the stage does not sample."""
+        if stage == 0 or self.stages.resample:
+            return sample_proposals(labeled, targets, self.branches[p], self.num_classes)
+        may_ignore = -1 in self.matchers[stage].labels
+        return keep_all_labeled(labeled, targets, may_ignore, self.num_classes)
 
     def _observe(self, matcher, labeled, samples, stage):
         """Let adaptive components see this stage's proposals: losses their branch's, the matcher the main branch's."""

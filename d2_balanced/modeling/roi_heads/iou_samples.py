@@ -3,7 +3,7 @@
 from typing import List, NamedTuple
 
 import torch
-from detectron2.structures import Boxes, pairwise_iou
+from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from ..iou_uniform import CASCADE_INTERVALS, RejectionIoUGenerator, UniformIoUGenerator

@@ -10,7 +10,6 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from ..registry import MASK_BRANCH_REGISTRY
-from .labeling import keep_all_labeled, sample_proposals
 from .mask_scoring import mask_iou_losses, score_masks
 
 __all__ = ["FirstStageMasks", "InterleavedMasks"]
@@ -125,10 +124,7 @@ class InterleavedMasks(FirstStageMasks):
     def _samples(self, heads, refined, targets, stage):
         labeled = heads._label(refined, targets, heads.matchers[stage], stage)
         with get_event_storage().name_scope(f"stage{stage}/mask"):
-            if stage == 0 or heads.stages.resample:
-                return sample_proposals(labeled, targets, heads.branches[heads.main_branch], heads.num_classes)
-            may_ignore = -1 in heads.matchers[stage].labels
-            return keep_all_labeled(labeled, targets, may_ignore, heads.num_classes)
+            return heads.draw_samples(heads.main_branch, labeled, targets, stage)
 
     def _features(self, heads, pooled, stage):
         return self._all_features(heads, pooled, stage + 1)[-1]
