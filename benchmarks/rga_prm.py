@@ -13,11 +13,10 @@ from types import SimpleNamespace
 
 import d2_balanced  # noqa: F401  (first: makes detectron2 importable)
 import torch
-from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from interleave import environment, report, time_interleaved
-from train_step import images, plain_detectron2, training_step
+from train_step import images, plain_detectron2, random_model, training_step
 
 from d2_balanced.config import load_yaml
 from d2_balanced.engine.gradient_annealing import GradientAnnealing
@@ -41,8 +40,7 @@ def annealing(model):
 
 def module_step(cfg, batch):
     """A function that takes one optimizer step of a box head and predictor alone, on given feature maps and samples."""
-    torch.manual_seed(0)
-    model = build_model(cfg).train()
+    model = random_model(cfg).train()
     heads, device = model.roi_heads, model.device
     with torch.no_grad():
         features = model.backbone(model.preprocess_image(batch).tensor)
@@ -77,8 +75,7 @@ def _proposals(targets, num):
 
 def inference(cfg, batch):
     """A function that detects objects in the batch."""
-    torch.manual_seed(0)
-    model = build_model(cfg).eval()
+    model = random_model(cfg).eval()
 
     def detect():
         with torch.no_grad():

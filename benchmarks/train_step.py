@@ -10,6 +10,7 @@ import functools
 
 import d2_balanced  # noqa: F401  (first: makes detectron2 importable)
 import torch
+from detectron2.layers import CNNBlockBase
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import Boxes, Instances
@@ -43,11 +44,23 @@ def images(cfg, num, size, objects, seed=0):
     return batch
 
 
+def random_model(cfg):
+    """The config's model with random weights, with which a step stays finite: a ResNet with frozen normalisation and random
+    weights doubles its activations in every block, so the last normalisation of each residual branch starts at 0."""
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    for block in model.modules():
+        if isinstance(block, CNNBlockBase) and hasattr(block, "conv2"):
+            torch.nn.init.zeros_(getattr(block, "conv3", block.conv2).norm.weight)
+    return model
+
+
 def training_step(cfg, batch, make_hook=None):
     """A function that takes one optimizer step of this config's model, with ``make_hook(model)()`` after the backward."""
-    torch.manual_seed(0)
-    model = build_model(cfg).train()
+    model = random_model(cfg).train()
     optimizer = build_optimizer(cfg, model)
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-4  # without warm-up, the config's own may diverge
     hook = make_hook(model) if make_hook else None
 
     def step():
