@@ -21,6 +21,7 @@ from torch import nn
 from ..scoring import STAGE_MERGES, merge_branches
 from . import build, checks
 from .branches import BoxBranch, as_module
+from .candidates import BoxCandidates
 from .checkpoint_keys import fill_missing_branches
 from .iou_branch import PredictorBoxes
 from .labeling import append_gt, keep_all_labeled, label_proposals, mark_no_gt, sample_proposals
@@ -161,10 +162,14 @@ class BalancedROIHeads(StandardROIHeads):
         return first_samples, losses
 
     def _detect_boxes(self, features, proposals):
-        """Inference of the box heads: refine every proposal stage by stage, merge the scores, then NMS.
+        """Inference of the box heads; a list of ``Instances`` with ``pred_boxes``, ``scores`` and ``pred_classes``."""
+        found = self.box_candidates(features, proposals)
+        scores, score_thresh = self.iou_branch.rescore(found)
+        nms_thresh, topk = found.predictor.test_nms_thresh, found.predictor.test_topk_per_image
+        return fast_rcnn_inference(found.boxes, scores, found.image_sizes, score_thresh, nms_thresh, topk)[0]
 
-        Returns a list of ``Instances`` with ``pred_boxes``, ``scores`` and ``pred_classes``.
-        """
+    def box_candidates(self, features, proposals):
+        """Every proposal refined stage by stage, with merged scores, before NMS: :class:`~.candidates.BoxCandidates`."""
         features = [features[f] for f in self.box_in_features]
         branches = [self.branches[p] for p in self.test_branches]
         box_branch = self.test_branches.index(self._most_positive(self.test_branches))
@@ -180,15 +185,15 @@ class BalancedROIHeads(StandardROIHeads):
             if k + 1 < self.stages.num_test:
                 one_box = one_box_per_proposal(boxes, merged[0], proposals)
                 proposals = refined_proposals(one_box, proposals, training=False, keep_appended_gt=True)
-        scores = STAGE_MERGES[self.stages.merge](predictors, stage_outputs, stage_inputs)
-        image_sizes = [p.image_size for p in proposals]
-        scores, score_thresh = self.iou_branch.rescore(
-            lambda each: self._pool(features, each),
-            *(pooled, boxes, scores, predictor.test_score_thresh, image_sizes, self.stages.num_test - 1),
+        return BoxCandidates(
+            boxes=boxes,
+            scores=STAGE_MERGES[self.stages.merge](predictors, stage_outputs, stage_inputs),
+            image_sizes=[p.image_size for p in proposals],
+            predictor=predictor,
+            stage=self.stages.num_test - 1,
+            pooled=pooled,
+            pool=lambda each: self._pool(features, each),
         )
-        return fast_rcnn_inference(
-            boxes, scores, image_sizes, score_thresh, predictor.test_nms_thresh, predictor.test_topk_per_image
-        )[0]
 
     def _forward_mask(self, features, instances):
         return self.mask_branch.forward(self, features, instances)

@@ -8,17 +8,14 @@ Shape shorthand: R, Ri: RoIs of the minibatch, of image i; K: foreground classes
 import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes
-from fvcore.nn import smooth_l1_loss
 from torch import nn
 
 from ..registry import IOU_BRANCH_REGISTRY
 from .branches import as_module
+from .iou_losses import interval_weights_of, iou_loss, weighted_box_loss, weights_by_iou
 from .iou_samples import SAMPLE_SOURCES
 
-__all__ = ["PredictorBoxes", "IoUBranch", "INTERVAL_WEIGHTS", "weights_by_iou", "weighted_box_loss", "iou_loss"]
-
-INTERVAL_WEIGHTS = {"none": (1.0,) * 5, "paper": (1.0, 1.5, 3.0, 3.0, 3.0), "released": (1.0, 1.5, 2.0, 3.0, 3.0)}
-"""Regression weights of the IoU intervals (.5, .6], (.6, .7], .. (.9, 1]: none, the paper's (sec. 4.1), the code's."""
+__all__ = ["PredictorBoxes", "IoUBranch"]
 
 _SMALLEST_IOU = 1e-4  # a score of exactly 0 would make ties
 
@@ -48,21 +45,27 @@ class PredictorBoxes:
         """The boxes that a stage predicts: one tensor (Ri, 4) or (Ri, 4K) an image, in pixels."""
         return predictor.predict_boxes(predictions, proposals)
 
-    def rescore(self, pool, pooled, boxes, scores, score_thresh, image_sizes, stage):
-        """Final scores of the last stage's boxes, and the threshold that detections must exceed.
+    def predicted_ious(self, candidates, efo, rows=None):
+        """Predicted IoUs of the candidates' boxes, one tensor (Ri,) an image; ``None`` where nothing predicts them.
 
         Args:
-            pool: as for :meth:`losses`.
-            pooled: features (R, C, h, w) that the last stage's boxes were predicted from.
-            boxes: list of tensors (Ri, 4) or (Ri, 4K).
-            scores: list of tensors (Ri, K+1), class probabilities with the background last.
-            score_thresh: threshold on the class probabilities.
-            image_sizes: (height, width) of every image.
-            stage: index of the last stage.
-
-        Returns scores of the same shape and the threshold that goes with them.
+            candidates: :class:`~.candidates.BoxCandidates`.
+            efo: predict from features pooled anew at the refined boxes, instead of the proposals' (sec. 3.2).
+            rows: with ``efo``, predict for these rows only (a bool tensor (Ri,) an image), and the others get a
+                value close to 0; ``None``: for all.
         """
-        return scores, score_thresh
+        return None
+
+    def combined_scores(self, class_scores, ious):
+        """Final scores from class probabilities and predicted IoUs, tensors that broadcast."""
+        return class_scores
+
+    def rescore(self, candidates):
+        """Final scores of the candidates, and the threshold that detections must exceed.
+
+        Returns scores (Ri, K+1), background last, an image, and the threshold that goes with them.
+        """
+        return candidates.scores, candidates.predictor.test_score_thresh
 
 
 @IOU_BRANCH_REGISTRY.register()
@@ -70,8 +73,8 @@ class IoUBranch(PredictorBoxes, nn.Module):
     """Class-agnostic box regressor and IoU predictor on features of their own (IoU-Uniform R-CNN, sec. 3).
 
     They train on boxes generated uniformly in IoU, while the classifier keeps the proposals. At inference the
-    regressor refines the boxes, and the predicted IoU of a refined box multiplies its class score: the product ranks the
-    boxes in NMS and is the final score. With ``efo`` (elimination of feature offsets, sec. 3.2) the IoU is predicted
+    regressor refines the boxes, and the predicted IoU of a refined box multiplies its class score: the product ranks
+    the boxes in NMS and is the final score. With ``efo`` (elimination of feature offsets, sec. 3.2) the IoU is predicted
     from features pooled anew at the refined box.
 
     Args:
@@ -83,7 +86,7 @@ class IoUBranch(PredictorBoxes, nn.Module):
         num_per_interval, max_per_image: of the generators.
         samples_per_positive: if not 0, keep only so many generated boxes for every positive of the minibatch (table 5:
             1 is "equal", 2 is "double").
-        interval_weights: regression weights (Eq. 2) by IoU: a name in ``INTERVAL_WEIGHTS``, or five numbers;
+        interval_weights: regression weights (Eq. 2) by IoU: a name in ``iou_losses.INTERVAL_WEIGHTS``, or five numbers;
             ``None``: the paper's.
         predict_iou: without it there is only the regressor, and scores are not changed (table 4, row 2).
         efo: pool features at the refined boxes to predict their IoU; otherwise it is predicted from the proposals.
@@ -130,13 +133,9 @@ class IoUBranch(PredictorBoxes, nn.Module):
         if samples_per_positive < 0:
             raise ValueError(f"IoUBranch: samples_per_positive must be 0 or more, got {samples_per_positive}")
         self.regressor_samples, self.iou_samples = regressor_samples, iou_samples
-        self.sources = nn.ModuleDict(
-            {
-                name: SAMPLE_SOURCES[name](num_classes, len(heads), num_per_interval, max_per_image, samples_per_positive)
-                for name in sorted(set(names.values()))
-            }
-        )
-        self.register_buffer("interval_weights", _interval_weights(interval_weights), persistent=False)
+        settings = (num_classes, len(heads), num_per_interval, max_per_image, samples_per_positive)
+        self.sources = nn.ModuleDict({name: SAMPLE_SOURCES[name](*settings) for name in sorted(set(names.values()))})
+        self.register_buffer("interval_weights", interval_weights_of(interval_weights), persistent=False)
         if iou_activation not in ("sigmoid", "clamp"):
             raise ValueError(f"IoUBranch: iou_activation must be 'sigmoid' or 'clamp', got {iou_activation!r}")
         if min(cls_power, iou_power) < 0:
@@ -173,29 +172,39 @@ class IoUBranch(PredictorBoxes, nn.Module):
         refined = self.transforms[self._index(stage)].apply_deltas(deltas, boxes)
         return refined.split([len(p) for p in proposals])
 
-    def rescore(self, pool, pooled, boxes, scores, score_thresh, image_sizes, stage):
+    def predicted_ious(self, candidates, efo, rows=None):
         if self.iou_predictor is None:
-            return scores, score_thresh
-        passed = [image_scores[:, :-1] > score_thresh for image_scores in scores]
-        ious = self._refined_ious(pool, boxes, passed, image_sizes, stage) if self.efo else self._ious(pooled, stage)
-        ious = ious.split([len(image_boxes) for image_boxes in boxes])
+            return None
+        ious = self._refined_ious(candidates, rows) if efo else self._ious(candidates.pooled, candidates.stage)
+        return ious.split([len(image_boxes) for image_boxes in candidates.boxes])
+
+    def combined_scores(self, class_scores, ious):
+        return class_scores**self.cls_power * ious**self.iou_power
+
+    def rescore(self, candidates):
+        score_thresh = candidates.predictor.test_score_thresh
+        passed = [image_scores[:, :-1] > score_thresh for image_scores in candidates.scores]
+        ious = self.predicted_ious(candidates, self.efo, None if self.efo_all else [p.any(dim=1) for p in passed])
+        if ious is None:
+            return candidates.scores, score_thresh
         # The threshold applies to the class scores: what fails it is marked, what passes it has a positive product.
-        products = [s**self.cls_power * iou[:, None] ** self.iou_power for s, iou in zip(scores, ious)]
+        products = [self.combined_scores(s, iou[:, None]) for s, iou in zip(candidates.scores, ious)]
         return [
             torch.cat([torch.where(keep, p[:, :-1], -torch.ones_like(p[:, :-1])), p[:, -1:]], dim=1)
             for p, keep in zip(products, passed)
         ], 0.0
 
-    def _refined_ious(self, pool, boxes, passed, image_sizes, stage):
-        """Predicted IoU (R,) of the refined boxes; of the others, which no class score lets through, the smallest one."""
-        rows = [torch.ones(len(p), dtype=torch.bool, device=p.device) if self.efo_all else p.any(dim=1) for p in passed]
+    def _refined_ious(self, candidates, rows):
+        """Predicted IoU (R,) of the refined boxes, the smallest one where ``rows`` leaves a box out."""
+        boxes = candidates.boxes
+        rows = rows or [torch.ones(len(b), dtype=torch.bool, device=b.device) for b in boxes]
         refined = []
-        for image_boxes, image_rows, size in zip(boxes, rows, image_sizes):
+        for image_boxes, image_rows, size in zip(boxes, rows, candidates.image_sizes):
             refined.append(Boxes(image_boxes[image_rows]))
             refined[-1].clip(size)
         rows = torch.cat(rows)
         ious = torch.full(rows.shape, _SMALLEST_IOU, device=rows.device, dtype=boxes[0].dtype)
-        return ious.masked_scatter(rows, self._ious(pool(refined), stage).to(ious.dtype))
+        return ious.masked_scatter(rows, self._ious(candidates.pool(refined), candidates.stage).to(ious.dtype))
 
     def _ious(self, pooled, stage):
         predicted = self.iou_predictor[self._index(stage)](self._features(pooled, stage))[:, 0]
@@ -212,37 +221,9 @@ class IoUBranch(PredictorBoxes, nn.Module):
         return stage if isinstance(self.iou_head, nn.ModuleList) else 0
 
 
-def weights_by_iou(ious, weights):
-    """The weight (S,) of the interval that each IoU (S,) is in; ``weights`` (5,) as in ``INTERVAL_WEIGHTS``."""
-    # The released code's edges: an IoU on an edge, within 1e-5, belongs to the interval below.
-    edges = torch.tensor([0.6, 0.7, 0.8, 0.9], device=ious.device)
-    return weights[torch.bucketize(ious - 1e-5, edges, right=True)]
-
-
-def weighted_box_loss(pred, target, weights):
-    """Mean over all 4 S elements of the weighted SmoothL1 loss, beta 1 (Eq. 2); 0 for empty input."""
-    loss = weights[:, None] * smooth_l1_loss(pred, target, beta=1.0, reduction="none")
-    return loss.sum() / max(loss.numel(), 1)
-
-
-def iou_loss(pred, ious):
-    """Mean SmoothL1 loss, beta 0.5, of predicted IoUs (S,); 0 for empty input."""
-    return smooth_l1_loss(pred, ious, beta=0.5, reduction="sum") / max(pred.numel(), 1)
-
-
 def _linear(head, num_outputs, std):
     shape = head.output_shape
     layer = nn.Linear(shape.channels * (shape.height or 1) * (shape.width or 1), num_outputs)
     nn.init.normal_(layer.weight, std=std)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def _interval_weights(weights):
-    weights = "paper" if weights is None else weights
-    values = INTERVAL_WEIGHTS.get(weights) if isinstance(weights, str) else tuple(weights)
-    if values is None or len(values) != 5 or min(values) < 0:
-        raise ValueError(
-            f"IoUBranch: interval_weights must be one of {sorted(INTERVAL_WEIGHTS)} or five numbers >= 0, got {weights!r}"
-        )
-    return torch.tensor(values)

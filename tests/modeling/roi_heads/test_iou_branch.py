@@ -9,7 +9,7 @@ from detectron2.structures import Boxes
 from paths import shared_file
 
 import roi_heads_tools as h
-from d2_balanced.modeling.roi_heads.iou_branch import INTERVAL_WEIGHTS, iou_loss, weighted_box_loss, weights_by_iou
+from d2_balanced.modeling.roi_heads.iou_losses import INTERVAL_WEIGHTS, iou_loss, weighted_box_loss, weights_by_iou
 
 
 def heads_with(seed=0, **arguments):
