@@ -14,7 +14,7 @@ from .suggestions import ConfigError, did_you_mean
 from .values import check_minimum, fit_type
 from .yacs import flatten, is_spec
 
-__all__ = ["annealing_settings", "check_config", "describe_changes", "changed_settings"]
+__all__ = ["annealing_settings", "check_config", "describe_changes", "changed_settings", "spec_registries"]
 
 # Settings -> (the key that chooses who reads them, the class that does; its registered subclasses do too).
 # The longest matching prefix counts. A registered function says itself what it reads, in its attribute ``reads``.
@@ -54,6 +54,7 @@ _MINIMUM = {
     "ANALYSIS.GRADIENT_PERIOD": 0,
     "TEST.EVAL_PERIOD": 0,
     "TEST.PATIENCE": 0,
+    "TEST.DETECTIONS_PER_IMAGE": 1,
 }
 _BRANCH_KEYS = ("POSITIVE_FRACTION", "BATCH_SIZE_PER_IMAGE", "SAMPLER")
 
@@ -90,7 +91,7 @@ def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
     for chooser in _CHOOSERS:
         _registered(chooser, _get(cfg, chooser))
     _check_ignored(cfg, defaults)
-    for key, registry in _spec_registries().items():
+    for key, registry in spec_registries().items():
         node = _get(cfg, key)
         if node.get("NAME"):
             check_spec(registry, node, key)
@@ -107,7 +108,8 @@ def _get(cfg: CfgNode, key: str):
     return cfg
 
 
-def _spec_registries():
+def spec_registries() -> Dict[str, Any]:
+    """``{full key of a spec node: the registry of its component}``."""
     # Imported when called: the modules that register the components import this package.
     import d2_balanced.modeling  # noqa: F401
     from d2_balanced.modeling import registry

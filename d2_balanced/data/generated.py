@@ -28,7 +28,7 @@ from .scene import draw_scene
 
 __all__ = ["generate", "ensure", "annotation_file", "main"]
 
-VERSION = 1
+VERSION = 2
 """Part of the settings; raise it when the drawing changes, so that an older folder is not taken for a new one."""
 
 DEFAULTS = {"train_images": 200, "val_images": 100, "size": 256, "seed": 0}
