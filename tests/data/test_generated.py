@@ -19,7 +19,7 @@ from d2_balanced.data.report import DatasetError
 
 SMALL = {"train_images": 6, "val_images": 3, "size": 128, "seed": 5}
 PIXELS_SHA256 = "d9fbb2ed1fa12064cb2168c8336d56213ef146a33452930681d94b6d33287bf9"
-ANNOTATIONS_SHA256 = "86a824aa202d199b9d9eb2294a03ebfd1ce0d4401c63540a380ab6f347cc8904"
+ANNOTATIONS_SHA256 = "ca6e0a7ed5f6c9f881ce14b9170af37636ea97988dc035c66e70f45522c6b738"
 
 
 @pytest.fixture(scope="module")
