@@ -63,7 +63,9 @@ class Experiment(ABC):
         """Write ``schedule`` into the config."""
 
     @abstractmethod
-    def set_run(self, *, seed: Optional[int] = None, device: Optional[str] = None) -> None:
+    def set_run(
+        self, *, seed: Optional[int] = None, device: Optional[str] = None, output_dir: Optional[str] = None
+    ) -> None:
         """Write what was decided at the start into the config, so that the saved config reproduces the run."""
 
     @abstractmethod

@@ -88,11 +88,13 @@ class LazyExperiment(Experiment):
         self.cfg.optimizer.lr, train.max_iter = schedule.lr, schedule.max_iter
         train.eval_period, train.checkpointer.period = schedule.eval_period, schedule.checkpoint_period
 
-    def set_run(self, *, seed=None, device=None):
+    def set_run(self, *, seed=None, device=None, output_dir=None):
         if seed is not None:
             self.cfg.train.seed = seed
         if device is not None:
             self.cfg.train.device = device
+        if output_dir is not None:
+            self.cfg.train.output_dir = output_dir
 
     def use_own_data(self):
         data, loaders = self.cfg.data, self.cfg.dataloader

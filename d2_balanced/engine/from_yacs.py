@@ -98,11 +98,13 @@ class YacsExperiment(Experiment):
         solver.WARMUP_ITERS, solver.CHECKPOINT_PERIOD = schedule.warmup_iters, schedule.checkpoint_period
         self.cfg.TEST.EVAL_PERIOD = schedule.eval_period
 
-    def set_run(self, *, seed=None, device=None):
+    def set_run(self, *, seed=None, device=None, output_dir=None):
         if seed is not None:
             self.cfg.SEED = seed
         if device is not None:
             self.cfg.MODEL.DEVICE = device
+        if output_dir is not None:
+            self.cfg.OUTPUT_DIR = output_dir
 
     def use_own_data(self):
         data = self.cfg.DATASETS

@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from ..engine.atomic import atomic_write
 
-__all__ = ["class_table", "summary_table", "write_reports", "write_text"]
+__all__ = ["class_table", "csv_text", "summary_table", "without_nan", "write_reports", "write_text"]
 
 
 def write_text(path, text):
@@ -25,13 +25,13 @@ def write_reports(folder, report):
 
     ``report``: ``{"metrics": {task: {metric: value}}, "per_class": {task: [row dicts]}, "notes": [...], ...}``.
     """
-    write_text(os.path.join(folder, "metrics.json"), json.dumps(_without_nan(report), indent=1) + "\n")
+    write_text(os.path.join(folder, "metrics.json"), json.dumps(without_nan(report), indent=1) + "\n")
     rows = [(task, metric, value) for task, values in report["metrics"].items() for metric, value in values.items()]
-    write_text(os.path.join(folder, "metrics.csv"), _csv(["task", "metric", "value"], rows))
+    write_text(os.path.join(folder, "metrics.csv"), csv_text(["task", "metric", "value"], rows))
     per_class = [{"task": task, **row} for task, rows in report["per_class"].items() for row in rows]
     columns = list(dict.fromkeys(key for row in per_class for key in row))
     class_rows = [[row.get(column) for column in columns] for row in per_class]
-    write_text(os.path.join(folder, "per_class.csv"), _csv(columns, class_rows))
+    write_text(os.path.join(folder, "per_class.csv"), csv_text(columns, class_rows))
 
 
 def summary_table(metrics, columns=14):
@@ -52,7 +52,8 @@ def _shown(value):
     return value
 
 
-def _csv(header, rows):
+def csv_text(header, rows):
+    """A CSV file's text; NaN is left empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -64,9 +65,10 @@ def _is_nan(value):
     return isinstance(value, float) and math.isnan(value)
 
 
-def _without_nan(value):
+def without_nan(value):
+    """Nested dicts and lists with None for NaN, which JSON has not."""
     if isinstance(value, dict):
-        return {key: _without_nan(v) for key, v in value.items()}
+        return {key: without_nan(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(v) for v in value]
+        return [without_nan(v) for v in value]
     return None if _is_nan(value) else value

@@ -41,7 +41,16 @@ def _max_logit(predictors, predictions, proposals):
     return predictors[-1].predict_probs((logits, predictions[-1][1]), proposals[-1])
 
 
-STAGE_MERGES = {"probability": _mean_probability, "logit": _mean_logit, "max_logit": _max_logit}
+def _last_alone(predictors, predictions, proposals):
+    return predictors[-1].predict_probs(predictions[-1], proposals[-1])
+
+
+STAGE_MERGES = {
+    "probability": _mean_probability,
+    "logit": _mean_logit,
+    "max_logit": _max_logit,
+    "last": _last_alone,
+}
 """Merges of the stages' class scores: ``(predictors, predictions, proposals)``, lists of length S, to one tensor of
 probabilities (Ri, K+1) an image. ``probability``: Cascade R-CNN; ``logit``: R3-CNN (sec. 3.1); ``max_logit``: its
-variant with the maximum instead of the mean."""
+variant with the maximum instead of the mean; ``last``: no merge, the last stage's own scores."""

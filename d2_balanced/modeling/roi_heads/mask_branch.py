@@ -76,9 +76,11 @@ class InterleavedMasks(FirstStageMasks):
     def own_heads(self, build_head, stages):
         """As above; ``build_head`` makes a ``FlowMaskHead`` from its keyword arguments."""
         if stages.shared_head or stages.num_train == 1:
-            loops = max(stages.num_train, stages.num_test)
-            return build_head(takes_previous=self.information_flow and loops > 1)
+            return build_head(takes_previous=self._flows(stages))
         return [build_head(takes_previous=self.information_flow and k > 0) for k in range(stages.num_train)]
+
+    def _flows(self, stages):
+        return self.information_flow and max(stages.num_train, stages.num_test) > 1
 
     def check(self, heads):
         if not heads.mask_on:
@@ -95,6 +97,12 @@ class InterleavedMasks(FirstStageMasks):
             raise ValueError(
                 f"InterleavedMasks: stages ({type(heads.stages).__name__}) needs "
                 f"{'one mask head' if wanted is None else f'{wanted} mask heads, one a stage'}, got {have or 'one'}"
+            )
+        later = mask_heads[1:] if wanted else mask_heads  # those that have a stage before them
+        if self._flows(heads.stages) and not all(hasattr(head, "previous") for head in later):
+            raise ValueError(
+                f"InterleavedMasks: information_flow needs mask heads with takes_previous, but this one was made for a "
+                f"single stage, and there are {heads.stages.num_train} in training and {heads.stages.num_test} at inference"
             )
 
     def stage_losses(self, heads, features, refined, targets, stage):

@@ -1,5 +1,7 @@
 """The stage axis: how often, with which thresholds and with whose weights the boxes of an image are refined."""
 
+import copy
+
 from ..matcher import FixedMatcher
 from ..registry import STAGES_REGISTRY
 from ..scoring import STAGE_MERGES
@@ -42,7 +44,6 @@ class Stages:
         self.ious = tuple(float(iou) for iou in ious)
         self.loss_weights = tuple(float(w) for w in (loss_weights or (1.0,) * len(self.ious)))
         self.num_train = len(self.ious)
-        self.num_test = self.num_train if num_test is None else int(num_test)
         if not self.ious or not all(0.0 < iou < 1.0 for iou in self.ious):
             raise ValueError(f"{name}: ious must be one or more thresholds inside (0, 1), got {list(ious)}")
         if len(self.loss_weights) != self.num_train or min(self.loss_weights) < 0:
@@ -50,16 +51,26 @@ class Stages:
                 f"{name}: loss_weights must be {self.num_train} numbers >= 0, one for each of ious={list(self.ious)}, "
                 f"got {list(self.loss_weights)}"
             )
-        if merge not in STAGE_MERGES:
-            raise ValueError(f"{name}: merge must be one of {sorted(STAGE_MERGES)}, got {merge!r}")
-        if self.num_test < 1 or (not shared_head and self.num_test > self.num_train):
-            limit = "at least 1" if shared_head else f"between 1 and {self.num_train} (one head a stage)"
-            raise ValueError(f"{name}: num_test must be {limit}, got {num_test}")
         self.shared_head = shared_head
         self.resample = bool(resample)
         self.keep_appended_gt = bool(keep_appended_gt)
         self.feature_grad_scale = float(feature_grad_scale)
-        self.merge = merge
+        self._set_inference(self.num_train if num_test is None else int(num_test), merge)
+
+    def _set_inference(self, num_test, merge):
+        name = type(self).__name__
+        if merge not in STAGE_MERGES:
+            raise ValueError(f"{name}: merge must be one of {sorted(STAGE_MERGES)}, got {merge!r}")
+        if num_test < 1 or (not self.shared_head and num_test > self.num_train):
+            limit = "at least 1" if self.shared_head else f"between 1 and {self.num_train} (one head a stage)"
+            raise ValueError(f"{name}: num_test must be {limit}, got {num_test}")
+        self.num_test, self.merge = num_test, merge
+
+    def for_inference(self, num_test, merge):
+        """These stages with another number of them at inference, or another merge; raises as the constructor does."""
+        other = copy.copy(self)
+        other._set_inference(num_test, merge)
+        return other
 
     def matchers(self, first):
         """One matcher for every training stage; ``first`` is the head's own ``proposal_matcher``."""

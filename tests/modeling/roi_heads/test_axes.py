@@ -161,6 +161,21 @@ def test_a_recursive_head_has_the_keys_of_a_single_one_and_any_number_of_test_lo
     assert scores[1].shape != scores[0].shape or not torch.equal(scores[1], scores[0])
 
 
+def test_a_later_loop_alone_is_a_single_stage_on_the_boxes_that_the_one_before_refined():
+    single = h.build(h.tiny_cfg(**AGNOSTIC))
+    feats, props, _ = batch("objects")
+    stages = {"NAME": "RecursiveStages", "NUM_TEST": 2, "MERGE": "last"}
+    heads = h.build(h.tiny_cfg(**AGNOSTIC, MODEL__BALANCED__STAGES=stages))
+    maps = [feats[f] for f in single.box_in_features]
+    pooled = single.box_pooler(maps, [p.proposal_boxes for p in props])
+    predictor, refined = single.box_predictor, []
+    for image, boxes in zip(props, predictor.predict_boxes(predictor(single.box_head(pooled)), props)):
+        refined.append(Instances(h.IMAGE_SIZE, proposal_boxes=Boxes(boxes.detach())))
+        refined[-1].proposal_boxes.clip(h.IMAGE_SIZE)
+    for want, got in zip(h.detect(single, feats, refined), h.detect(heads, feats, props)):
+        assert torch.equal(want.scores, got.scores) and torch.equal(want.pred_boxes.tensor, got.pred_boxes.tensor)
+
+
 def test_recursive_loops_drop_appended_objects_and_append_them_anew():
     heads = h.build(h.tiny_cfg(**AGNOSTIC, **RECURSIVE))
     seen = []

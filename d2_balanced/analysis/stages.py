@@ -1,0 +1,155 @@
+"""AP after every stage of a trained cascade or loop (R3-CNN, table 2; the comparison of stages in Cascade R-CNN):
+
+    python -m d2_balanced.analysis.stages --config-file CONFIG --weights model_final.pth --output by_stage
+    python -m d2_balanced.analysis.stages --config-file CONFIG --weights runs/seed*/model_final.pth \\
+        --val-json val.json --val-images val --up-to 5 --output by_stage
+
+"after n" is the detector that stops after n stages: boxes of stage n, scores (and interleaved masks) merged over the
+stages 1 to n, as with ``MODEL.BALANCED.STAGES.NUM_TEST n``. "stage n alone" has the scores of stage n only. Of several
+checkpoints (seeds) the table has mean and standard deviation. Everything is in the folder ``--output``: stages.md,
+stages.json, stages.csv, and every evaluation in ``<row>/<checkpoint's number>/inference/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from typing import NamedTuple, Optional
+
+from tabulate import tabulate
+
+from ..engine.weights_fit import CheckpointError
+from ..evaluation.report import csv_text, without_nan, write_text
+from .inspect import load_experiment
+
+__all__ = ["Row", "evaluate_rows", "main", "stage_rows"]
+
+_METRICS = ("AP", "AP50", "AP75", "AP90")
+
+
+class Row(NamedTuple):
+    """One way to stop: after ``num_stages``, with their scores merged by ``merge`` (``None``: as the config says)."""
+
+    name: str
+    num_stages: int
+    merge: Optional[str] = None
+
+
+def stage_rows(stages, up_to=None):
+    """The rows of the table for these ``Stages``.
+
+    Args:
+        up_to: the most stages; ``None``: as many as there are in training or at inference.
+
+    Raises ``ValueError`` if these stages cannot be run so often.
+    """
+    most = max(stages.num_train, stages.num_test) if up_to is None else up_to
+    stages.for_inference(most, stages.merge)
+    alone = [Row(f"stage {n} alone", n, "last") for n in range(2, most + 1)]
+    return [Row(f"after {n}", n) for n in range(1, most + 1)] + alone
+
+
+def evaluate_rows(experiment, model, rows, folder):
+    """Evaluate the model once a row on the config's test set; its stages are then as they were.
+
+    Args:
+        folder: function from a row to its output folder.
+
+    Returns ``{row's name: {task: {metric: value}}}``, on the main process only.
+    """
+    heads, results = model.roi_heads, {}
+    own = heads.stages
+    try:
+        for row in rows:
+            heads.stages = own.for_inference(row.num_stages, row.merge or own.merge)
+            heads.mask_branch.check(heads)
+            experiment.set_run(output_dir=folder(row))
+            results[row.name] = experiment.evaluate(model)
+    finally:
+        heads.stages = own
+    return results
+
+
+def table(results):
+    """Markdown of ``evaluate_rows``'s results of one or several checkpoints: mean, and +- standard deviation."""
+    tasks = [task for task in ("bbox", "segm") if task in next(iter(results[0].values()))]
+    lines = []
+    for name in results[0]:
+        values = [[result[name][task][metric] for result in results] for task in tasks for metric in _METRICS]
+        lines.append([name, *map(_mean_and_sd, values)])
+    headers = ["", *(f"{task} {metric}" for task in tasks for metric in _METRICS)]
+    return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
+
+
+def _mean_and_sd(values):
+    spread = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
+def main(argv=None):
+    """The command at the top of this module; prints the table and returns the results, one dict a checkpoint."""
+    parser = argparse.ArgumentParser(description="AP of a trained multi-stage detector after each of its stages.")
+    parser.add_argument("--config-file", required=True, help="config of the model (.yaml or .py)")
+    parser.add_argument("--weights", required=True, nargs="+", help="its checkpoint, or several of the same config")
+    parser.add_argument("--val-json", default="", help="COCO annotation file, in place of the config's test set")
+    parser.add_argument("--val-images", default="", help="folder of its images")
+    parser.add_argument("--up-to", type=int, help="most stages; default: as many as the config has")
+    parser.add_argument("--output", required=True, help="folder for the tables and the evaluations")
+    parser.add_argument("overrides", nargs="*", help="settings of the config, after any option but --weights")
+    args = parser.parse_args(argv)
+    missing = [path for path in args.weights if "://" not in path and not os.path.isfile(path)]
+    if missing:
+        parser.error(f"--weights: there is no file {missing[0]!r} (settings of the config come after another option)")
+    try:
+        results = _run(args)
+    except (ValueError, OSError, CheckpointError) as error:
+        raise SystemExit(f"error: {error}") from error
+    _write(args.output, args.weights, results)
+    return results
+
+
+def _write(folder, weights, results):
+    text = table(results)
+    write_text(os.path.join(folder, "stages.md"), text + "\n")
+    checkpoints = [{"weights": path, "rows": without_nan(result)} for path, result in zip(weights, results)]
+    write_text(os.path.join(folder, "stages.json"), json.dumps(checkpoints, indent=1) + "\n")
+    lines = [
+        (path, name, task, metric, value)
+        for path, result in zip(weights, results)
+        for name, tasks in result.items()
+        for task, metrics in tasks.items()
+        for metric, value in metrics.items()
+    ]
+    write_text(os.path.join(folder, "stages.csv"), csv_text(["weights", "row", "task", "metric", "value"], lines))
+    print(text)
+
+
+def _run(args):
+    from ..engine.assemble import check_data
+    from ..engine.checkpoint import BalancedCheckpointer
+    from ..engine.experiment import OwnData
+    from ..engine.setup import choose_device
+
+    own_data = OwnData(val_json=args.val_json, val_images=args.val_images)
+    experiment = load_experiment(args.config_file, args.overrides, own_data)
+    experiment.use_own_data()
+    if len(experiment.test_datasets) != 1:
+        raise ValueError(f"stages: one test data set is needed, the config has {list(experiment.test_datasets)}.")
+    check_data(experiment, experiment.test_datasets)
+    experiment.set_run(device=choose_device(experiment.settings.device))
+    model = experiment.build_model()
+    if not hasattr(getattr(model, "roi_heads", None), "stages"):
+        raise ValueError("stages: the model has no stages; it needs MODEL.ROI_HEADS.NAME BalancedROIHeads.")
+    rows = stage_rows(model.roi_heads.stages, args.up_to)
+    results = []
+    for number, weights in enumerate(args.weights, start=1):
+        BalancedCheckpointer(model).load(weights, checkpointables=[], strict=True)
+        folder = lambda row: os.path.join(args.output, row.name.replace(" ", "_"), str(number))  # noqa: B023, E731
+        results.append(evaluate_rows(experiment, model, rows, folder))
+    return results
+
+
+if __name__ == "__main__":
+    main()
