@@ -13,7 +13,6 @@ from types import SimpleNamespace
 
 import d2_balanced  # noqa: F401  (first: makes detectron2 importable)
 import torch
-from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from interleave import environment, report, time_interleaved
 from train_step import images, plain_detectron2, random_model, training_step
@@ -42,12 +41,14 @@ def module_step(cfg, batch):
     """A function that takes one optimizer step of a box head and predictor alone, on given feature maps and samples."""
     model = random_model(cfg).train()
     heads, device = model.roi_heads, model.device
-    with torch.no_grad():
-        features = model.backbone(model.preprocess_image(batch).tensor)
-    maps = [features[name].requires_grad_() for name in heads.box_in_features]
     targets = [x["instances"].to(device) for x in batch]
-    with EventStorage():
-        samples = heads.label_and_sample_proposals([_proposals(t, 1000) for t in targets], targets)
+    with torch.no_grad(), EventStorage():
+        images = model.preprocess_image(batch)
+        features = model.backbone(images.tensor)
+        # The boxes that the whole model would pool: the time depends on their sizes.
+        proposals, _ = model.proposal_generator(images, features, targets)
+        samples = heads.label_and_sample_proposals(proposals, targets)
+    maps = [features[name].requires_grad_() for name in heads.box_in_features]
     parameters = [*heads.box_head.parameters(), *heads.box_predictor.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=cfg.SOLVER.BASE_LR, momentum=0.9, weight_decay=1e-4)
 
@@ -60,17 +61,6 @@ def module_step(cfg, batch):
         optimizer.step()
 
     return step
-
-
-def _proposals(targets, num):
-    """Proposals around the objects, of which enough are positive."""
-    boxes = targets.gt_boxes.tensor
-    boxes = boxes[torch.arange(num, device=boxes.device) % len(boxes)]
-    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-    boxes = Boxes(boxes + 0.2 * sides * torch.randn(boxes.shape, device=boxes.device))
-    boxes.clip(targets.image_size)
-    proposals = Instances(targets.image_size, proposal_boxes=boxes, objectness_logits=boxes.tensor.new_zeros(num))
-    return proposals[boxes.nonempty()]
 
 
 def inference(cfg, batch):
