@@ -10,11 +10,12 @@ from typing import Dict
 import torch
 from torch import Tensor
 
-__all__ = ["FIELDS", "IOU_BINS", "MAX_OBJECTS", "SCORE_BINS", "ImbalanceCounts"]
+__all__ = ["CLASS_FIELDS", "FIELDS", "IOU_BINS", "MAX_OBJECTS", "MAX_POSITIVES", "SCORE_BINS", "ImbalanceCounts"]
 
 IOU_BINS = 20  # of 0.05
 SCORE_BINS = 20  # of 0.05
 MAX_OBJECTS = 30  # the last entry of the fields by number of objects is "so many or more"
+MAX_POSITIVES = 30  # and of those by number of positives
 
 FIELDS: Dict[str, int] = {
     "images": 1,
@@ -36,24 +37,48 @@ FIELDS: Dict[str, int] = {
     "refined_iou_sum": IOU_BINS,  # sum of the positives' IoUs after regression, by the IoU before
     "cls_loss": IOU_BINS,  # sum of the cross entropy of the RoIs of the minibatch
     "box_loss": IOU_BINS,  # sum of the predictor's box loss of the positives
+    "cls_gradient": IOU_BINS,  # sum of the norms of each RoI's gradient with respect to its logits
+    "box_gradient": IOU_BINS,  # sum of the norms of each positive's gradient with respect to its deltas
+    # By the IoU that an IoU branch predicts for the RoIs of the minibatch.
+    "predicted_ious": IOU_BINS,
+    "predicted_iou_sum": IOU_BINS,
+    "predicted_iou_true_sum": IOU_BINS,  # sum of their IoUs with the best ground truth
     # By number of objects in the image, appended ground truth left out: how many proposals are positive.
     "images_by_objects": MAX_OBJECTS + 1,
     "positives_by_objects": MAX_OBJECTS + 1,
     "squared_positives_by_objects": MAX_OBJECTS + 1,
+    # How many objects have so many positives, appended ground truth left out.
+    "objects_by_positives": MAX_POSITIVES + 1,  # among all proposals
+    "objects_by_samples": MAX_POSITIVES + 1,  # in the minibatch
 }
+
+CLASS_FIELDS = (
+    "class_objects",  # by class: how many objects the images have
+    "class_positives",  # by class: how many positives the minibatch has, appended ground truth included
+)
 
 
 class ImbalanceCounts:
-    """All ``FIELDS`` of one stage and branch, in one tensor, so that reading them is one copy.
+    """All fields of one stage and branch, in one tensor, so that reading them is one copy.
 
     Args:
         device: where they are counted.
+        num_classes: entries of each of ``CLASS_FIELDS``; those of ``FIELDS`` have the number given there.
     """
 
-    def __init__(self, device):
-        self.values = torch.zeros(sum(FIELDS.values()), dtype=torch.float64, device=device)
-        sizes = list(FIELDS.values())
-        self._fields = dict(zip(FIELDS, self.values.split(sizes)))  # views
+    def __init__(self, device, num_classes: int = 0):
+        sizes = {**FIELDS, **{name: num_classes for name in CLASS_FIELDS}}
+        self.num_classes = num_classes
+        self.values = torch.zeros(sum(sizes.values()), dtype=torch.float64, device=device)
+        self._fields = dict(zip(sizes, self.values.split(list(sizes.values()))))  # views
+
+    def with_values(self, values: Tensor) -> ImbalanceCounts:
+        """Other counts of the same fields, on the same device; ``ValueError`` for values of other fields."""
+        if values.shape != self.values.shape:
+            raise ValueError(f"ImbalanceCounts: {tuple(values.shape)} values for {len(self.values)} entries")
+        counts = ImbalanceCounts(self.values.device, self.num_classes)
+        counts.values.copy_(values)
+        return counts
 
     def __getitem__(self, name: str) -> Tensor:
         """The entries of a field, a view."""
@@ -62,6 +87,11 @@ class ImbalanceCounts:
     def count(self, name: str, where: Tensor) -> None:
         """Add the number of true entries of ``where`` to a field of one entry."""
         self[name].add_(where.sum())
+
+    def tally(self, name: str, indices: Tensor, where: Tensor) -> None:
+        """Add 1 to the entry of every index (R,), those beyond the field to its last one, where ``where`` (R,) is."""
+        field = self[name]
+        field.index_add_(0, indices.clamp(0, len(field) - 1), where.to(field.dtype))
 
     def histogram(self, name: str, values: Tensor, where: Tensor, weights=None) -> None:
         """Add a row to the bin of its value.
@@ -79,8 +109,8 @@ class ImbalanceCounts:
 
     def as_lists(self) -> Dict[str, list]:
         """``{field: list of numbers}``; whole numbers as int, so that a file of them is small."""
-        names, sizes = list(FIELDS), list(FIELDS.values())
+        sizes = [len(field) for field in self._fields.values()]
         return {
             name: [int(v) if v.is_integer() else round(v, 6) for v in part.tolist()]
-            for name, part in zip(names, self.values.cpu().split(sizes))
+            for name, part in zip(self._fields, self.values.cpu().split(sizes))
         }

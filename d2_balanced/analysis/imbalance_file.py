@@ -17,7 +17,7 @@ import numpy as np
 
 from ..engine.atomic import atomic_write
 from ..engine.writers import read_metrics
-from .imbalance_counts import FIELDS
+from .imbalance_counts import CLASS_FIELDS, FIELDS
 
 __all__ = ["FILE", "Recording", "append_line", "counts_line", "drop_from", "merge", "read_recording"]
 
@@ -77,7 +77,8 @@ def read_recording(folder: str) -> Recording:
 
 
 def _arrays(entries: List[dict]) -> Dict[Tuple[int, int], Dict[str, np.ndarray]]:
-    return {(e["stage"], e["branch"]): {name: np.asarray(e[name], dtype=float) for name in FIELDS} for e in entries}
+    names = (*FIELDS, *CLASS_FIELDS)
+    return {(e["stage"], e["branch"]): {name: np.asarray(e[name], dtype=float) for name in names} for e in entries}
 
 
 def merge(windows) -> Dict[Tuple[int, int], Dict[str, np.ndarray]]:
@@ -85,7 +86,7 @@ def merge(windows) -> Dict[Tuple[int, int], Dict[str, np.ndarray]]:
     merged: Dict[Tuple[int, int], Dict[str, np.ndarray]] = {}
     for _, _, counts in windows:
         for key, fields in counts.items():
-            of_key = merged.setdefault(key, {name: np.zeros(size) for name, size in FIELDS.items()})
+            of_key = merged.setdefault(key, {name: np.zeros_like(values) for name, values in fields.items()})
             for name, values in fields.items():
                 of_key[name] += values
     return merged

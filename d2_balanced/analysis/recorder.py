@@ -5,21 +5,18 @@ Shape shorthand: R, Ri: RoIs of the minibatch, of image i; K: foreground classes
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Dict, List, Tuple
 
 import torch
-from detectron2.layers.losses import ciou_loss, diou_loss
 from detectron2.structures import Boxes
 from detectron2.structures.boxes import matched_pairwise_iou
-from fvcore.nn import giou_loss, smooth_l1_loss
 from torch import Tensor
-from torch.nn import functional as F
 
 from .imbalance_counts import MAX_OBJECTS, ImbalanceCounts
+from .sample_gradients import box_loss_and_gradient, class_loss_and_gradient
 
 __all__ = ["ImbalanceRecorder"]
-
-_IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 
 
 class ImbalanceRecorder:
@@ -57,18 +54,24 @@ class ImbalanceRecorder:
         for p in range(len(predictions)):
             counts = self._of(stage, p, predictions[p][0].device)
             self._count_proposals(counts, targets, labeled[p])
+            self._count_objects(counts, targets, labeled[p], samples[p])
             rois = _Rois(samples[p], self.heads.num_classes)
             self._count_classes(counts, rois, predictions[p][0].float())
             self._count_boxes(counts, rois, self._refined(stage, p, predictions[p], pooled[p], samples[p]))
             self._count_box_loss(counts, rois, self.heads.branches[p].predictor(stage), predictions[p][1].float())
+            self._count_predicted_ious(counts, rois, samples[p], pooled[p], stage)
             if p != main:
                 logits = self.heads.branches[p].predict(pooled[main], stage)[0]
                 difference = _foreground(logits.float()) - _foreground(predictions[main][0].float())
                 counts.histogram("score_differences", difference.abs(), torch.ones_like(difference, dtype=torch.bool))
 
+    def new_counts(self, device) -> ImbalanceCounts:
+        """Empty counts of these heads."""
+        return ImbalanceCounts(device, self.heads.num_classes)
+
     def _of(self, stage, p, device) -> ImbalanceCounts:
         if (stage, p) not in self.counts:
-            self.counts[stage, p] = ImbalanceCounts(device)
+            self.counts[stage, p] = self.new_counts(device)
         return self.counts[stage, p]
 
     def _count_proposals(self, counts, targets, labeled):
@@ -82,6 +85,18 @@ class ImbalanceRecorder:
             counts["positives_by_objects"][number].add_(positives)
             counts["squared_positives_by_objects"][number].add_(positives**2)
 
+    def _count_objects(self, counts, targets, labeled, samples):
+        """Positives of every object, and objects by class; an image without objects has none to count."""
+        for objects, all_of_image, sampled in zip(targets, labeled, samples):
+            if len(objects) == 0:
+                continue
+            every = torch.ones_like(objects.gt_classes, dtype=torch.bool)
+            counts.tally("class_objects", objects.gt_classes, every)
+            for field, image in (("objects_by_positives", all_of_image), ("objects_by_samples", sampled)):
+                positive = (image.gt_classes >= 0) & (image.gt_classes < self.heads.num_classes) & ~image.is_gt
+                number = torch.zeros_like(objects.gt_classes).index_add_(0, image.matched_idxs, positive.long())
+                counts.tally(field, number, every)
+
     def _count_classes(self, counts, rois, logits):
         correct = logits.argmax(dim=1) == rois.gt_classes
         scores = _foreground(logits)
@@ -91,8 +106,10 @@ class ImbalanceRecorder:
             counts.histogram(f"{kind}_scores", scores, rows)
             counts.histogram(f"{kind}_ious", rois.ious, rows & ~rois.is_gt)
         counts.count("appended_gt", rois.positive & rois.is_gt)
-        loss = F.cross_entropy(logits, rois.gt_classes, reduction="none")
+        counts.tally("class_positives", rois.gt_classes, rois.positive)
+        loss, gradient = class_loss_and_gradient(logits, rois.gt_classes)
         counts.histogram("cls_loss", rois.ious, ~rois.is_gt, loss)
+        counts.histogram("cls_gradient", rois.ious, ~rois.is_gt, gradient)
 
     def _count_boxes(self, counts, rois, boxes):
         rows = rois.positive & ~rois.is_gt
@@ -105,8 +122,20 @@ class ImbalanceRecorder:
         if not any(parameter.requires_grad for parameter in predictor.bbox_pred.parameters()):
             return  # an IoU branch regresses the boxes, and not these
         deltas = _of_gt_class(deltas, rois.gt_classes)
-        loss = _box_loss(predictor, deltas, rois.proposal_boxes.tensor, rois.gt_boxes.tensor)
+        loss, gradient = box_loss_and_gradient(predictor, deltas, rois.proposal_boxes.tensor, rois.gt_boxes.tensor)
         counts.histogram("box_loss", rois.ious, rois.positive & ~rois.is_gt, loss)
+        counts.histogram("box_gradient", rois.ious, rois.positive & ~rois.is_gt, gradient)
+
+    def _count_predicted_ious(self, counts, rois, samples, pooled, stage):
+        boxes = [s.proposal_boxes.tensor for s in samples]
+        minibatch = SimpleNamespace(boxes=boxes, pooled=pooled, stage=stage)  # the part of BoxCandidates that is used
+        predicted = self.heads.iou_branch.predicted_ious(minibatch, efo=False)
+        if predicted is None:
+            return
+        predicted = torch.cat(list(predicted)).float()
+        sums = {"predicted_ious": None, "predicted_iou_sum": predicted, "predicted_iou_true_sum": rois.ious}
+        for field, weights in sums.items():
+            counts.histogram(field, predicted, ~rois.is_gt, weights)
 
     def _refined(self, stage, p, predictions, pooled, samples) -> Boxes:
         """The minibatch after regression, clipped to the images: ``Boxes`` (R)."""
@@ -142,15 +171,3 @@ def _of_gt_class(values: Tensor, gt_classes: Tensor) -> Tensor:
     per_class = values.view(len(values), values.shape[1] // 4, 4)
     rows = torch.arange(len(values), device=values.device)
     return per_class[rows, gt_classes.clamp(0, per_class.shape[1] - 1)]
-
-
-def _box_loss(predictor, deltas: Tensor, proposals: Tensor, gt_boxes: Tensor) -> Tensor:
-    """The predictor's box loss of every row, (R,), before it is normalised and weighted."""
-    if predictor.box_reg_loss_type in _IOU_LOSSES:
-        boxes = predictor.box2box_transform.apply_deltas(deltas, proposals)
-        return _IOU_LOSSES[predictor.box_reg_loss_type](boxes, gt_boxes, reduction="none")
-    target = predictor.box2box_transform.get_deltas(proposals, gt_boxes)
-    box_loss = getattr(predictor, "box_loss", None)
-    if box_loss is not None:
-        return box_loss(deltas, target).sum(dim=1)
-    return smooth_l1_loss(deltas, target, beta=predictor.smooth_l1_beta, reduction="none").sum(dim=1)

@@ -8,7 +8,6 @@ from detectron2.utils import comm
 
 from ..engine.distributed import reduce_sum
 from .gradient_norms import GradientNorms
-from .imbalance_counts import ImbalanceCounts
 from .imbalance_file import append_line, counts_line, drop_from
 from .recorder import ImbalanceRecorder
 
@@ -100,18 +99,17 @@ class RecordImbalance(HookBase):
 
     def _take_up(self):
         """Continue with the counts of the checkpoint; only one process does, as they are those of all."""
+        empty = self._recorder.new_counts(next(self._recorder.heads.parameters()).device)
         for key, values in self._state.get("counts", {}).items():
-            counts = ImbalanceCounts(next(self._recorder.heads.parameters()).device)
-            counts.values.copy_(values)
-            self._recorder.counts[tuple(int(part) for part in key.split("/"))] = counts
+            self._recorder.counts[tuple(int(part) for part in key.split("/"))] = empty.with_values(values)
 
     def _of_all_processes(self):
         if comm.get_world_size() == 1:
             return self._recorder.counts
         summed = {}
         for key in sorted(self._recorder.counts):
-            summed[key] = ImbalanceCounts(self._recorder.counts[key].values.device)
-            summed[key].values.copy_(reduce_sum(self._recorder.counts[key].values))
+            counts = self._recorder.counts[key]
+            summed[key] = counts.with_values(reduce_sum(counts.values))
         return summed
 
     def _write(self, line):

@@ -3,7 +3,7 @@
 import pytest
 import roi_heads_tools as h
 import torch
-from d2_balanced.analysis.imbalance_counts import FIELDS, ImbalanceCounts
+from d2_balanced.analysis.imbalance_counts import CLASS_FIELDS, FIELDS, ImbalanceCounts
 from d2_balanced.analysis.recorder import ImbalanceRecorder
 from reference.imbalance import count_step
 
@@ -47,17 +47,20 @@ def train(name, objects, recorders=(), steps=1):
 
 def expected(heads, step, p):
     stage, targets, labeled, samples, pooled, predictions = step
-    predictor, deltas = heads.branches[p].predictor(stage), predictions[p][1]
+    predictor, deltas, predicted = heads.branches[p].predictor(stage), predictions[p][1], None
     weights = predictor.box2box_transform.weights
     with torch.no_grad():
         has_own_regressor = hasattr(heads.iou_branch, "regressor")
         if has_own_regressor:
-            deltas = heads.iou_branch.regressor[0](heads.iou_branch.iou_head(pooled[p]).flatten(start_dim=1))
+            features = heads.iou_branch.iou_head(pooled[p]).flatten(start_dim=1)
+            deltas = heads.iou_branch.regressor[0](features)
+            predicted = heads.iou_branch.iou_predictor[0](features)[:, 0].sigmoid().tolist()
         main = heads.main_branch
         own = heads.branches[p].predict(pooled[main], stage)[0].tolist()
     other = [] if p == main else zip(own, predictions[main][0].tolist())
     rows = predictions[p][0].tolist(), deltas.tolist()
-    return count_step(targets, labeled[p], samples[p], *rows, weights, heads.num_classes, other, not has_own_regressor)
+    settings = weights, heads.num_classes, other, not has_own_regressor, predicted
+    return count_step(targets, labeled[p], samples[p], *rows, *settings)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -72,13 +75,14 @@ def test_counts_are_those_of_the_scalar_reference(name):
                 totals[step[0], p][field] = [a + b for a, b in zip(before, values)]
     assert set(recorder.counts) == set(totals)
     for key, fields in totals.items():
-        assert set(fields) == set(FIELDS)
+        assert set(fields) == {*FIELDS, *CLASS_FIELDS}
         for field, values in fields.items():
             assert recorder.counts[key][field].tolist() == pytest.approx(values, rel=1e-4, abs=1e-4), (key, field)
     first = totals[0, 0]
     assert first["images"] == [6] and sum(first["positive_ious"]) > 0 and first["appended_gt"][0] > 0
     assert first["images_by_objects"][30] == 2, "35 objects are in the last entry"
-    assert (sum(first["box_loss"]) > 0) == (name != "IoU branch")
+    assert (sum(first["box_loss"]) > 0) == (name != "IoU branch") == (sum(first["predicted_ious"]) == 0)
+    assert sum(first["objects_by_positives"]) == sum(first["class_objects"]) == 76
 
 
 @pytest.mark.parametrize("name", HEADS)

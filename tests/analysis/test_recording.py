@@ -215,6 +215,8 @@ def test_inspection_leaves_the_model_as_it_is(words):
 class OneHead(torch.nn.Module):
     """A model with a list of recorders, and a trainer's place for the hook."""
 
+    num_classes = 0
+
     def __init__(self):
         super().__init__()
         self.recorders, self.weight = [], torch.nn.Parameter(torch.ones(1))

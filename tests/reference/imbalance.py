@@ -2,30 +2,42 @@
 
 import math
 
-BINS, MAX_OBJECTS = 20, 30
+BINS, MAX_OBJECTS, MAX_POSITIVES = 20, 30, 30
 
 
-def count_step(targets, labeled, samples, logits, deltas, weights, num_classes, other=None, with_box_loss=True):
+def count_step(targets, labeled, samples, logits, deltas, weights, num_classes, other=None, with_box_loss=True, predicted=None):
     """Fields of one stage and branch, as ``{name: list}``.
 
     ``logits``, ``deltas``: nested lists with a row for each of the samples of all images in turn; ``weights``: of the
-    box deltas; ``other``: pairs of logits of this and of the main branch on the main branch's RoIs.
+    box deltas; ``other``: pairs of logits of this and of the main branch on the main branch's RoIs; ``predicted``: the
+    IoUs that an IoU branch predicts, one a row.
     """
     fields = {name: [0.0] * BINS for name in (
         "positive_scores", "negative_scores", "score_differences", "proposal_ious", "positive_ious", "positive_iou_sum",
-        "negative_ious", "refined_ious", "refined_iou_sum", "cls_loss", "box_loss",
+        "negative_ious", "refined_ious", "refined_iou_sum", "cls_loss", "box_loss", "cls_gradient", "box_gradient",
+        "predicted_ious", "predicted_iou_sum", "predicted_iou_true_sum",
     )}  # fmt: skip
     fields.update({name: [0.0] for name in (
         "images", "positives", "negatives", "appended_gt", "positives_correct", "negatives_correct",
     )})  # fmt: skip
     for name in ("images_by_objects", "positives_by_objects", "squared_positives_by_objects"):
         fields[name] = [0.0] * (MAX_OBJECTS + 1)
-    for objects, image in zip(targets, labeled):
+    fields.update({name: [0.0] * (MAX_POSITIVES + 1) for name in ("objects_by_positives", "objects_by_samples")})
+    fields.update({name: [0.0] * num_classes for name in ("class_objects", "class_positives")})
+    for objects, image, sampled in zip(targets, labeled, samples):
         _count_image(fields, len(objects), image, num_classes)
+        for k in range(len(objects)):
+            fields["class_objects"][int(objects.gt_classes[k])] += 1
+            for name, of in (("objects_by_positives", image), ("objects_by_samples", sampled)):
+                fields[name][min(_positives_of(k, of, num_classes), MAX_POSITIVES)] += 1
     row = 0
     for image in samples:
         for k in range(len(image)):
             _count_roi(fields, image, k, logits[row], deltas[row], weights, num_classes, with_box_loss)
+            if predicted and not bool(image.is_gt[k]):
+                fields["predicted_ious"][_bin(predicted[row])] += 1
+                fields["predicted_iou_sum"][_bin(predicted[row])] += predicted[row]
+                fields["predicted_iou_true_sum"][_bin(predicted[row])] += float(image.matched_ious[k])
             row += 1
     for own, main in other or []:
         fields["score_differences"][_bin(abs(_foreground(own) - _foreground(main)))] += 1
@@ -47,17 +59,27 @@ def _count_image(fields, num_objects, image, num_classes):
     fields["squared_positives_by_objects"][number] += positives * positives
 
 
+def _positives_of(index, image, num_classes):
+    labels, matched, appended = (v.tolist() for v in (image.gt_classes, image.matched_idxs, image.is_gt))
+    return sum(m == index and 0 <= c < num_classes and not gt for c, m, gt in zip(labels, matched, appended))
+
+
 def _count_roi(fields, image, k, logits, deltas, weights, num_classes, with_box_loss):
     label, appended, iou = int(image.gt_classes[k]), bool(image.is_gt[k]), float(image.matched_ious[k])
     kind = "positive" if label < num_classes else "negative"
     fields[f"{kind}s"][0] += 1
     fields[f"{kind}s_correct"][0] += logits.index(max(logits)) == label
     fields[f"{kind}_scores"][_bin(_foreground(logits))] += 1
+    if kind == "positive":
+        fields["class_positives"][label] += 1
     if appended:
         fields["appended_gt"][0] += kind == "positive"
         return
     fields[f"{kind}_ious"][_bin(iou)] += 1
-    fields["cls_loss"][_bin(iou)] += math.log(sum(math.exp(v) for v in logits)) - logits[label]
+    total = sum(math.exp(v) for v in logits)
+    fields["cls_loss"][_bin(iou)] += math.log(total) - logits[label]
+    errors = [math.exp(v) / total - (c == label) for c, v in enumerate(logits)]
+    fields["cls_gradient"][_bin(iou)] += math.sqrt(sum(e * e for e in errors))
     if kind == "negative":
         return
     own = deltas if len(deltas) == 4 else deltas[4 * label : 4 * label + 4]
@@ -69,6 +91,7 @@ def _count_roi(fields, image, k, logits, deltas, weights, num_classes, with_box_
     if with_box_loss:
         target = _encode(proposal, gt_box, weights)
         fields["box_loss"][_bin(iou)] += sum(abs(a - b) for a, b in zip(own, target))
+        fields["box_gradient"][_bin(iou)] += math.sqrt(sum(a != b for a, b in zip(own, target)))  # L1: each +-1
 
 
 def _bin(value):
