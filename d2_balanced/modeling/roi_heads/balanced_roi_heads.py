@@ -94,15 +94,10 @@ class BalancedROIHeads(StandardROIHeads):
 
     @classmethod
     def from_config(cls, cfg, input_shape):
-        return {**super().from_config(cfg, input_shape), **build.axes_from_config(cfg, input_shape)}
+        return {**super().from_config(cfg, input_shape), **build.arguments_from_config(cfg, input_shape)}
 
-    @classmethod
-    def _init_box_head(cls, cfg, input_shape):
-        return build.box_modules_from_config(cfg, input_shape)
-
-    @classmethod
-    def _init_mask_head(cls, cfg, input_shape):
-        return build.mask_modules_from_config(cfg, input_shape)
+    # StandardROIHeads.from_config calls these where they are class methods; here build.py makes all modules.
+    _init_box_head = _init_mask_head = _init_keypoint_head = None
 
     def _register_modules(self):
         for p, branch in enumerate(self.branches[1:], start=1):

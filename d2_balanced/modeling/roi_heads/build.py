@@ -21,99 +21,104 @@ from ..registry import (
 )
 from .branches import BoxBranch
 
-__all__ = ["axes_from_config", "box_modules_from_config", "mask_modules_from_config"]
+__all__ = ["arguments_from_config"]
 
 
-def axes_from_config(cfg, input_shape):
-    """The matcher, sampler, stages, branches and IoU branch that ``cfg.MODEL.BALANCED`` asks for, as keyword arguments."""
-    balanced = cfg.MODEL.BALANCED
-    arguments = _branch_zero(cfg)
-    arguments.update(
-        proposal_matcher=build_component(
+def arguments_from_config(cfg, input_shape):
+    """What ``BalancedROIHeads`` has beside the arguments of ``ROIHeads``: all modules, and the components along its axes.
+
+    Modules are made in detectron2's order (box, mask, keypoint heads, then what it does not have), so that one seed gives
+    both the same weights.
+    """
+    cascade = cfg.MODEL.ROI_BOX_CASCADE_HEAD
+    stages = _component(cfg, STAGES_REGISTRY, "STAGES", ious=tuple(cascade.IOUS))
+    mask_branch = _component(cfg, MASK_BRANCH_REGISTRY, "MASKS")
+    return {
+        **_box_modules(cfg, input_shape, stages),
+        **_mask_modules(cfg, input_shape, stages, mask_branch),
+        **StandardROIHeads._init_keypoint_head(cfg, input_shape),
+        **_branch_zero(cfg),
+        **_axes(cfg, input_shape, stages),
+        "stages": stages,
+        "mask_branch": mask_branch,
+    }
+
+
+def _component(cfg, registry, name, **context):
+    return build_component(registry, cfg.MODEL.BALANCED[name], f"MODEL.BALANCED.{name}", **context)
+
+
+def _axes(cfg, input_shape, stages):
+    """Matcher, parallel branches, mask IoU head and IoU branch."""
+    balanced, roi_heads = cfg.MODEL.BALANCED, cfg.MODEL.ROI_HEADS
+    return {
+        "proposal_matcher": _component(
+            cfg,
             PROPOSAL_MATCHER_REGISTRY,
-            balanced.MATCHER,
-            "MODEL.BALANCED.MATCHER",
-            thresholds=cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS,
-            labels=cfg.MODEL.ROI_HEADS.IOU_LABELS,
+            "MATCHER",
+            thresholds=roi_heads.IOU_THRESHOLDS,
+            labels=roi_heads.IOU_LABELS,
             allow_low_quality_matches=False,
         ),
-        stages=_stages(cfg),
-        branches=[_parallel_branch(cfg, input_shape, p) for p in range(1, len(balanced.BRANCHES))],
-        test_branches=balanced.TEST_BRANCHES,
-        mask_branch=_mask_branch(cfg),
-        mask_iou_head=_mask_iou_head(cfg, input_shape),
-    )
-    if balanced.IOU_BRANCH.NAME:
-        arguments["iou_branch"] = _iou_branch(cfg, input_shape)
-    return arguments
+        "branches": [_parallel_branch(cfg, input_shape, stages, p) for p in range(1, len(balanced.BRANCHES))],
+        "test_branches": balanced.TEST_BRANCHES,
+        "mask_iou_head": _component(
+            cfg,
+            MASK_IOU_HEAD_REGISTRY,
+            "MASK_IOU_HEAD",
+            input_shape=_pooled_shape(cfg, input_shape, cfg.MODEL.ROI_MASK_HEAD),
+            num_classes=roi_heads.NUM_CLASSES,
+        ),
+        "iou_branch": _iou_branch(cfg, input_shape, stages) if balanced.IOU_BRANCH.NAME else None,
+    }
 
 
-def box_modules_from_config(cfg, input_shape):
-    """``box_in_features``, ``box_pooler``, ``box_head`` and ``box_predictor`` (lists of the latter two for a cascade)."""
-    pooled_shape = _pooled_shape(cfg, input_shape)
-    in_features = cfg.MODEL.ROI_HEADS.IN_FEATURES
-    pooler = ROIPooler(
-        output_size=cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION,
-        scales=tuple(1.0 / input_shape[name].stride for name in in_features),
-        sampling_ratio=cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO,
-        pooler_type=cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE,
-    )
-    box_head, box_predictor = _head_and_predictor(cfg, pooled_shape)
+def _box_modules(cfg, input_shape, stages):
+    box_head, box_predictor = _head_and_predictor(cfg, input_shape, stages)
     return {
-        "box_in_features": in_features,
-        "box_pooler": pooler,
+        "box_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES,
+        "box_pooler": _pooler(cfg, input_shape, cfg.MODEL.ROI_BOX_HEAD),
         "box_head": box_head,
         "box_predictor": box_predictor,
     }
 
 
-def mask_modules_from_config(cfg, input_shape):
-    """``mask_in_features``, ``mask_pooler`` and ``mask_head`` (a list of heads if every stage has its own); or nothing."""
+def _mask_modules(cfg, input_shape, stages, mask_branch):
+    """A pooler and the mask head (a list of heads if every stage has its own); nothing without masks."""
+    node = cfg.MODEL.ROI_MASK_HEAD
     if not cfg.MODEL.MASK_ON:
         return {}
-    head_class = ROI_MASK_HEAD_REGISTRY.get(cfg.MODEL.ROI_MASK_HEAD.NAME)
-    shape = _pooled_mask_shape(cfg, input_shape)
-    own = _mask_branch(cfg).own_heads(functools.partial(head_class, cfg, shape), _stages(cfg))
-    modules = StandardROIHeads._init_mask_head(cfg, input_shape)
-    return modules if own is None else {**modules, "mask_head": own}
+    if not node.POOLER_TYPE:
+        return StandardROIHeads._init_mask_head(cfg, input_shape)  # a head that takes the feature maps
+    head_class = ROI_MASK_HEAD_REGISTRY.get(node.NAME)
+    build_head = functools.partial(head_class, cfg, _pooled_shape(cfg, input_shape, node))
+    return {
+        "mask_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES,
+        "mask_pooler": _pooler(cfg, input_shape, node),
+        "mask_head": mask_branch.build_heads(build_head, stages),
+    }
 
 
-def _mask_branch(cfg):
-    return build_component(MASK_BRANCH_REGISTRY, cfg.MODEL.BALANCED.MASKS, "MODEL.BALANCED.MASKS")
-
-
-def _mask_iou_head(cfg, input_shape):
-    return build_component(
-        MASK_IOU_HEAD_REGISTRY,
-        cfg.MODEL.BALANCED.MASK_IOU_HEAD,
-        "MODEL.BALANCED.MASK_IOU_HEAD",
-        input_shape=_pooled_mask_shape(cfg, input_shape),
-        num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+def _pooler(cfg, input_shape, node):
+    """The pooler of a head with this node in the config."""
+    return ROIPooler(
+        output_size=node.POOLER_RESOLUTION,
+        scales=tuple(1.0 / input_shape[name].stride for name in cfg.MODEL.ROI_HEADS.IN_FEATURES),
+        sampling_ratio=node.POOLER_SAMPLING_RATIO,
+        pooler_type=node.POOLER_TYPE,
     )
 
 
-def _pooled_mask_shape(cfg, input_shape):
-    resolution = cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION
-    channels = _pooled_shape(cfg, input_shape).channels
-    return ShapeSpec(channels=channels, height=resolution, width=resolution)
-
-
-def _pooled_shape(cfg, input_shape):
+def _pooled_shape(cfg, input_shape, node):
+    """``ShapeSpec`` of what this node's head gets."""
     channels = {name: input_shape[name].channels for name in cfg.MODEL.ROI_HEADS.IN_FEATURES}
     if len(set(channels.values())) != 1:
         raise ValueError(
             f"MODEL.ROI_HEADS.IN_FEATURES: the box head is shared by all levels, so they need as many channels each; "
             f"the backbone gives {channels}"
         )
-    resolution = cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
+    resolution = node.POOLER_RESOLUTION
     return ShapeSpec(channels=next(iter(channels.values())), height=resolution, width=resolution)
-
-
-def _stages(cfg):
-    cascade = cfg.MODEL.ROI_BOX_CASCADE_HEAD
-    return build_component(
-        STAGES_REGISTRY, cfg.MODEL.BALANCED.STAGES, "MODEL.BALANCED.STAGES", ious=tuple(cascade.IOUS)
-    )
 
 
 def _bbox_reg_weights(cfg, stages):
@@ -129,24 +134,25 @@ def _bbox_reg_weights(cfg, stages):
     return list(weights)
 
 
-def _iou_branch(cfg, input_shape):
+def _iou_branch(cfg, input_shape, stages):
     """The IoU branch, with box heads of its own like the classifier's."""
-    pooled_shape = _pooled_shape(cfg, input_shape)
-    weights = _bbox_reg_weights(cfg, _stages(cfg))
+    pooled_shape = _pooled_shape(cfg, input_shape, cfg.MODEL.ROI_BOX_HEAD)
+    weights = _bbox_reg_weights(cfg, stages)
     heads = [build_box_head(cfg, pooled_shape) for _ in weights] if isinstance(weights, list) else None
-    return build_component(
+    return _component(
+        cfg,
         IOU_BRANCH_REGISTRY,
-        cfg.MODEL.BALANCED.IOU_BRANCH,
-        "MODEL.BALANCED.IOU_BRANCH",
+        "IOU_BRANCH",
         num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
         iou_head=heads or build_box_head(cfg, pooled_shape),
         bbox_reg_weights=weights,
     )
 
 
-def _head_and_predictor(cfg, pooled_shape):
+def _head_and_predictor(cfg, input_shape, stages):
     """A box head and predictor; a list of each, with detectron2's cascade weights, if every stage has its own."""
-    weights = _bbox_reg_weights(cfg, _stages(cfg))
+    pooled_shape = _pooled_shape(cfg, input_shape, cfg.MODEL.ROI_BOX_HEAD)
+    weights = _bbox_reg_weights(cfg, stages)
     if not isinstance(weights, list):
         return _one_head_and_predictor(cfg, pooled_shape, weights)
     pairs = [_one_head_and_predictor(cfg, pooled_shape, stage_weights) for stage_weights in weights]
@@ -176,6 +182,6 @@ def _branch_zero(cfg):
     return {"proposal_sampler": settings.pop("sampler"), **settings}
 
 
-def _parallel_branch(cfg, input_shape, p):
-    box_head, box_predictor = _head_and_predictor(cfg, _pooled_shape(cfg, input_shape))
+def _parallel_branch(cfg, input_shape, stages, p):
+    box_head, box_predictor = _head_and_predictor(cfg, input_shape, stages)
     return BoxBranch(box_head=box_head, box_predictor=box_predictor, **_branch_settings(cfg, p))

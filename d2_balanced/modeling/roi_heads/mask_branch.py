@@ -33,9 +33,9 @@ class FirstStageMasks:
                 f"MaskRCNNConvUpsampleHead has; MODEL.ROI_MASK_HEAD.NAME is {type(heads.mask_head).__name__}"
             )
 
-    def own_heads(self, build_head, stages):
-        """The mask head, or one for every stage, that this needs instead of detectron2's: ``None``, none."""
-        return None
+    def build_heads(self, build_head, stages):
+        """The mask head, or a list with one for every stage, from what ``build_head`` makes."""
+        return build_head()
 
     def stage_losses(self, heads, features, refined, targets, stage):
         """Losses of one stage, from the boxes that the stage refined: none. A dict of scalar tensors."""
@@ -73,7 +73,7 @@ class InterleavedMasks(FirstStageMasks):
     def __init__(self, *, information_flow=True):
         self.information_flow = information_flow
 
-    def own_heads(self, build_head, stages):
+    def build_heads(self, build_head, stages):
         """As above; ``build_head`` makes a ``FlowMaskHead`` from its keyword arguments."""
         if stages.shared_head or stages.num_train == 1:
             return build_head(takes_previous=self._flows(stages))

@@ -58,6 +58,15 @@ def test_keys_and_initial_weights(case):
     assert all(torch.equal(plain[key], ours[key]) for key in plain)
 
 
+@pytest.mark.parametrize("name, stages", [("StandardROIHeads", "SingleStage"), ("CascadeROIHeads", "CascadeStages")])
+def test_keys_and_initial_weights_with_all_heads(name, stages):
+    common = {**CASCADE, "MODEL__MASK_ON": True, "MODEL__KEYPOINT_ON": True}
+    plain = h.build(h.tiny_cfg(name, **common)).state_dict()
+    ours = h.build(h.tiny_cfg(**common, MODEL__BALANCED__STAGES={"NAME": stages})).state_dict()
+    assert list(plain) == list(ours) and any("keypoint_head" in key for key in plain)
+    assert all(torch.equal(plain[key], ours[key]) for key in plain)
+
+
 @pytest.mark.parametrize("case, objects", list(itertools.product(CASES, OBJECTS)))
 def test_training_step(case, objects):
     plain, ours = both(case)
