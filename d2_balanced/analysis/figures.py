@@ -1,10 +1,10 @@
-"""Panels of labelled curves, drawn with matplotlib's Agg backend."""
+"""Panels of labelled curves and of point densities, drawn with matplotlib's Agg backend."""
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["curve_figure", "per_image", "share"]
+__all__ = ["curve_figure", "density_figure", "per_image", "share"]
 
 
 def per_image(fields, name):
@@ -29,18 +29,49 @@ def curve_figure(title, panels, steps=False):
 
     Returns a matplotlib figure, or ``None`` if there is no curve at all.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not any(panel[3] for panel in panels):
         return None
-    figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure = _figure(title, len(panels))
     labels = dict.fromkeys(label for panel in panels for label in panel[3])
     colours = {label: f"C{number % 10}" for number, label in enumerate(labels)}  # the same in all panels
     for number, panel in enumerate(panels, start=1):
         _draw(figure.add_subplot(1, len(panels), number), colours, steps, *panel)
+    return figure
+
+
+def density_figure(title, panels, x_label, y_label, x_limits, y_limits, bins=50):
+    """A row of two-dimensional histograms, darker where there are more points, with the line y = x.
+
+    Args:
+        title: over the whole figure.
+        panels: list of ``(title, x (n,), y (n,))``; points outside the limits are left out.
+        x_label, y_label, x_limits, y_limits: of all panels.
+        bins: along each axis.
+
+    Returns a matplotlib figure.
+    """
+    from matplotlib.colors import LogNorm
+
+    figure = _figure(title, len(panels))
+    for number, (panel_title, x, y) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), number)
+        counts, x_edges, y_edges = np.histogram2d(x, y, bins, (x_limits, y_limits))
+        if counts.any():
+            counts = np.where(counts > 0, counts, np.nan).T
+            mesh = axes.pcolormesh(x_edges, y_edges, counts, norm=LogNorm(), cmap="viridis_r")
+            figure.colorbar(mesh, ax=axes, label="boxes")
+        axes.plot(x_limits, x_limits, color="grey", linestyle="--", linewidth=1)
+        axes.set(title=panel_title, xlabel=x_label, ylabel=y_label, xlim=x_limits, ylim=y_limits)
+    return figure
+
+
+def _figure(title, num_panels):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * num_panels, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
     return figure
 
 

@@ -74,8 +74,8 @@ class IoUBranch(PredictorBoxes, nn.Module):
 
     They train on boxes generated uniformly in IoU, while the classifier keeps the proposals. At inference the
     regressor refines the boxes, and the predicted IoU of a refined box multiplies its class score: the product ranks
-    the boxes in NMS and is the final score. With ``efo`` (elimination of feature offsets, sec. 3.2) the IoU is predicted
-    from features pooled anew at the refined box.
+    the boxes in NMS and is the final score. With ``efo`` (elimination of feature offsets, sec. 3.2) the IoU is
+    predicted from features pooled anew at the refined box.
 
     Args:
         num_classes: number of foreground classes.

@@ -13,7 +13,7 @@ INTERVAL_WEIGHTS = {"none": (1.0,) * 5, "paper": (1.0, 1.5, 3.0, 3.0, 3.0), "rel
 
 
 def interval_weights_of(weights):
-    """The tensor (5,) of a name in ``INTERVAL_WEIGHTS``, five numbers or ``None`` (the paper's); else ``ValueError``."""
+    """Tensor (5,) of a name in ``INTERVAL_WEIGHTS``, five numbers or ``None`` (the paper's); else ``ValueError``."""
     weights = "paper" if weights is None else weights
     values = INTERVAL_WEIGHTS.get(weights) if isinstance(weights, str) else tuple(weights)
     if values is None or len(values) != 5 or min(values) < 0:

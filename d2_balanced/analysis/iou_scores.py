@@ -1,0 +1,150 @@
+"""Ranking by class score and by predicted IoU (IoU-Uniform R-CNN, figures 7 and 8), of any two-stage detector here:
+
+    python -m d2_balanced.analysis.iou_scores --config-file CONFIG --weights model_final.pth --output iou_scores
+    python -m d2_balanced.analysis.iou_scores --config-file CONFIG --weights runs/seed*/model_final.pth \\
+        --val-json val.json --val-images val --output iou_scores
+
+Recall after NMS by matching IoU, with NMS keyed by class score, by predicted IoU and by their product, all of the same
+candidates; and predicted against true IoU of the refined boxes whose true IoU exceeds ``--min-iou``, with EFO and
+without. Of several checkpoints (seeds) every number is also given as mean and standard deviation. Writes iou_scores.json,
+recall_by_nms_key.png and, with an IoU predictor, predicted_iou.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+import numpy as np
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, DatasetMapper
+from tabulate import tabulate
+
+from ..engine.weights_fit import CheckpointError
+from ..evaluation.report import without_nan, write_text
+from .figures import curve_figure, density_figure
+from .inspect import load_experiment
+from .nms_recall import MATCHING_IOUS
+from .pictures import choose_evenly
+from .ranking import mean_and_sd, measure
+
+__all__ = ["main"]
+
+_RECALLS = {"recall_after_nms": "all boxes that NMS keeps", "recall_of_detections": "the detector's number of boxes"}
+_MEASURES = ("pearson", "spearman", "mean_error", "mean_absolute_error")
+
+
+def main(argv=None):
+    """The commands at the top of this module; prints the numbers and returns the summaries, one a checkpoint."""
+    parser = argparse.ArgumentParser(description="Ranking by class score and by predicted IoU, of a trained detector.")
+    parser.add_argument("--config-file", required=True, help="config of the model (.yaml or .py)")
+    parser.add_argument("--weights", required=True, nargs="+", help="its checkpoint, or several of the same config")
+    parser.add_argument("--val-json", default="", help="COCO annotation file, in place of the config's test set")
+    parser.add_argument("--val-images", default="", help="folder of its images")
+    parser.add_argument("--images", type=int, help="use only so many images, evenly spaced over the data set")
+    parser.add_argument("--min-iou", type=float, default=0.5, help="true IoU above which boxes are correlated")
+    parser.add_argument("--output", required=True, help="folder for iou_scores.json and the figures")
+    parser.add_argument("overrides", nargs="*", help="settings of the config, in the form that its kind has")
+    args = parser.parse_args(argv)
+    if bool(args.val_json) != bool(args.val_images):
+        parser.error("--val-json and --val-images belong together")
+    try:
+        scores = _measure_checkpoints(args)
+    except (ValueError, OSError, CheckpointError) as error:
+        raise SystemExit(f"error: {error}") from error
+    return _report(args, scores)
+
+
+def _measure_checkpoints(args):
+    from ..engine.checkpoint import BalancedCheckpointer
+    from ..engine.experiment import OwnData
+    from ..engine.setup import choose_device
+
+    own_data = OwnData(val_json=args.val_json, val_images=args.val_images)
+    experiment = load_experiment(args.config_file, args.overrides, own_data)
+    experiment.use_own_data()
+    if len(experiment.test_datasets) != 1:
+        raise ValueError(f"iou_scores: one test data set is needed, the config has {list(experiment.test_datasets)}")
+    experiment.set_run(device=choose_device(experiment.settings.device))
+    records = DatasetCatalog.get(experiment.test_datasets[0])
+    records = choose_evenly(records, args.images if args.images is not None else max(len(records), 1))
+    cfg, model = experiment.cfg, experiment.build_model()
+    mapper = instantiate(cfg.dataloader.test.mapper) if args.config_file.endswith(".py") else DatasetMapper(cfg, False)
+    scores = []
+    for weights in args.weights:
+        BalancedCheckpointer(model).load(weights, checkpointables=[], strict=True)
+        scores.append(measure(model, mapper, records))
+    return scores
+
+
+def _report(args, scores):
+    """Write the files, print the tables; the summaries."""
+    summaries = [each.summary(args.min_iou) for each in scores]
+    os.makedirs(args.output, exist_ok=True)
+    runs = [{"weights": path, **summary} for path, summary in zip(args.weights, summaries)]
+    averaged = [{name: each[name] for name in (*_RECALLS, "predicted_iou")} for each in summaries]
+    content = {"min_iou": args.min_iou, "checkpoints": runs, "mean_and_sd": mean_and_sd(averaged)}
+    path = os.path.join(args.output, "iou_scores.json")
+    write_text(path, json.dumps(without_nan(content), indent=1) + "\n")
+    overall = content["mean_and_sd"]
+    for name, title in _RECALLS.items():
+        print(f"recall by matching IoU, {title}\n\n{_recall_table(overall[name])}\n")
+    if overall["predicted_iou"]:
+        print(f"predicted IoU of boxes with a true IoU above {args.min_iou:g}\n\n{_iou_table(overall)}\n")
+    else:
+        print("No IoU predictor: candidates are ranked by class score only, and there is no figure 8.\n")
+    print("\n".join([path, *_draw(args, scores, overall)]))
+    return summaries
+
+
+def _recall_table(by_key):
+    headers = ["NMS by", *(f"{iou:.2f}" for iou in MATCHING_IOUS), "mean", "boxes an image"]
+    values = {key: [*each["recall"], each["mean"], each["boxes_per_image"]] for key, each in by_key.items()}
+    rows = [[key, *map(_shown, each)] for key, each in values.items()]
+    return tabulate(rows, headers, disable_numparse=True)
+
+
+def _iou_table(overall):
+    headers = ["", "boxes", *(name.replace("_", " ") for name in _MEASURES)]
+    rows = [
+        [name, f"{each['boxes']['mean']:.0f}", *(_shown(each[measure]) for measure in _MEASURES)]
+        for name, each in overall["predicted_iou"].items()
+    ]
+    return tabulate(rows, headers, disable_numparse=True)
+
+
+def _shown(value):
+    if value["mean"] is None:
+        return "-"
+    spread = "" if value["sd"] is None else f" +- {value['sd']:.3f}"
+    return f"{value['mean']:.3f}{spread}"
+
+
+def _draw(args, scores, overall):
+    """Write both figures; paths."""
+    panels = []
+    for name, title in _RECALLS.items():
+        curves = {key: (np.array(MATCHING_IOUS), _means(each["recall"])) for key, each in overall[name].items()}
+        panels.append((title, "matching IoU", "recall", curves, {"ylim": (0, 1)}))
+    figures = {"recall_by_nms_key": curve_figure("Recall after NMS, by what NMS ranks by", panels)}
+    true = np.concatenate([each.true for each in scores])
+    points = []
+    for name, each in overall["predicted_iou"].items():
+        predicted = np.concatenate([each.ious[name] for each in scores])
+        points.append((f"{name}, r = {_shown(each['pearson'])}", true, predicted))
+    if points:
+        labels, limits = ("true IoU of the refined box", "predicted IoU"), ((args.min_iou, 1), (0, 1))
+        figures["predicted_iou"] = density_figure("Predicted and true IoU", points, *labels, *limits)
+    paths = [os.path.join(args.output, f"{name}.png") for name in figures]
+    for figure, path in zip(figures.values(), paths):
+        figure.savefig(path, dpi=110)
+    return paths
+
+
+def _means(values):
+    return np.array([np.nan if value["mean"] is None else value["mean"] for value in values])
+
+
+if __name__ == "__main__":
+    main()
