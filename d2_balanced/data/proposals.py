@@ -17,7 +17,7 @@ from ..engine.safe_load import load_pickled_arrays
 from .checks import load_registered
 from .report import DatasetError, Report
 
-__all__ = ["write_proposals", "read_proposals", "check_proposals", "main"]
+__all__ = ["write_proposals", "read_proposals", "check_proposals", "check_proposal_files", "main"]
 
 _OLD_KEYS = {"indexes": "ids", "scores": "objectness_logits"}  # Detectron's files
 
@@ -94,6 +94,22 @@ def check_proposals(path, dataset_dicts):
         report.summary["proposals_an_image"] = {"min": min(numbers), "mean": round(float(np.mean(numbers)), 1),
                                                 "max": max(numbers)}
     return report
+
+
+def check_proposal_files(names, files, checked):
+    """Checks the files of the data sets ``names`` that are among ``checked``.
+
+    Raises:
+        DatasetError: not one file a data set, a file that cannot be read, or (listed together) what does not fit.
+    """
+    if len(names) != len(files):
+        raise DatasetError(f"{len(names)} data set(s) {', '.join(names)} and {len(files)} file(s) of precomputed proposals "
+                           f"({', '.join(files) or 'none'}): give one for each, in the same order "
+                           "(DATASETS.PROPOSAL_FILES_TRAIN, _TEST; dataloader.{train,test}.dataset.proposal_files).")
+    reports = [check_proposals(path, load_registered(name)) for name, path in zip(names, files) if name in checked]
+    faulty = [report for report in reports if report.errors]
+    if faulty:
+        raise DatasetError("\n".join(str(report) for report in faulty), faulty[0])
 
 
 def _place(record):

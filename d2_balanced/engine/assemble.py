@@ -13,6 +13,7 @@ from detectron2.utils.events import CommonMetricPrinter
 
 from ..analysis.recording import RecordImbalance
 from ..data.checks import DatasetError, run_checks
+from ..data.proposals import check_proposal_files
 from .best import BestCheckpoint
 from .checkpoint import BalancedCheckpointer
 from .distributed import broadcast_buffers, wrap_ddp
@@ -30,11 +31,13 @@ logger = logging.getLogger(__name__)
 
 
 def check_data(experiment: Experiment, names) -> None:
-    """Check the named data sets against the model; the main process does, and all raise the same ``DatasetError``."""
+    """Check the named data sets, and their precomputed proposals, against the model; the main process does, and all raise the same ``DatasetError``."""
     error = ""
     if comm.is_main_process():
         try:
             run_checks(names, experiment.num_classes, mask_format=experiment.mask_format, logger=logger)
+            for datasets, files in experiment.proposal_files:
+                check_proposal_files(datasets, files, names)
         except Exception as found:  # of whatever kind: the other processes wait to hear of it
             error = str(found) or repr(found)
     error = comm.all_gather(error)[0]

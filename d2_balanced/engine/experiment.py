@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -84,6 +84,11 @@ class Experiment(ABC):
     @abstractmethod
     def test_datasets(self) -> Sequence[str]:
         """Names of the evaluated data sets; empty if there is nothing to evaluate on."""
+
+    @property
+    @abstractmethod
+    def proposal_files(self) -> Sequence[Tuple[Sequence[str], Sequence[str]]]:
+        """(names of data sets, their files of precomputed proposals), for training and for evaluation; or empty."""
 
     @property
     @abstractmethod

@@ -122,6 +122,12 @@ class LazyExperiment(Experiment):
         return _names(test.dataset) if test else ()
 
     @property
+    def proposal_files(self):
+        loaders = (self.cfg.dataloader.get(name) for name in ("train", "test"))
+        datasets = [loader.dataset for loader in loaders if loader]
+        return [(_names(d), tuple(d.proposal_files)) for d in datasets if d.get("proposal_files")]
+
+    @property
     def num_classes(self):
         numbers = {node.num_classes for _, node in walk(self.cfg.model, "model") if "num_classes" in node}
         if len(numbers) > 1:

@@ -126,6 +126,12 @@ class YacsExperiment(Experiment):
         return tuple(self.cfg.DATASETS.TEST)
 
     @property
+    def proposal_files(self):
+        data = self.cfg.DATASETS
+        pairs = (data.TRAIN, data.PROPOSAL_FILES_TRAIN), (data.TEST, data.PROPOSAL_FILES_TEST)
+        return pairs if self.cfg.MODEL.LOAD_PROPOSALS else ()
+
+    @property
     def num_classes(self):
         architecture = self.cfg.MODEL.META_ARCHITECTURE
         if "RetinaNet" in architecture:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from d2_balanced.config import ConfigError, load_yaml
 from d2_balanced.data.coco_paths import register_by_path
+from d2_balanced.data.proposals import write_proposals
 from d2_balanced.engine.cli import argument_parser
 from d2_balanced.engine.from_yacs import YacsExperiment
 from d2_balanced.engine.run import fit_to_batch_size, load_experiment
@@ -159,6 +160,33 @@ def test_number_of_classes_against_a_named_data_set(datasets, tmp_path, capsys):
     named = ["DATASETS.TRAIN", "('tiny_named',)", "DATASETS.TEST", "('tiny_named',)", "MODEL.ROI_HEADS.NUM_CLASSES", 3]
     assert train_net(*words, *named) == 2
     assert_matches("tiny_named.*the model has 3 classes, the data set 2 .dark, light.", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("kind", ["yaml", "py"])
+def test_proposal_files_are_checked_before_training(kind, datasets, tmp_path, capsys):
+    path, images = datasets[0]
+    with open(path) as file:
+        ids = [image["id"] for image in json.load(file)["images"]]
+    boxes = [[[1.0, 1.0, 9.0, 9.0]]] * len(ids)
+    sound, lacking = str(tmp_path / "sound.pkl"), str(tmp_path / "lacking.pkl")
+    write_proposals(sound, ids, boxes, [[1.0]] * len(ids))
+    write_proposals(lacking, ids[1:], boxes[1:], [[1.0]] * (len(ids) - 1))
+    tiny = LAZY_TINY if kind == "py" else TINY
+    words = ["--config-file", quick_config("fast_rcnn", kind), *data_arguments(datasets[0])]
+
+    def trained_on(*files):
+        train, test = {"py": ["dataloader.train.dataset.proposal_files=[{}]", "dataloader.test.dataset.proposal_files=[]"],
+                       "yaml": ["DATASETS.PROPOSAL_FILES_TRAIN", "DATASETS.PROPOSAL_FILES_TEST"]}[kind]
+        if kind == "yaml":
+            return train_net(*words, "--output-dir", tmp_path / "out", *tiny, train, str(files), test, "()")
+        return train_net(*words, "--output-dir", tmp_path / "out", *tiny, train.format(", ".join(files)), test)
+
+    for files, message in [((lacking,), f"lacking.pkl.*1 of {len(ids)} image.s. have no entry.*image {ids[0]}"),
+                           ((sound, sound), "1 data set.*2 file.*PROPOSAL_FILES_TRAIN"),
+                           (("nowhere.pkl",), "nowhere.pkl is no readable proposal file")]:
+        assert trained_on(*files) == 2
+        assert_matches(message, capsys.readouterr().err)
+    assert trained_on(sound) == 0
 
 
 def test_a_fault_in_the_data_names_image_and_annotation(datasets, tmp_path, capsys):
