@@ -33,7 +33,7 @@ def config(*opts):
         (*BALANCED, *RPN, "MODEL.BALANCED.RPN.SAMPLER.NEG_POS_UB", "5.0"),
         ("MODEL.META_ARCHITECTURE", "ProposalNetwork", *RPN, "MODEL.BALANCED.RPN.SAMPLER.NEG_POS_UB", "5.0"),
         ("MODEL.META_ARCHITECTURE", "BalancedRetinaNet", "MODEL.BALANCED.RETINANET.BOX_LOSS.NAME", "SmoothL1"),
-        ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"),
+        ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "MODEL.LOAD_PROPOSALS", "True"),
     ],
 )
 def test_good_configs_pass(opts):
