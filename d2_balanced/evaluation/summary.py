@@ -16,7 +16,10 @@ from .coco_metrics import evaluate_coco
 from .ground_truth import GroundTruth
 from .results import internal_detections, load_results
 
-__all__ = ["METRICS", "run_metrics", "arm_metrics", "summary_rows", "main"]
+__all__ = [
+    "METRICS", "run_metrics", "arm_metrics", "difference", "is_seen", "mean_and_sd", "show_difference", "show_mean",
+    "summary_rows", "main",
+]  # fmt: skip
 
 METRICS = ("AP", "AP50", "AP75", "AP90", "AP75 (class-agnostic)")
 RESULTS_NAME = "coco_instances_results.json"
@@ -50,24 +53,43 @@ def summary_rows(arms):
     names, runs = list(arms), list(arms.values())
     rows = []
     for name, own in zip(names, runs):
-        cells = [_mean_and_sd([run[metric] for run in own]) for metric in METRICS]
+        cells = [show_mean([run[metric] for run in own]) for metric in METRICS]
         first = [run["AP"] for run in runs[0]]
-        delta = "" if name == names[0] else _difference([run["AP"] for run in own], first)
+        delta = "" if name == names[0] else show_difference([run["AP"] for run in own], first)
         rows.append([name, len(own), *cells, delta])
     return rows
 
 
-def _mean_and_sd(values):
-    mean = statistics.mean(values)
-    return f"{mean:.2f} +- {statistics.stdev(values):.2f}" if len(values) > 1 else f"{mean:.2f}"
+def mean_and_sd(values):
+    """Mean and standard deviation (of a sample, n - 1) of one value or more; the latter is None for a single one."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def _difference(values, reference):
+def difference(values, reference):
+    """Mean of ``values`` minus that of ``reference``, and its standard error; the latter is None for single runs."""
     delta = statistics.mean(values) - statistics.mean(reference)
     if min(len(values), len(reference)) < 2:
+        return delta, None
+    return delta, (statistics.variance(values) / len(values) + statistics.variance(reference) / len(reference)) ** 0.5
+
+
+def is_seen(delta, error):
+    """Whether there is a difference of two standard errors or more; None where there is no standard error."""
+    return None if error is None else delta != 0 and abs(delta) >= 2 * error
+
+
+def show_mean(values):
+    """``mean +- SD`` as text."""
+    mean, sd = mean_and_sd(values)
+    return f"{mean:.2f}" if sd is None else f"{mean:.2f} +- {sd:.2f}"
+
+
+def show_difference(values, reference):
+    """The difference of the means with its standard error as text, and "no difference seen" where it is none."""
+    delta, error = difference(values, reference)
+    if error is None:
         return f"{delta:+.2f}"
-    error = (statistics.variance(values) / len(values) + statistics.variance(reference) / len(reference)) ** 0.5
-    return f"{delta:+.2f} (SE {error:.2f}{'' if abs(delta) >= 2 * error else ', no difference seen'})"
+    return f"{delta:+.2f} (SE {error:.2f}{'' if is_seen(delta, error) else ', no difference seen'})"
 
 
 def main(argv=None):

@@ -1,0 +1,182 @@
+"""``python -m d2_balanced.tables``: run rows, tables or papers, and write their results. docs/TABLES.md is the guide."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from typing import Dict, List, Optional, Sequence
+
+from ..config.suggestions import ConfigError
+from ..data.report import DatasetError
+from ..engine.experiment import OwnData
+from .data import without_unusable_data
+from .execute import FINISHED, Interrupted, execute
+from .files import SCALES, Table, find_papers, select_tables
+from .plan import Options, PlannedRow, Run, plan_rows, runs_of
+from .report import measure_row, write_table
+from .state import Task, adopt, finished_runs, keep_final_only, run_folder
+
+__all__ = ["argument_parser", "main"]
+
+MISUSE, SOMETHING_FAILED, STOPPED = 2, 1, 130
+_SEEDS = {"tiny": [1, 2, 3, 4], "coco": [1]}
+_EPILOG = """
+Examples:
+  python -m d2_balanced.tables --list
+  python -m d2_balanced.tables LibraRCNN:table_2 --dry-run
+  python -m d2_balanced.tables LibraRCNN:table_2 DynamicRCNN:table_3 --jobs 2 --train-json A.json --train-images DIR ...
+  python -m d2_balanced.tables DynamicRCNN:table_3 --row baseline --row DLA --seeds 1 2 --overrides SOLVER.MAX_ITER 480
+  python -m d2_balanced.tables R3CNN --scale coco --num-gpus 8
+"""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """What to run, at which scale, on which data, and where the results go."""
+    parser = argparse.ArgumentParser(
+        prog="python -m d2_balanced.tables", description="Run the papers' tables of projects/*/tables.yaml.",
+        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )
+    parser.add_argument("what", nargs="*", metavar="PAPER[:TABLE]", help="folder of projects/, or a tables.yaml")
+    parser.add_argument("--row", action="append", default=[], metavar="NAME", help="only this row (may be repeated)")
+    parser.add_argument("--scale", choices=SCALES, default="tiny", help="the quick recipe (default), or the paper's")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: 1 2 3 4 for tiny, 1 for coco")
+    parser.add_argument("--output", default="output/tables", metavar="DIR", help="default: output/tables")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, one thread each")
+    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs of every run")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--list", action="store_true", help="papers, tables and rows, and what cannot run")
+    instead.add_argument("--dry-run", action="store_true", help="print configs, overrides and commands")
+    instead.add_argument("--report", action="store_true", help="only write the results of what is finished")
+    data = parser.add_argument_group("own data in COCO format, as for train_net.py (default: those of the configs)")
+    for split in ("train", "val"):
+        data.add_argument(f"--{split}-json", default="", metavar="FILE", help="annotations")
+        data.add_argument(f"--{split}-images", default="", metavar="DIR", help="folder of the images")
+    parser.add_argument("--adopt", action="append", default=[], metavar="DIR",
+                        help="link finished runs of equal config and seed from below this folder (may be repeated)")
+    parser.add_argument("--final-only", action="store_true", help="of finished runs keep model_final.pth only")
+    parser.add_argument("--overrides", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
+                        help="config overrides for all rows; everything after this word")
+    return parser
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """The command. Returns 0 if every chosen run is finished, 1 if one failed, 2 for misuse, 130 after Ctrl-C."""
+    parser = argument_parser()
+    args = parser.parse_args(argv)
+    try:
+        planned = plan_rows(select_tables(args.what, args.row), _options(args))
+        if args.list:
+            return _list(planned)
+        if not args.what:
+            raise ConfigError(f"Say what to run: PAPER or PAPER:TABLE of {', '.join(find_papers())}; --list shows all.")
+        if args.dry_run:
+            return _dry_run(planned, _tasks(planned, args))
+        planned = planned if args.report else without_unusable_data(planned)
+        tasks = _tasks(planned, args)
+        _adopt(tasks, args.adopt)
+        return _run(planned, tasks, args)
+    except (ConfigError, DatasetError, OSError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return MISUSE
+
+
+def _options(args: argparse.Namespace) -> Options:
+    if len(args.overrides) % 2:
+        raise ConfigError(f"--overrides takes pairs, KEY.PATH VALUE; got {' '.join(args.overrides)}")
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs must be 1 or more, got {args.jobs}.")
+    data = OwnData(args.train_json, args.train_images, args.val_json, args.val_images)
+    return Options(args.scale, data, dict(zip(args.overrides[0::2], args.overrides[1::2])), args.num_gpus)
+
+
+def _tasks(planned: List[PlannedRow], args: argparse.Namespace) -> Dict[Run, List[Task]]:
+    """``{run: its task for every seed}``, trainings before the evaluations that need them."""
+    tasks: Dict[Run, List[Task]] = {}
+    for run in sorted(runs_of(planned), key=lambda run: run.trained is not None):
+        sources = tasks[run.trained] if run.trained else [None] * len(_seeds(args))
+        tasks[run] = [Task(run, seed, run_folder(args.output, run, seed), source)
+                      for seed, source in zip(_seeds(args), sources)]
+    return tasks
+
+
+def _seeds(args: argparse.Namespace) -> List[int]:
+    return list(dict.fromkeys(args.seeds or _SEEDS[args.scale]))
+
+
+def _by_table(planned: List[PlannedRow]) -> Dict[str, List[PlannedRow]]:
+    tables: Dict[str, List[PlannedRow]] = {}
+    for row in planned:
+        tables.setdefault(row.table.label, []).append(row)
+    return tables
+
+
+def _list(planned: List[PlannedRow]) -> int:
+    for label, rows in _by_table(planned).items():
+        print(f"\n{label}  {rows[0].table.title}")
+        for row in rows:
+            kind = f"evaluates {row.row.trained.name}" if row.row.trained else row.row.config_file(row.run.options.scale) \
+                if row.run else f"cannot run: {row.reason}"
+            print(f"    {row.row.name:<45} {kind}")
+    print(f"\n{len(planned)} rows, {len(runs_of(planned))} different runs, "
+          f"{sum(row.run is None for row in planned)} that cannot run")
+    return 0
+
+
+def _dry_run(planned: List[PlannedRow], tasks: Dict[Run, List[Task]]) -> int:
+    for run, of_seeds in tasks.items():
+        names = [f"{row.table.label} {row.row.name}" for row in planned if row.run is run]
+        print(f"\n# {'; '.join(names) or 'needed by the evaluations below'}")
+        print(f"#   config: {os.path.relpath(run.config_file)}")
+        for key, value in run.overrides.items():
+            print(f"#   {key}: {value}")
+        for task in of_seeds:
+            print(shlex.join(["python", *task.command()[1:]]))
+    for row in planned:
+        if row.run is None:
+            print(f"\n# {row.table.label} {row.row.name} cannot run: {row.reason}")
+    return 0
+
+
+def _adopt(tasks: Dict[Run, List[Task]], folders: List[str]) -> None:
+    for folder in folders:
+        finished, others = finished_runs(folder)
+        for task in [task for of_seeds in tasks.values() for task in of_seeds]:
+            source = adopt(task, finished)
+            if source:
+                print(f"{task.label}: taken over from {source}")
+        for line in others:
+            print(f"not taken over: {line}")
+
+
+def _run(planned: List[PlannedRow], tasks: Dict[Run, List[Task]], args: argparse.Namespace) -> int:
+    everything = [task for of_one_seed in zip(*tasks.values()) for task in of_one_seed]
+    already = [task for task in everything if task.is_finished()]
+    print(f"{len(everything)} runs of {len(tasks)} different configs, {len(already)} of them finished already, for the "
+          "same config and seed.")
+    results, status = {}, 0
+    if not args.report:
+        try:
+            results = execute(everything, args.jobs)
+        except Interrupted:
+            print("Stopped. The same command goes on from here.")
+            status = STOPPED
+    problems = {task: results.get(task, "not finished") for task in everything if results.get(task) != FINISHED
+                and not task.is_finished()}
+    _write_reports(planned, tasks, problems, args)
+    if args.final_only:
+        for task in everything:
+            keep_final_only(task.folder) if task not in problems else None
+    return status or (SOMETHING_FAILED if problems and not args.report else 0)
+
+
+def _write_reports(planned: List[PlannedRow], tasks: Dict[Run, List[Task]], problems, args) -> None:
+    for rows in _by_table(planned).values():
+        table: Table = rows[0].table
+        results = [measure_row(row, tasks.get(row.run, ()), problems) for row in rows]
+        path = write_table(args.output, table, results, _options(args))
+        with open(path, encoding="utf-8") as file:
+            print(f"\n{file.read()}\nWritten to {path} and .csv")
+    for task, problem in {} if args.report else problems.items():
+        print(f"{task.label}: {problem}", file=sys.stderr)

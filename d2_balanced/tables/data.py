@@ -1,0 +1,59 @@
+"""The data sets of all rows, looked at before any time is spent."""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, List, Sequence
+
+from ..config.suggestions import ConfigError
+from ..data.report import DatasetError
+from ..engine.assemble import check_data
+from ..engine.from_yacs import YacsExperiment
+from .plan import PlannedRow, Run
+
+__all__ = ["without_unusable_data"]
+
+
+def without_unusable_data(planned: Sequence[PlannedRow]) -> List[PlannedRow]:
+    """The rows, those whose data are missing or do not fit their model with the reason in place of their run.
+
+    A data set is checked once for every way in which models use it (classes, masks). Raises ``DatasetError`` with all
+    that was found if no row is left.
+    """
+    found: Dict[tuple, str] = {}
+    checked = [_checked(row, found) for row in planned]
+    problems = [problem for problem in found.values() if problem]
+    if problems and not any(row.run for row in checked):
+        raise DatasetError("\n".join(problems))
+    return checked
+
+
+def _checked(row: PlannedRow, found: Dict[tuple, str]) -> PlannedRow:
+    if row.run is None:
+        return row
+    problem = _problem(row.run, found)
+    if not problem:
+        return row
+    lines = [line.strip() for line in problem.splitlines()]
+    errors = [line for line in lines if line.startswith("error:")]
+    return row._replace(run=None, reason=f"its data: {(errors or lines)[0]}")
+
+
+def _problem(run: Run, found: Dict[tuple, str]) -> str:
+    experiment = YacsExperiment(run.cfg.clone())
+    sets = experiment.cfg.DATASETS
+    proposals = [*sets.PROPOSAL_FILES_TRAIN, *sets.PROPOSAL_FILES_TEST] if experiment.cfg.MODEL.LOAD_PROPOSALS else []
+    missing = [path for path in proposals if not os.path.isfile(path)]
+    if missing:
+        return f"the file of proposals {missing[0]} does not exist"
+    used = (tuple(sets.TRAIN), tuple(sets.TEST), experiment.mask_format, run.options.data)
+    if not any(run.options.data):
+        used += (experiment.num_classes,)
+    if used not in found:
+        try:
+            experiment.use_own_data()
+            check_data(experiment, [*experiment.train_datasets, *experiment.test_datasets])
+            found[used] = ""
+        except (DatasetError, ConfigError, OSError) as error:
+            found[used] = str(error)
+    return found[used]

@@ -1,0 +1,73 @@
+"""The figures of a finished run: what its evaluation wrote, class-agnostic AP75, and the model's size."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Dict, List, Optional
+
+from detectron2.data import MetadataCatalog
+
+from ..analysis.parameters import count_parameters, model_without_values
+from ..data.coco_paths import read_categories
+from ..engine.atomic import atomic_write
+from ..evaluation.compare import load_metrics
+from ..evaluation.ground_truth import GroundTruth
+from ..evaluation.summary import METRICS, RESULTS_NAME, run_metrics
+from .plan import Run
+from .state import Task
+
+__all__ = ["AGNOSTIC", "NOT_MEASURED", "PARAMETERS", "is_measured", "measure", "parameters_in_thousands"]
+
+AGNOSTIC = METRICS[-1]
+PARAMETERS = "params_K"
+NOT_MEASURED = ("speed", "FPS", "memory_GB", "size_MB")  # of the authors' machines
+_CACHE = "class_agnostic.json"
+
+
+def is_measured(metric: str) -> bool:
+    """Whether a run has this figure of a table; speed and memory say nothing about the paper's machines."""
+    return metric not in NOT_MEASURED
+
+
+def measure(task: Task, metrics: List[str]) -> Dict[str, Optional[float]]:
+    """``{metric: value, or None where there is none}`` of a finished task, in percent.
+
+    ``AP75 (class-agnostic)``, which no table has, is computed from the saved detections once and kept beside them.
+    """
+    folder = os.path.join(task.folder, "inference", task.run.test_set)
+    tasks = load_metrics(os.path.join(folder, "metrics.json"))
+    return {metric: _agnostic(task, folder) if metric == AGNOSTIC else _look_up(tasks, metric) for metric in metrics}
+
+
+def _look_up(tasks: Dict[str, Any], metric: str) -> Optional[float]:
+    """``AP`` and so on are of boxes; ``BAP`` and ``SAP`` of boxes and masks; ``AR@`` of proposals where there are any."""
+    task, _, name = metric.rpartition("/")
+    if not task and metric[:3] in ("BAP", "SAP"):
+        task, name = {"B": "bbox", "S": "segm"}[metric[0]], metric[1:]
+    if not task:
+        task = "box_proposals" if metric.startswith("AR") and "box_proposals" in tasks else "bbox"
+    return tasks.get(task, {}).get(name)
+
+
+def _agnostic(task: Task, folder: str) -> Optional[float]:
+    results, cache = os.path.join(folder, RESULTS_NAME), os.path.join(task.folder, _CACHE)
+    ground_truth = task.run.options.data.val_json or MetadataCatalog.get(task.run.test_set).get("json_file", "")
+    if not (os.path.exists(results) and os.path.exists(ground_truth)):
+        return None
+    if not (os.path.exists(cache) and os.path.getmtime(cache) >= os.path.getmtime(results)):
+        value = run_metrics(GroundTruth.from_file(ground_truth), results)[AGNOSTIC]
+        with atomic_write(cache, "w") as file:
+            json.dump({AGNOSTIC: value}, file)
+    with open(cache, encoding="utf-8") as file:
+        return json.load(file)[AGNOSTIC]
+
+
+def parameters_in_thousands(run: Run) -> float:
+    """Thousands of trainable parameters of the run's model, counted without building its values."""
+    data = run.options.data
+    words = run.words()
+    if data.train_json or data.val_json:
+        classes = len(read_categories(data.train_json or data.val_json))
+        words += ["MODEL.ROI_HEADS.NUM_CLASSES", str(classes), "MODEL.RETINANET.NUM_CLASSES", str(classes)]
+    return count_parameters(model_without_values(run.config_file, words))["all"] / 1000
