@@ -9,8 +9,8 @@ from detectron2.engine import HookBase
 __all__ = ["GradientAnnealing", "annealing_factor", "annealing_hooks"]
 
 PARAMETER_GROUPS = {
-    "box": r"roi_heads\.(box_head|box_predictor|iou_branch)",
-    "box_and_mask": r"roi_heads\.(box_head|box_predictor|iou_branch|mask_head|mask_iou_head)",
+    "box": r"roi_heads\.(box_pooler|box_head|box_predictor|iou_branch)",
+    "box_and_mask": r"roi_heads\.(box_pooler|box_head|box_predictor|iou_branch|mask_pooler|mask_head|mask_iou_head)",
 }
 
 
@@ -50,6 +50,7 @@ class GradientAnnealing(HookBase):
                 f"GradientAnnealing: parameters must be one of {sorted(PARAMETER_GROUPS)} or a regular expression, got "
                 f"{parameters!r}: {error}"
             ) from None
+        self._group = parameters
         self.initial = float(initial)
         self.annealed = bool(annealed)
         self.total = total
@@ -57,13 +58,18 @@ class GradientAnnealing(HookBase):
 
     def _find_parameters(self, model):
         model = getattr(model, "module", model)
-        found = [p for name, p in model.named_parameters() if p.requires_grad and self._pattern.search(name)]
+        found = {name: p for name, p in model.named_parameters() if p.requires_grad and self._pattern.search(name)}
+        if self._group == "box_and_mask" and found and not any(".mask_" in name for name in found):
+            raise ValueError(
+                f"GradientAnnealing: parameters='box_and_mask', but {type(model).__name__} has no mask head "
+                "(MODEL.MASK_ON); take 'box'"
+            )
         if not found:
             raise ValueError(
                 f"GradientAnnealing: no trainable parameter of {type(model).__name__} matches "
                 f"parameters={self._pattern.pattern!r}; R-CNN gradient annealing needs a two-stage detector"
             )
-        return found
+        return list(found.values())
 
     def before_train(self):
         if self.parameters is None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from d2_balanced.config import build_component
 from d2_balanced.modeling.registry import BOX_LOSS_REGISTRY
 
-__all__ = ["BalancedFastRCNNOutputLayers", "build_box_loss", "check_box_loss_type"]
+__all__ = ["BalancedFastRCNNOutputLayers", "build_box_loss", "check_box_loss_type", "check_smooth_l1_beta"]
 
 _DETECTRON2_LOSS_TYPE = "smooth_l1"
 
@@ -23,6 +23,17 @@ def check_box_loss_type(owner: str, box_loss: Optional[Callable], box_reg_loss_t
         raise ValueError(
             f"{owner}: box_loss={type(box_loss).__name__} cannot be combined with box_reg_loss_type={box_reg_loss_type!r}; "
             f"leave one of them at its default (box_loss=None, box_reg_loss_type={_DETECTRON2_LOSS_TYPE!r})"
+        )
+
+
+def check_smooth_l1_beta(owner: str, box_loss: Optional[Callable], smooth_l1_beta: float) -> None:
+    """Raises ``ValueError`` if detectron2's ``smooth_l1_beta`` is set beside a box loss that does not read it."""
+    argument = getattr(box_loss, "smooth_l1_beta_argument", None)
+    read = getattr(box_loss, argument) if argument else 0.0
+    if box_loss is not None and smooth_l1_beta not in (0.0, read):
+        raise ValueError(
+            f"{owner}: smooth_l1_beta={smooth_l1_beta} (SMOOTH_L1_BETA in yacs) would have no effect beside "
+            f"box_loss={type(box_loss).__name__}, which has settings of its own; leave it at 0"
         )
 
 
@@ -64,6 +75,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     def __init__(self, input_shape, *, box_loss: Optional[Callable] = None, **kwargs):
         super().__init__(input_shape, **kwargs)
         check_box_loss_type(type(self).__name__, box_loss, self.box_reg_loss_type)
+        check_smooth_l1_beta(type(self).__name__, box_loss, self.smooth_l1_beta)
         self.box_loss = box_loss
         if hasattr(box_loss, "adopt"):  # a loss that measures proposals, in this predictor's units
             box_loss.adopt(self.box2box_transform.weights, self.num_classes)

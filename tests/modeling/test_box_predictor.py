@@ -123,10 +123,10 @@ def test_a_loss_that_wants_them_gets_the_predictors_weights_and_classes():
 # --- configuration ---------------------------------------------------------------------------------------------------
 
 
-def from_yacs(**box_loss):
+def from_yacs(smooth_l1_beta=0.3, **box_loss):
     cfg = get_balanced_cfg()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = K
-    cfg.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 0.3
+    cfg.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = smooth_l1_beta
     cfg.MODEL.BALANCED.BOX_LOSS.update(box_loss)
     return cfg
 
@@ -137,8 +137,14 @@ def test_yacs_default_takes_detectron2s_beta():
 
 
 def test_yacs_balanced_l1_keeps_its_own_beta():
-    module = BalancedFastRCNNOutputLayers(from_yacs(NAME="BalancedL1", GAMMA=1.0), ShapeSpec(channels=CHANNELS))
+    cfg = from_yacs(smooth_l1_beta=0.0, NAME="BalancedL1", GAMMA=1.0)
+    module = BalancedFastRCNNOutputLayers(cfg, ShapeSpec(channels=CHANNELS))
     assert module.box_loss.settings == {"alpha": 0.5, "gamma": 1.0, "beta": 1.0, "form": "scaled"}
+
+
+def test_a_beta_of_detectron2_that_the_box_loss_would_not_read_is_refused():
+    with pytest.raises(ValueError, match="smooth_l1_beta=0.3.*box_loss=BalancedL1"):
+        BalancedFastRCNNOutputLayers(from_yacs(NAME="BalancedL1"), ShapeSpec(channels=CHANNELS))
 
 
 def test_yacs_iou_loss_is_detectron2s_own():

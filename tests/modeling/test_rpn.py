@@ -177,6 +177,9 @@ def test_yacs():
     assert repr(from_yacs(cfg).sampler) == repr(RandomSampler()) and from_yacs(cfg).box_loss.beta == 0.2
     cfg.MODEL.BALANCED.RPN.SAMPLER = type(cfg)({"NAME": "RandomSampler", "NEG_POS_UB": 5})
     cfg.MODEL.BALANCED.RPN.BOX_LOSS = type(cfg)({"NAME": "BalancedL1", "ALPHA": 0.2})
+    with pytest.raises(ValueError, match="smooth_l1_beta=0.2.*box_loss=BalancedL1"):
+        from_yacs(cfg)
+    cfg.MODEL.RPN.SMOOTH_L1_BETA = 0.0
     rpn = from_yacs(cfg)
     assert rpn.sampler.neg_pos_ub == 5 and rpn.box_loss.settings["alpha"] == 0.2
 

@@ -98,6 +98,12 @@ def build_resnet_balanced_pafpn_backbone(cfg, input_shape: ShapeSpec):
     return _pyramid(BalancedPAFPN, cfg, input_shape)
 
 
+@_register("CONTEXT")
+def build_retinanet_resnet_context_fpn_backbone(cfg, input_shape: ShapeSpec):
+    """FPN on a ResNet with the global context blocks of ``MODEL.BALANCED.CONTEXT``, P3..P7."""
+    return _pyramid(FPN, cfg, input_shape, retinanet=True, with_context=True)
+
+
 @_register("FPN", "CONTEXT")
 def build_retinanet_resnet_balanced_fpn_backbone(cfg, input_shape: ShapeSpec):
     """:class:`BalancedFPN` on a ResNet, P3..P7 (the paper's P4 is then level 1)."""

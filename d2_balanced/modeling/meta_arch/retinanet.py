@@ -50,7 +50,15 @@ class BalancedRetinaNet(RetinaNet):
 
     @classmethod
     def from_config(cls, cfg):
-        ret = super().from_config(cfg)
+        try:
+            ret = super().from_config(cfg)
+        except KeyError as error:
+            if error.args[0] not in cfg.MODEL.RETINANET.IN_FEATURES:
+                raise
+            raise ValueError(
+                f"MODEL.RETINANET.IN_FEATURES: {error.args[0]} is no level of MODEL.BACKBONE.NAME "
+                f"{cfg.MODEL.BACKBONE.NAME}; a RetinaNet's backbones (build_retinanet_...) have p3 to p7"
+            ) from error
         ret["box_loss"] = build_box_loss(
             cfg.MODEL.BALANCED.RETINANET.BOX_LOSS,
             "MODEL.BALANCED.RETINANET.BOX_LOSS",

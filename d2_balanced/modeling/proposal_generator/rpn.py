@@ -17,7 +17,7 @@ from torch import Tensor
 
 from d2_balanced.config import build_component
 from d2_balanced.ignore_regions import ignore_regions_of, in_ignore_region
-from d2_balanced.modeling.box_predictor import build_box_loss
+from d2_balanced.modeling.box_predictor import build_box_loss, check_smooth_l1_beta
 from d2_balanced.modeling.dense_box_loss import check_anchor_matcher, check_dense_box_loss, dense_box_loss
 from d2_balanced.modeling.registry import PROPOSAL_SAMPLER_REGISTRY
 from d2_balanced.modeling.sampling import RandomSampler
@@ -41,7 +41,7 @@ class BalancedRPN(RPN):
 
     Raises:
         ValueError: for a sampler that repeats positives, for a matcher or box loss that follows an R-CNN's proposals,
-            or a box loss beside a ``box_reg_loss_type`` other than smooth_l1.
+            or a box loss beside a ``box_reg_loss_type`` other than smooth_l1 or a ``smooth_l1_beta`` that it ignores.
     """
 
     @configurable
@@ -54,6 +54,7 @@ class BalancedRPN(RPN):
             )
         check_anchor_matcher(type(self).__name__, self.anchor_matcher)
         check_dense_box_loss(type(self).__name__, box_loss, self.box_reg_loss_type)
+        check_smooth_l1_beta(type(self).__name__, box_loss, self.smooth_l1_beta)
         self.sampler = RandomSampler() if sampler is None else sampler
         self.box_loss = box_loss
 

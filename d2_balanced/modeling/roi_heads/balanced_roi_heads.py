@@ -153,7 +153,7 @@ class BalancedROIHeads(StandardROIHeads):
                 candidates = [self._refine(*each, k) for each in zip(self.branches, predictions, pooled, samples)]
                 losses.update(self._mask_losses(features, candidates[self.main_branch], targets, k))
         if self.train_on_pred_boxes:
-            self._replace_by_predicted_boxes(predictions[self.main_branch], first_samples)
+            self._replace_by_predicted_boxes(predictions[self.main_branch], pooled[self.main_branch], first_samples)
         return first_samples, losses
 
     def _detect_boxes(self, features, proposals):
@@ -260,8 +260,12 @@ class BalancedROIHeads(StandardROIHeads):
         return refined_proposals(boxes, samples, training=True, keep_appended_gt=self.stages.keep_appended_gt)
 
     @torch.no_grad()
-    def _replace_by_predicted_boxes(self, predictions, samples):
-        boxes = self.branches[self.main_branch].predictor(0).predict_boxes_for_gt_classes(predictions, samples)
+    def _replace_by_predicted_boxes(self, predictions, pooled, samples):
+        predictor = self.branches[self.main_branch].predictor(0)
+        if self.iou_branch.replaces_regressor:
+            boxes = self.iou_branch.boxes(predictor, predictions, pooled, samples, 0)
+        else:
+            boxes = predictor.predict_boxes_for_gt_classes(predictions, samples)
         for image, image_boxes in zip(samples, boxes):
             image.proposal_boxes = Boxes(image_boxes)
 

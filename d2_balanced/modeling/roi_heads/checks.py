@@ -1,5 +1,8 @@
 """Refuses combinations of the axes of ``BalancedROIHeads`` that cannot work, naming both sides."""
 
+from ..box_losses import SmoothL1
+from .stages import SingleStage
+
 __all__ = ["check_axes"]
 
 
@@ -7,6 +10,10 @@ def check_axes(heads):
     """Raise ``ValueError`` if the stages, branches and options of these ``BalancedROIHeads`` do not fit together."""
     _check_num_heads(heads)
     _check_test_branches(heads)
+    _check_first_threshold(heads)
+    if heads.iou_branch.replaces_regressor:
+        for branch in heads.branches:
+            branch.for_each_predictor(lambda predictor: _check_replaced(heads.iou_branch, predictor))
     heads.mask_branch.check(heads)
     if heads.mask_iou_head is not None and not heads.mask_on:
         raise ValueError(
@@ -41,3 +48,38 @@ def _check_test_branches(heads):
             f"BalancedROIHeads: test_branches (MODEL.BALANCED.TEST_BRANCHES) must be indices from 0 to "
             f"{len(heads.branches) - 1}, one of the {len(heads.branches)} branches, got {unknown}"
         )
+
+
+def _check_first_threshold(heads):
+    """The first stage is matched by the heads' own matcher; the stages' first threshold would be read by nobody."""
+    thresholds = getattr(heads.proposal_matcher, "thresholds", None)  # -inf, those given, inf; an adaptive one has none
+    if thresholds is None or isinstance(heads.stages, SingleStage):
+        return
+    if thresholds[-2] != heads.stages.ious[0]:
+        raise ValueError(
+            f"BalancedROIHeads: the first of the stages' ious (MODEL.ROI_BOX_CASCADE_HEAD.IOUS) is "
+            f"{heads.stages.ious[0]}, but proposal_matcher (MODEL.ROI_HEADS.IOU_THRESHOLDS), which matches the first "
+            f"stage, has the threshold {thresholds[-2]}; make them equal"
+        )
+
+
+def _check_replaced(iou_branch, predictor):
+    """A predictor whose regressor is not used must not have been given a box loss."""
+    loss = getattr(predictor, "box_loss", None)
+    beta = getattr(predictor, "smooth_l1_beta", 0.0) if loss is None else getattr(loss, "beta", None)
+    loss_type = getattr(predictor, "box_reg_loss_type", "smooth_l1")
+    weight = getattr(predictor, "loss_weight", {}).get("loss_box_reg", 1.0)
+    unused = {
+        "box_loss (MODEL.BALANCED.BOX_LOSS)": None if isinstance(loss, (SmoothL1, type(None))) else type(loss).__name__,
+        "smooth_l1_beta (MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA)": beta,
+        "box_reg_loss_type (MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE)": loss_type if loss_type != "smooth_l1" else None,
+        "loss_weight (MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT)": weight if weight != 1 else None,
+    }
+    for setting, value in unused.items():
+        if value:
+            raise ValueError(
+                f"BalancedROIHeads: iou_branch ({type(iou_branch).__name__}, MODEL.BALANCED.IOU_BRANCH) regresses the "
+                f"boxes with a loss of its own, so that the predictors' {setting} {value} would have no effect; leave "
+                "one of them out"
+            )
+

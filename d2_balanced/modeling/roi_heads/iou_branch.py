@@ -23,6 +23,9 @@ _SMALLEST_IOU = 1e-4  # a score of exactly 0 would make ties
 class PredictorBoxes:
     """No IoU branch: boxes come from the predictor's own deltas, and scores are the class probabilities."""
 
+    replaces_regressor = False
+    """Whether the predictors' own box regressors, and so their box losses, are not used."""
+
     def take_over(self, predictor):
         """Switch off what this branch replaces in a predictor of the ROI heads: nothing."""
 
@@ -97,6 +100,8 @@ class IoUBranch(PredictorBoxes, nn.Module):
 
     Raises ``ValueError`` for settings out of range.
     """
+
+    replaces_regressor = True
 
     def __init__(
         self,

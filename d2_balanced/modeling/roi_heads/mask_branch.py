@@ -32,6 +32,12 @@ class FirstStageMasks:
                 f"FirstStageMasks: a mask IoU head (MODEL.BALANCED.MASK_IOU_HEAD) needs a mask head with `layers`, as "
                 f"MaskRCNNConvUpsampleHead has; MODEL.ROI_MASK_HEAD.NAME is {type(heads.mask_head).__name__}"
             )
+        if heads.mask_on and hasattr(heads.mask_head, "previous"):
+            raise ValueError(
+                f"FirstStageMasks (MODEL.BALANCED.MASKS) has one stage of masks, but {type(heads.mask_head).__name__} "
+                f"(MODEL.ROI_MASK_HEAD.NAME) has takes_previous, for the masks of a stage before; take InterleavedMasks, "
+                "or another mask head"
+            )
 
     def build_heads(self, build_head, stages):
         """The mask head, or a list with one for every stage, from what ``build_head`` makes."""
@@ -103,6 +109,11 @@ class InterleavedMasks(FirstStageMasks):
             raise ValueError(
                 f"InterleavedMasks: information_flow needs mask heads with takes_previous, but this one was made for a "
                 f"single stage, and there are {heads.stages.num_train} in training and {heads.stages.num_test} at inference"
+            )
+        if heads.train_on_pred_boxes and not heads.keypoint_on:
+            raise ValueError(
+                "InterleavedMasks (MODEL.BALANCED.MASKS) trains on refined boxes anyway, so that train_on_pred_boxes "
+                "(MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES) would have no effect; leave one of them out"
             )
 
     def stage_losses(self, heads, features, refined, targets, stage):
