@@ -37,7 +37,7 @@ def _branch(heads, positive_fraction):
         box_predictor=predictor,
         positive_fraction=positive_fraction,
         batch_size_per_image="${...batch_size_per_image}",
-        sampler=L(RandomSampler)(),
+        sampler=deepcopy(heads.proposal_sampler),
     )
 
 
