@@ -15,7 +15,7 @@ from . import compat
 __all__ = ["diagnose", "main"]
 
 PACKAGES = ("numpy", "scipy", "Pillow", "fvcore", "iopath", "yacs", "omegaconf", "pycocotools", "faster-coco-eval",
-            "matplotlib", "tensorboard")
+            "jinja2", "matplotlib", "tensorboard")
 
 FIX_DETECTRON2 = (
     "`make install` in the checkout of d2_balanced (pure-Python 0.6), or the official one: "

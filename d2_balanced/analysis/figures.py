@@ -18,22 +18,23 @@ def share(part, whole):
     return np.asarray(part, dtype=float) / np.where(whole > 0, whole, np.nan)
 
 
-def curve_figure(title, panels, steps=False):
+def curve_figure(title, panels, steps=False, ordered=False):
     """A row of panels.
 
     Args:
         title: over the whole figure.
         panels: list of ``(title, x label, y label, {label: (x, y)}, options)``; the options may be left out: "xlim",
-            "ylim", "yscale", "diagonal" or "zero" for a reference line, "whole" for whole numbers along x.
+            "ylim", "yscale", "diagonal" (from, to) or "zero" for a reference line, "whole" for whole numbers along x.
         steps: draw histograms: x are the middles of bins of equal width, two or more.
+        ordered: the labels come in an order, and so do the colours.
 
     Returns a matplotlib figure, or ``None`` if there is no curve at all.
     """
     if not any(panel[3] for panel in panels):
         return None
     figure = _figure(title, len(panels))
-    labels = dict.fromkeys(label for panel in panels for label in panel[3])
-    colours = {label: f"C{number % 10}" for number, label in enumerate(labels)}  # the same in all panels
+    labels = list(dict.fromkeys(label for panel in panels for label in panel[3]))
+    colours = dict(zip(labels, _colours(len(labels), ordered)))  # the same in all panels
     for number, panel in enumerate(panels, start=1):
         _draw(figure.add_subplot(1, len(panels), number), colours, steps, *panel)
     return figure
@@ -65,6 +66,14 @@ def density_figure(title, panels, x_label, y_label, x_limits, y_limits, bins=50)
     return figure
 
 
+def _colours(number, ordered):
+    if not ordered:
+        return [f"C{k % 10}" for k in range(number)]
+    from matplotlib import colormaps
+
+    return [colormaps["viridis"](0.9 * k / max(number - 1, 1)) for k in range(number)]
+
+
 def _figure(title, num_panels):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -83,8 +92,9 @@ def _draw(axes, colours, steps, title, x_label, y_label, curves, options=None):
             axes.stairs(y, np.append(x - width, x[-1] + width), label=label, color=colours[label])
         else:
             axes.plot(x, y, label=label, color=colours[label], marker="." if len(x) < 40 else None)
-    if options.pop("diagonal", False):
-        axes.plot([0.4, 1], [0.4, 1], color="grey", linestyle="--", linewidth=1, label="no change")
+    diagonal = options.pop("diagonal", None)
+    if diagonal:
+        axes.plot(diagonal, diagonal, color="grey", linestyle="--", linewidth=1, label="equal")
     if options.pop("zero", False):
         axes.axhline(0, color="grey", linestyle="--", linewidth=1)
     if options.pop("whole", False):
@@ -94,5 +104,5 @@ def _draw(axes, colours, steps, title, x_label, y_label, curves, options=None):
         options.pop("yscale")
     axes.set(title=title, xlabel=x_label, ylabel=y_label, **options)
     axes.grid(alpha=0.3)
-    if curves:
+    if len(curves) > 1 or (curves and diagonal):  # one curve is what the titles say
         axes.legend(fontsize="small")

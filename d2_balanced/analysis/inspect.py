@@ -5,7 +5,7 @@
         --train-json val.json --train-images val --images 500 --output inspected
 
 Images come from the training loader, with its augmentation; proposals, matching and sampling are those of training.
-Writes ``imbalance.jsonl`` (one window) and its figures. A yaml config with detectron2's StandardROIHeads or
+Writes ``imbalance.jsonl`` (one window) and its figures. A config with detectron2's StandardROIHeads or
 CascadeROIHeads is built with BalancedROIHeads, which have the same weights and train in the same way.
 """
 
@@ -21,12 +21,12 @@ from torch import nn
 from ..engine.weights_fit import CheckpointError
 from .imbalance_file import FILE, append_line, counts_line, read_recording
 from .plots import save_plots
+from .recordable import make_recordable
 from .recorder import ImbalanceRecorder
 from .recording import find_recorded_heads
 
-__all__ = ["inspect_model", "load_experiment", "main"]
+__all__ = ["inspect_model", "load_experiment", "main", "run_in_training_mode"]
 
-_STAGES = {"StandardROIHeads": "SingleStage", "CascadeROIHeads": "CascadeStages"}
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -45,8 +45,29 @@ def inspect_model(model, batches, num_images, seed=0):
     """
     if num_images < 1:
         raise ValueError(f"inspect_model: num_images must be 1 or more, got {num_images}")
+    recorder = ImbalanceRecorder(find_recorded_heads(model))
+    run_in_training_mode(model, _first(batches, num_images), recorder, seed)
+    return recorder.counts
+
+
+def _first(batches, num_images):
+    """The batches, up to so many images."""
+    for batch in batches:
+        yield batch[:num_images]
+        num_images -= len(batch)
+        if num_images <= 0:
+            return
+
+
+@torch.no_grad()
+def run_in_training_mode(model, batches, recorder, seed=0):
+    """Run the forward pass of training on ``batches``, seen by ``recorder``; normalisation statistics stay as they are.
+
+    Args:
+        recorder: an object for ``BalancedROIHeads.recorders``.
+        seed: of the sampling.
+    """
     heads = find_recorded_heads(model)
-    recorder = ImbalanceRecorder(heads)
     model.train()
     for module in model.modules():
         if isinstance(module, _NORMS):
@@ -56,29 +77,20 @@ def inspect_model(model, batches, num_images, seed=0):
     try:
         with EventStorage():
             for batch in batches:
-                model(batch[:num_images])
-                num_images -= len(batch)
-                if num_images <= 0:
-                    break
+                model(batch)
     finally:
         heads.recorders.remove(recorder)
-    return recorder.counts
 
 
 def load_experiment(config_file, overrides=(), own_data=None):
-    """The experiment of a config, its ROI heads replaced by ``BalancedROIHeads`` where they are detectron2's (yaml)."""
+    """The experiment of a config, detectron2's ROI heads replaced by ``BalancedROIHeads`` (``recordable.py``)."""
     from ..engine.experiment import OwnData
     from ..engine.from_lazy import LazyExperiment
     from ..engine.from_yacs import YacsExperiment
 
-    own_data = own_data or OwnData()
-    if config_file.endswith(".py"):
-        return LazyExperiment.from_file(config_file, overrides, own_data)
-    experiment = YacsExperiment.from_file(config_file, overrides, own_data)
-    model = experiment.cfg.MODEL
-    if model.ROI_HEADS.NAME in _STAGES:
-        model.BALANCED.STAGES.NAME = _STAGES[model.ROI_HEADS.NAME]
-        model.ROI_HEADS.NAME = "BalancedROIHeads"
+    system = LazyExperiment if config_file.endswith(".py") else YacsExperiment
+    experiment = system.from_file(config_file, overrides, own_data or OwnData())
+    make_recordable(experiment)
     return experiment
 
 

@@ -9,9 +9,10 @@ import os
 
 import numpy as np
 
+from .curves import bin_centres, curves_of, histograms, over_time, shares_by_bin
 from .figures import curve_figure, per_image, share
 from .imbalance_counts import MAX_OBJECTS
-from .imbalance_file import merge
+from .sample_plots import draw_gradients_by_iou, draw_iou_by_time, draw_positives_per_object, draw_predicted_iou
 
 __all__ = ["FIGURES", "save_plots"]
 
@@ -35,41 +36,9 @@ def save_plots(recordings, output_dir):
     return paths
 
 
-def _curves(recordings, x_and_y):
-    """``{label: (x, y)}`` of ``x_and_y(fields of the whole recording)``, for every run, stage and branch."""
-    curves = {}
-    for run, recording in recordings.items():
-        merged = merge(recording.windows)
-        for key, fields in merged.items():
-            curves[_label(run, key, merged, recordings)] = x_and_y(fields)
-    return {label: points for label, points in curves.items() if points is not None}
-
-
-def _over_time(recordings, value):
-    """``{label: (last iterations, values)}`` of ``value(fields of a window)``."""
-    curves = {}
-    for run, recording in recordings.items():
-        keys = {key for _, _, counts in recording.windows for key in counts}
-        for key in sorted(keys):
-            windows = [(last + 1, value(counts[key])) for _, last, counts in recording.windows if key in counts]
-            curves[_label(run, key, keys, recordings)] = tuple(np.array(part, dtype=float) for part in zip(*windows))
-    return curves
-
-
-def _label(run, key, keys, recordings):
-    parts = [run] if len(recordings) > 1 else []
-    parts += [f"stage {key[0]}"] if len({stage for stage, _ in keys}) > 1 else []
-    parts += [f"branch {key[1]}"] if len({branch for _, branch in keys}) > 1 else []
-    return ", ".join(parts) or run
-
-
-def _centres(values):
-    return (np.arange(len(values)) + 0.5) / len(values)
-
-
 def _sampled(recordings):
     def number(kind):
-        return _over_time(recordings, lambda f: per_image(f, kind))
+        return over_time(recordings, lambda f: per_image(f, kind))
 
     return curve_figure(
         "Samples that the box heads train on",
@@ -82,7 +51,7 @@ def _sampled(recordings):
 
 def _accuracy(recordings):
     def accuracy(kind):
-        return _over_time(recordings, lambda f: share(f[f"{kind}_correct"], f[kind])[0])
+        return over_time(recordings, lambda f: share(f[f"{kind}_correct"], f[kind])[0])
 
     return curve_figure(
         "Classification accuracy on the samples, in training",
@@ -93,12 +62,8 @@ def _accuracy(recordings):
     )
 
 
-def _histogram(recordings, field):
-    return _curves(recordings, lambda f: (_centres(f[field]), f[field] / max(f["images"].sum(), 1)))
-
-
 def _proposals(recordings):
-    curves = _histogram(recordings, "proposal_ious")
+    curves = histograms(recordings, "proposal_ious")
     positive = {label: (x[x > 0.5], y[x > 0.5]) for label, (x, y) in curves.items()}
     x_label = "IoU with the best object"
     return curve_figure(
@@ -113,7 +78,7 @@ def _proposals(recordings):
 
 def _samples(recordings):
     x_label = "IoU with the best object"
-    positives, negatives = (_histogram(recordings, f"{kind}_ious") for kind in ("positive", "negative"))
+    positives, negatives = (histograms(recordings, f"{kind}_ious") for kind in ("positive", "negative"))
     return curve_figure(
         "Training samples by IoU (appended ground truth left out)",
         [
@@ -131,14 +96,14 @@ def _refinement(recordings):
         means = f["positive_iou_sum"][filled] / number, f["refined_iou_sum"][filled] / number
         return means if filled.any() else None
 
-    after = _curves(recordings, mean_after)
+    after = curves_of(recordings, mean_after)
     gain = {label: (x, y - x) for label, (x, y) in after.items()}
     x_label, y_label = "IoU before regression", "positives an image"
-    histogram = _histogram(recordings, "refined_ious")
+    histogram = histograms(recordings, "refined_ious")
     return curve_figure(
         "Box regression of the sampled positives",
         [
-            ("localisation", x_label, "mean IoU after regression", after, {"diagonal": True}),
+            ("localisation", x_label, "mean IoU after regression", after, {"diagonal": (0.4, 1)}),
             ("improvement", x_label, "mean IoU after - before", gain, {"zero": True}),
             ("histogram", "IoU after regression", y_label, histogram),
         ],
@@ -146,20 +111,13 @@ def _refinement(recordings):
 
 
 def _losses(recordings):
-    def shares(field, low):
-        def of(f):
-            x = _centres(f[field])
-            total = f[field].sum()
-            return (x[x > low], share(f[field], total)[x > low]) if total > 0 else None
-
-        return _curves(recordings, of)
-
+    classes, boxes = shares_by_bin(recordings, "cls_loss"), shares_by_bin(recordings, "box_loss", above=0.4)
     x_label = "IoU of the sample"
     return curve_figure(
         "Which samples the loss comes from (appended ground truth left out)",
         [
-            ("classification loss", x_label, "share of the loss", shares("cls_loss", 0), {"yscale": "log"}),
-            ("box regression loss", x_label, "share of the loss", shares("box_loss", 0.4)),
+            ("classification loss", x_label, "share of the loss", classes, {"yscale": "log"}),
+            ("box regression loss", x_label, "share of the loss", boxes),
         ],
         steps=True,
     )
@@ -173,7 +131,7 @@ def _by_objects(recordings):
         spread = np.sqrt(np.maximum(f["squared_positives_by_objects"][number] / images[number] - mean**2, 0))
         return number, mean, spread
 
-    found = _curves(recordings, moments)
+    found = curves_of(recordings, moments)
     means = {label: (number, mean) for label, (number, mean, _) in found.items()}
     spreads = {label: (number, spread) for label, (number, _, spread) in found.items()}
     x_label = f"objects in the image ({MAX_OBJECTS}: or more)"
@@ -187,18 +145,12 @@ def _by_objects(recordings):
 
 
 def _scores(recordings):
-    def shares(field):
-        def of(f):
-            return (_centres(f[field]), share(f[field], f[field].sum())) if f[field].any() else None
-
-        return _curves(recordings, of)
-
-    positives, negatives = shares("positive_scores"), shares("negative_scores")
+    positives, negatives = (shares_by_bin(recordings, f"{kind}_scores") for kind in ("positive", "negative"))
     panels = [
         ("positives", "foreground probability", "share of the positives", positives),
         ("negatives", "foreground probability", "share of the negatives", negatives, {"yscale": "log"}),
     ]
-    differences = shares("score_differences")
+    differences = shares_by_bin(recordings, "score_differences")
     if differences:
         x_label = "absolute difference to the main branch, same RoIs"
         panels.append(("between branches", x_label, "share of the RoIs", differences, {"yscale": "log"}))
@@ -233,10 +185,14 @@ FIGURES = {
     "accuracy": _accuracy,
     "proposals_by_iou": _proposals,
     "samples_by_iou": _samples,
+    "iou_by_time": draw_iou_by_time,
     "regression": _refinement,
     "losses_by_iou": _losses,
+    "gradients_by_iou": draw_gradients_by_iou,
     "positives_by_objects": _by_objects,
+    "positives_per_object": draw_positives_per_object,
     "scores": _scores,
+    "predicted_iou": draw_predicted_iou,
     "gradient_norms": _gradients,
 }
 """Names of the PNGs, and who draws them."""

@@ -17,10 +17,12 @@ __all__ = ["RecordImbalance", "find_recorded_heads"]
 def find_recorded_heads(model):
     """The ROI heads of ``model`` that take recorders. ``ValueError`` without any."""
     heads = [module for module in model.modules() if isinstance(getattr(module, "recorders", None), list)]
+    if not heads and not hasattr(model, "roi_heads"):
+        raise ValueError(f"{type(model).__name__} is no two-stage detector: it has no ROI heads that could be recorded")
     if not heads:
         raise ValueError(
-            f"RecordImbalance: {type(model).__name__} has no ROI heads that can be recorded; it needs "
-            "MODEL.ROI_HEADS.NAME BalancedROIHeads, which with these settings trains as detectron2's heads do"
+            f"{type(model.roi_heads).__name__} cannot be recorded: it needs MODEL.ROI_HEADS.NAME BalancedROIHeads, "
+            "which with these settings trains as detectron2's heads do"
         )
     return heads[0]
 

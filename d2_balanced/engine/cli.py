@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import traceback
@@ -11,6 +12,7 @@ from typing import Optional, Sequence
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
+from ..config import ConfigError
 from .checkpoint import CheckpointError
 from .distributed import launch
 from .run import evaluate, load_experiment, prepare, train
@@ -18,9 +20,11 @@ from .step_losses import NonFiniteLossError
 
 __all__ = ["argument_parser", "main"]
 
-MISUSE, DIVERGED = 2, 1  # exit statuses
+MISUSE, DIVERGED, REPORT_FAILED = 2, 1, 3  # exit statuses
 # Before training. detectron2 asserts what users set, and Python itself refuses unknown arguments in a LazyConfig.
 MISUSES = (ValueError, KeyError, OSError, CheckpointError, AssertionError, TypeError)
+
+logger = logging.getLogger(__name__)
 
 _EPILOG = """
 Examples:
@@ -44,6 +48,10 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output-dir", default="", metavar="DIR", help="where everything is written")
     parser.add_argument("--resume", action="store_true", help="continue the run in the output folder")
     parser.add_argument("--eval-only", action="store_true", help="no training; with --resume: of the last checkpoint")
+    parser.add_argument(
+        "--imbalance-report", action="store_true",
+        help="record what is trained on, and write <output folder>/imbalance/report.html at the end",
+    )
     data = parser.add_argument_group("own data in COCO format (the number of classes is taken from it)")
     for split in ("train", "val"):
         data.add_argument(f"--{split}-json", default="", metavar="FILE", help="annotations")
@@ -77,6 +85,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 def _one_process(args: argparse.Namespace) -> None:
     try:
         experiment = load_experiment(args)
+        if args.imbalance_report:
+            _record(experiment, args.eval_only)
         if args.eval_only:
             evaluate(experiment, args.resume)
             return
@@ -89,6 +99,32 @@ def _one_process(args: argparse.Namespace) -> None:
         _exit(RuntimeError(f"{str(error).splitlines()[0]} See above, and nonfinite_loss.json."), DIVERGED)
     if status:
         sys.exit(status)
+    if args.imbalance_report and comm.is_main_process():
+        _report(experiment, trainer)
+
+
+def _record(experiment, eval_only: bool) -> None:
+    from ..analysis.recordable import record_in_training
+
+    if eval_only:
+        raise ConfigError(
+            "--imbalance-report records training. For a checkpoint: "
+            "python -m d2_balanced.analysis.report --config-file CONFIG --weights FILE --output DIR"
+        )
+    record_in_training(experiment)
+
+
+def _report(experiment, trainer) -> None:
+    """Write the report; the run is complete and saved, so a failure here says how to repeat only this."""
+    from ..analysis.report import report_of_training
+
+    model = getattr(trainer.model, "module", trainer.model)
+    try:
+        logger.info("Imbalance report: %s", report_of_training(experiment, model))
+    except Exception:
+        again = f"python -m d2_balanced.analysis.report {experiment.settings.output_dir}"
+        logger.exception("The run is complete, its report is not. Repeat it with %s", again)
+        sys.exit(REPORT_FAILED)
 
 
 def _exit(error: Exception, status: int) -> None:

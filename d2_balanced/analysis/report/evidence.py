@@ -1,0 +1,59 @@
+"""The numbers that the findings rest on, from the counts of the first stage."""
+
+from __future__ import annotations
+
+from typing import Dict, FrozenSet, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ..curves import bin_centres, spans
+from ..imbalance_file import Recording, merge
+
+__all__ = ["Evidence", "between", "evidence_of", "mean_positives", "ratio"]
+
+
+class Evidence(NamedTuple):
+    """Fields (``imbalance_counts.py``) of the main branch in the first stage, and metrics.
+
+    ``early``, ``late``: of the first and the last quarter of the recording; ``None`` where it has one window only.
+    """
+
+    whole: Dict[str, np.ndarray]
+    early: Optional[Dict[str, np.ndarray]]
+    late: Optional[Dict[str, np.ndarray]]
+    evaluations: Dict[str, dict]
+    by_objects: Dict[str, dict]
+    class_names: Sequence[str]
+    components: FrozenSet[str]
+
+
+def evidence_of(data) -> Evidence:
+    """The evidence of ``gather.RunData``."""
+    key = _main_branch(data.recording)
+    parts = spans(data.recording)
+    early, late = (parts[0][2].get(key), parts[-1][2].get(key)) if len(parts) > 1 else (None, None)
+    whole = merge(data.recording.windows)[key]
+    return Evidence(whole, early, late, data.evaluations, data.by_objects, data.class_names, data.components)
+
+
+def _main_branch(recording: Recording) -> Tuple[int, int]:
+    """The branch of the first stage with the most positives: it is the one whose boxes are used."""
+    merged = merge(recording.windows)
+    return max((key for key in merged if key[0] == 0), key=lambda key: (merged[key]["positives"][0], -key[1]))
+
+
+def between(values: np.ndarray, low: float, high: float = 1.0) -> float:
+    """Sum of the bins of [0, 1] that lie from ``low`` to ``high``."""
+    centres = bin_centres(values)
+    return float(values[(centres > low) & (centres < high)].sum())
+
+
+def ratio(part: float, whole: float) -> float:
+    """``part / whole``; NaN where ``whole`` is 0."""
+    return float(part) / float(whole) if whole else float("nan")
+
+
+def mean_positives(fields: Dict[str, np.ndarray], low: int, high: int) -> Tuple[float, float]:
+    """Positive proposals an image, and number of images, among images with ``low`` to ``high`` objects."""
+    images = fields["images_by_objects"][low : high + 1].sum()
+    return ratio(fields["positives_by_objects"][low : high + 1].sum(), images), float(images)

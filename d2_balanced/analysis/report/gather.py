@@ -1,0 +1,112 @@
+"""What there is to report of a run: its recording, its metrics, its evaluations, and what was switched on."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from typing import Dict, FrozenSet, List, NamedTuple, Optional, Sequence
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ...engine.results import results_rows
+from ...evaluation.by_objects import ObjectCountGroups
+from ...evaluation.ground_truth import GroundTruth
+from ...evaluation.results import internal_detections, load_results
+from ..imbalance_file import Recording, read_recording
+from ..recording import find_recorded_heads
+
+__all__ = ["RunData", "components_of", "gather", "names_of_classes"]
+
+
+class RunData(NamedTuple):
+    """All that the report is made of.
+
+    ``evaluations``: content of ``inference/<data set>/metrics.json`` by data set; ``by_objects``: AP by number of
+    objects, by data set; ``components``: class names of what the model uses; ``missing``: what could not be read, and
+    why, by the names that ``sections.py`` has for it.
+    """
+
+    name: str
+    how: str
+    recording: Optional[Recording]
+    rows: List[dict]
+    evaluations: Dict[str, dict]
+    by_objects: Dict[str, dict]
+    class_names: Sequence[str]
+    components: FrozenSet[str]
+    missing: Dict[str, str]
+
+
+def gather(folder: str, *, model=None, class_names=(), recording=None, how="", missing=None) -> RunData:
+    """Collect the data of the run in ``folder``.
+
+    Args:
+        model: the run's model, for the names of its components; without it they are unknown.
+        recording: what was measured on a checkpoint, in place of what the run recorded.
+        how: in words, where the counts come from; made up for a run's own recording.
+        missing: reasons that are known already.
+
+    A part that cannot be read is empty, and ``missing`` says why. Raises ``FileNotFoundError`` or ``ValueError`` if
+    there is no recording at all.
+    """
+    missing = dict(missing or {})
+    if recording is None:
+        recording = read_recording(folder)
+        first, last = recording.windows[0][0], recording.windows[-1][1]
+        how = f"recorded in training, iterations {first} to {last}"
+    rows = results_rows(os.path.join(folder, "metrics.json"), None)
+    evaluations = _evaluations(folder)
+    by_objects = _by_objects(folder, evaluations, missing)
+    components = components_of(model) if model is not None else frozenset()
+    if any("gradient_annealing/factor" in row for row in rows):
+        components |= {"GradientAnnealing"}
+    name = os.path.basename(os.path.abspath(folder))
+    return RunData(name, how, recording, rows, evaluations, by_objects, list(class_names), components, missing)
+
+
+def components_of(model) -> FrozenSet[str]:
+    """Class names of matchers, samplers, box losses, stages, IoU branch and backbone; "branches" for several heads."""
+    heads = find_recorded_heads(model)
+    found = [model.backbone, heads.stages, heads.iou_branch, *heads.matchers]
+    for branch in heads.branches:
+        found += [branch.sampler, getattr(branch.predictor(0), "box_loss", None)]
+        if getattr(branch.sampler, "positives", "") == "instance_balanced":
+            found.append("InstanceBalancedSampler")
+    names = {each if isinstance(each, str) else type(each).__name__ for each in found if each is not None}
+    return frozenset(names | ({"branches"} if len(heads.branches) > 1 else set()))
+
+
+def names_of_classes(datasets: Sequence[str]) -> List[str]:
+    """Class names of the first data set; none where it is not registered."""
+    if not datasets or datasets[0] not in DatasetCatalog.list():
+        return []
+    return list(MetadataCatalog.get(datasets[0]).get("thing_classes", ()))
+
+
+def _evaluations(folder: str) -> Dict[str, dict]:
+    found = {}
+    for path in sorted(glob.glob(os.path.join(folder, "inference", "*", "metrics.json"))):
+        with open(path, encoding="utf-8") as file:
+            found[os.path.basename(os.path.dirname(path))] = json.load(file)
+    return {name: report for name, report in found.items() if "bbox" in report.get("metrics", {})}
+
+
+def _by_objects(folder: str, evaluations: Dict[str, dict], missing: Dict[str, str]) -> Dict[str, dict]:
+    found = {}
+    for name, report in evaluations.items():
+        try:
+            found[name] = report["metrics"].get("bbox_by_objects") or _count_groups(folder, name, report["max_dets"])
+        except (OSError, KeyError, ValueError) as error:
+            missing["evaluation in part"] = f"The data set {name!r} or its results could not be read again: {error}"
+    return found
+
+
+def _count_groups(folder: str, name: str, max_dets: int) -> dict:
+    if name not in DatasetCatalog.list():
+        raise ValueError("it is not registered here (its config was not found, or names other paths)")
+    results = load_results(os.path.join(folder, "inference", name, "coco_instances_results.json"))
+    ground_truth = GroundTruth.from_catalog(name)
+    detections = internal_detections(ground_truth, results).detections
+    (values,) = ObjectCountGroups()(ground_truth, detections, max_dets=max_dets)[0].values()
+    return values

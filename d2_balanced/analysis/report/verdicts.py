@@ -1,0 +1,74 @@
+"""What a rule says, and the limits that all rules share a table of."""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, NamedTuple, Sequence
+
+from .evidence import Evidence
+
+__all__ = ["LIMITS", "Rule", "Verdict", "above", "below", "unknown"]
+
+LIMITS: Dict[str, float] = {
+    # Fewer than so many samples, images or objects tell nothing.
+    "samples": 100,
+    "images": 10,
+    # Of the sampled negatives, the share that overlaps no object (IoU below 0.05).
+    "easy_negatives": 0.6,
+    # Positives an image in the first quarter, relative to the last.
+    "early_positives": 0.75,
+    # Positive proposals an image: with 8 objects or more, relative to 1 to 3.
+    "crowded_images": 3.0,
+    # Share of the sampled positives that the best served quarter of the objects has.
+    "best_served_quarter": 0.6,
+    # Share of the objects without a positive proposal.
+    "objects_without_positives": 0.2,
+    # Positives of the most frequent class, relative to the rarest that occurs.
+    "class_ratio": 10.0,
+    # Share of the sampled positives with an IoU of 0.8 or more.
+    "good_positives": 0.1,
+    # Mean gain of IoU by regression of positives with an IoU of 0.8 or more.
+    "gain_of_good_boxes": 0.0,
+    # Proposals with an IoU above 0.6 an image, in the last quarter relative to the first.
+    "proposals_improve": 1.5,
+    # Box gradient of a positive with an IoU above 0.7, relative to one below 0.6.
+    "gradient_of_good_boxes": 0.5,
+    # AP90 relative to AP50.
+    "tight_boxes": 0.2,
+    # AP on images with 1 to 3 objects, less AP on those with 8 or more.
+    "ap_of_crowds": 5.0,
+    # Mean difference of predicted and true IoU.
+    "predicted_iou": 0.1,
+}
+"""The limits of all rules; what lies beyond one is called out of balance."""
+
+
+class Verdict(NamedTuple):
+    """The number that a rule looks at (NaN: it could not be had), whether it is beyond its limit, and both in words."""
+
+    value: float
+    out_of_balance: bool
+    text: str
+
+
+class Rule(NamedTuple):
+    """A symptom. ``treatments``: keys of ``TREATMENTS``; ``advice``: what else there is to say if it is found."""
+
+    title: str
+    judge: Callable[[Evidence], Verdict]
+    treatments: Sequence[str] = ()
+    advice: str = ""
+
+
+def above(value: float, limit: str, text: str) -> Verdict:
+    """Out of balance above ``LIMITS[limit]``."""
+    return Verdict(value, value > LIMITS[limit], f"{text} (limit: {LIMITS[limit]:g}).")
+
+
+def below(value: float, limit: str, text: str) -> Verdict:
+    """Out of balance below ``LIMITS[limit]``."""
+    return Verdict(value, value < LIMITS[limit], f"{text} (limit: {LIMITS[limit]:g}).")
+
+
+def unknown(why: str) -> Verdict:
+    """Not judged."""
+    return Verdict(float("nan"), False, why)

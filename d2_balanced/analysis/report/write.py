@@ -1,0 +1,104 @@
+"""Makes the report of a run that has just ended, of a run's folder, or of a checkpoint: ``<output>/imbalance/``."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+from ...engine.checkpoint import BalancedCheckpointer
+from ...engine.setup import choose_device
+from ..imbalance_file import FILE, append_line, counts_line, read_recording
+from ..inspect import inspect_model
+from ..recording import find_recorded_heads
+from .figures import save_figures
+from .findings import judge
+from .gather import gather, names_of_classes
+from .page import write_page
+from .rois import save_roi_pictures
+from .saved_run import open_run
+
+__all__ = ["PAGE", "report_of_checkpoint", "report_of_folder", "report_of_training"]
+
+PAGE = "report.html"
+
+
+def report_of_training(experiment, model, *, pictures: int = 4) -> str:
+    """The report of a run that has just ended; returns the path of the page.
+
+    ``model``: not wrapped; it is left in training mode, and its adaptive components have seen some images more.
+    """
+    folder = experiment.settings.output_dir
+    names = names_of_classes(experiment.train_datasets)
+    return _write(folder, gather(folder, model=model, class_names=names), model, experiment, pictures)
+
+
+def report_of_folder(folder: str, *, output: str = "", images: int = 100, pictures: int = 4) -> str:
+    """The report of a finished (or stopped) run's folder.
+
+    What the run did not record is measured on its last checkpoint, with ``images`` training images. Raises
+    ``FileNotFoundError`` or ``ValueError`` where there is neither, or the model is no two-stage detector.
+    """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"There is no folder {folder!r}.")
+    has_recording = os.path.isfile(os.path.join(folder, FILE))
+    experiment, model, problem = open_run(folder)
+    if model is None and not has_recording:
+        raise ValueError(f"{folder!r} has no {FILE}, and no checkpoint could be measured in its place: {problem}")
+    output = output or folder
+    names = names_of_classes(experiment.train_datasets) if experiment is not None else ()
+    settings = {"model": model, "class_names": names, "missing": {"pictures": problem} if problem else {}}
+    if not has_recording:
+        settings.update(_measure(experiment, model, images, output, "the run's last checkpoint"))
+    return _write(output, gather(folder, **settings), model, experiment, pictures)
+
+
+def report_of_checkpoint(experiment, weights: str, output: str, *, images: int = 100, pictures: int = 4) -> str:
+    """The report of a checkpoint on the experiment's training set, whose config is recordable (``recordable.py``).
+
+    ``weights``: its path; empty: the one that the config names. Raises ``ValueError`` without any, and for a model
+    that is no two-stage detector.
+    """
+    experiment.use_own_data()
+    settings = experiment.settings
+    experiment.set_run(seed=max(settings.seed, 0), device=choose_device(settings.device))
+    weights = weights or settings.weights
+    if not weights:
+        raise ValueError("report: --weights is missing, and the config names none.")
+    model = experiment.build_model()
+    find_recorded_heads(model)  # refuse before anything is loaded
+    BalancedCheckpointer(model).load(weights)
+    measured = _measure(experiment, model, images, output, os.path.basename(weights))
+    data = gather(output, model=model, class_names=names_of_classes(experiment.train_datasets), **measured)
+    return _write(output, data, model, experiment, pictures)
+
+
+def _measure(experiment, model, images, output, name):
+    """Counts of a checkpoint, as arguments of ``gather``; they are kept in ``<output>/imbalance/imbalance.jsonl``."""
+    folder = os.path.join(output, "imbalance")
+    os.makedirs(folder, exist_ok=True)
+    counts = inspect_model(model, experiment.build_loader(), images)
+    if os.path.exists(os.path.join(folder, FILE)):
+        os.remove(os.path.join(folder, FILE))
+    append_line(folder, counts_line(0, 0, counts))
+    return {"recording": read_recording(folder), "how": f"measured on {name}, without training"}
+
+
+def _write(output: str, data, model, experiment, pictures: int) -> str:
+    folder = os.path.join(output, "imbalance")
+    os.makedirs(folder, exist_ok=True)
+    figures = save_figures(data, folder)
+    drawn = _draw_rois(model, experiment, folder, pictures, data.missing) if model is not None else []
+    path = os.path.join(folder, PAGE)
+    write_page(data, judge(data), figures, drawn, path)
+    return path
+
+
+def _draw_rois(model, experiment, folder, number, missing) -> list:
+    if number < 1:
+        missing["pictures"] = "None were asked for."
+        return []
+    try:
+        return save_roi_pictures(model, itertools.islice(experiment.build_loader(), number), folder, number)
+    except OSError as error:  # the images are no longer there
+        missing["pictures"] = f"The training images could not be read: {error}"
+        return []

@@ -1,0 +1,177 @@
+"""Every rule of the imbalance report on made-up counts, both ways; what it recommends can be switched on."""
+
+import os
+import shlex
+
+import numpy as np
+import pytest
+from d2_balanced.analysis.imbalance_counts import CLASS_FIELDS, FIELDS
+from d2_balanced.analysis.imbalance_file import Recording
+from d2_balanced.analysis.report.findings import RULES, judge
+from d2_balanced.analysis.report.gather import RunData
+from d2_balanced.analysis.report.treatments import TREATMENTS
+from d2_balanced.config import check_config, load_lazy, load_yaml
+from paths import ROOT
+from tiny_runs import quick_config
+
+
+def bins(**amounts):
+    """20 bins of an IoU; ``at_55=3`` puts 3 into the bin from 0.55."""
+    values = np.zeros(20)
+    for name, amount in amounts.items():
+        values[round(int(name[3:]) / 5)] = amount
+    return values
+
+
+def by_number(**amounts):
+    """31 entries; ``at_4=3`` puts 3 into entry 4."""
+    values = np.zeros(31)
+    for name, amount in amounts.items():
+        values[int(name[3:])] = amount
+    return values
+
+
+def fields(**given):
+    sizes = {**FIELDS, **{name: 3 for name in CLASS_FIELDS}}
+    return {name: np.asarray(given.get(name, np.zeros(size)), dtype=float) for name, size in sizes.items()}
+
+
+def data(*windows, components=(), evaluations=None, by_objects=None, names=("cat", "dog", "eel")):
+    recorded = [(10 * k, 10 * k + 9, {(0, 0): window}) for k, window in enumerate(windows)]
+    recording = Recording(recorded, [])
+    return RunData("run", "", recording, [], evaluations or {}, by_objects or {}, names, frozenset(components), {})
+
+
+def finding(title, run):
+    (found,) = [each for each in judge(run) if each.title == title]
+    return found
+
+
+def sampled(positives, correct=0, appended=0):
+    counts = {"images": [10], "positives": [positives], "appended_gt": [appended], "positives_correct": [correct]}
+    return fields(**counts)
+
+
+def crowds(positives):
+    images = by_number(at_2=20, at_9=20)
+    return fields(images_by_objects=images, positives_by_objects=by_number(at_2=100, at_9=positives))
+
+
+def regressed(after):
+    return fields(
+        positive_ious=bins(at_85=100), positive_iou_sum=bins(at_85=87), refined_iou_sum=bins(at_85=100 * after)
+    )
+
+
+def gradients(good):
+    return fields(positive_ious=bins(at_50=200, at_75=100), box_gradient=bins(at_50=200, at_75=100 * good))
+
+
+def improving(late):
+    return [fields(images=[10], proposal_ious=bins(at_65=number)) for number in (20, late)]
+
+
+def evaluated(ap90):
+    return {"val": {"metrics": {"bbox": {"AP50": 60.0, "AP90": ap90}}}}
+
+
+def groups(many):
+    return {"val": {"AP[1-3]": 40.0, "AP[8+]": many, "images[1-3]": 20, "images[8+]": 30}}
+
+
+def predicted(true):
+    sums = {"predicted_iou_sum": bins(at_80=80), "predicted_iou_true_sum": bins(at_80=100 * true)}
+    return fields(predicted_ious=bins(at_80=100), **sums)
+
+
+CASES = {
+    "Easy negatives": (
+        data(fields(negative_ious=bins(at_0=70, at_30=30))), "70%", data(fields(negative_ious=bins(at_0=50, at_30=50))),
+    ),
+    "Few positives early in training": (
+        data(sampled(60, 10, 40), sampled(90, 80, 40)), "2.0 positives an image", data(sampled(60), sampled(60)),
+    ),
+    "Images with many and with few objects": (data(crowds(400)), "4.0 times", data(crowds(200))),
+    "Some objects take most samples": (
+        data(fields(objects_by_samples=by_number(at_0=75, at_8=25))), "100%",
+        data(fields(objects_by_samples=by_number(at_2=75, at_3=25))),
+    ),
+    "Objects without positives": (
+        data(fields(objects_by_positives=by_number(at_0=30, at_4=70))), "30%",
+        data(fields(objects_by_positives=by_number(at_0=10, at_4=90))),
+    ),
+    "Rare classes": (
+        data(fields(class_objects=[50, 0, 2], class_positives=[200, 0, 10])), '"cat" has 20.0 times',
+        data(fields(class_objects=[50, 9, 9], class_positives=[200, 90, 90])),
+    ),
+    "Few positives that fit well": (
+        data(fields(positive_ious=bins(at_55=95, at_85=5))), "5%", data(fields(positive_ious=bins(at_55=80, at_85=20))),
+    ),
+    "Regression makes good boxes worse": (data(regressed(0.84)), "from 0.870 to 0.840", data(regressed(0.9))),
+    "Proposals become better in training": (data(*improving(60)), "3.0 times", data(*improving(22))),
+    "Good boxes hardly train": (data(gradients(0.3)), "0.30 times", data(gradients(1.0))),
+    "Loose boxes": (
+        data(fields(), evaluations=evaluated(6.0)), "AP90 is 6.0", data(fields(), evaluations=evaluated(20.0)),
+    ),
+    "AP falls with the number of objects": (
+        data(fields(), by_objects=groups(30.0)), "40.0 on images", data(fields(), by_objects=groups(38.0)),
+    ),
+    "Predicted IoUs are off": (data(predicted(0.6)), "0.20", data(predicted(0.78))),
+}  # fmt: skip
+
+
+def test_every_rule_has_a_case():
+    assert [rule.title for rule in RULES] == list(CASES)
+
+
+@pytest.mark.parametrize("title", CASES)
+def test_rules_both_ways(title):
+    out_of_balance, number, balanced = CASES[title]
+    rule = next(rule for rule in RULES if rule.title == title)
+    found = finding(title, out_of_balance)
+    assert found.kind == "suggests" and number in found.text and rule.advice in found.text
+    assert found.treatments == [TREATMENTS[name] for name in rule.treatments]
+    found = finding(title, balanced)
+    assert found.kind == "balanced" and found.treatments == [] and rule.advice not in found.text
+    assert finding(title, data(fields())).kind == "unknown", "there is nothing to judge"
+
+
+@pytest.mark.parametrize("title", ["Few positives early in training", "Proposals become better in training"])
+def test_one_window_has_no_history(title):
+    run = CASES[title][0]
+    (first, *_), _ = run.recording
+    found = finding(title, run._replace(recording=Recording([first], [])))
+    assert found.kind == "unknown" and "two windows" in found.text
+
+
+def test_one_class_is_not_imbalanced():
+    window = {**fields(), "class_objects": np.array([9.0]), "class_positives": np.array([900.0])}
+    assert "one class" in finding("Rare classes", data(window)).text
+
+
+def test_what_is_on_already_is_said():
+    out_of_balance = CASES["Easy negatives"][0]
+    assert finding("Easy negatives", out_of_balance).in_use == []
+    found = finding("Easy negatives", out_of_balance._replace(components=frozenset({"IoUBalancedSampler"})))
+    assert found.in_use == [TREATMENTS["iou_balanced_negatives"].name]
+
+
+def test_the_branch_with_most_positives_is_judged():
+    few = {**fields(negative_ious=bins(at_0=100)), "positives": np.array([1.0])}
+    many = {**fields(negative_ious=bins(at_30=100)), "positives": np.array([9.0])}
+    run = data(fields())._replace(recording=Recording([(0, 9, {(0, 0): few, (0, 1): many, (1, 0): few})], []))
+    assert finding("Easy negatives", run).kind == "balanced"
+
+
+@pytest.mark.parametrize("name", TREATMENTS)
+def test_treatments_can_be_switched_on(name):
+    treatment = TREATMENTS[name]
+    for path in (treatment.readme, treatment.fragment):
+        assert not path or os.path.isfile(os.path.join(ROOT, path)), path
+    assert treatment.yaml or treatment.fragment
+    if treatment.yaml:
+        cfg = load_yaml(quick_config("faster_rcnn"), shlex.split(treatment.yaml))
+        check_config(cfg)
+        assert cfg != load_yaml(quick_config("faster_rcnn"))
+    if treatment.lazy:
+        assert load_lazy(quick_config("faster_rcnn", "py"), treatment.lazy.split()) is not None
