@@ -1,4 +1,4 @@
-"""``python -m d2_balanced.tables``: run rows, tables or papers, and write their results. docs/TABLES.md is the guide."""
+"""``python -m d2_balanced.tables``: run rows, tables or papers, and write their results. Guide: docs/TABLES.md."""
 
 from __future__ import annotations
 
@@ -116,12 +116,18 @@ def _list(planned: List[PlannedRow]) -> int:
     for label, rows in _by_table(planned).items():
         print(f"\n{label}  {rows[0].table.title}")
         for row in rows:
-            kind = f"evaluates {row.row.trained.name}" if row.row.trained else row.row.config_file(row.run.options.scale) \
-                if row.run else f"cannot run: {row.reason}"
-            print(f"    {row.row.name:<45} {kind}")
+            print(f"    {row.row.name:<45} {_kind(row)}")
     print(f"\n{len(planned)} rows, {len(runs_of(planned))} different runs, "
           f"{sum(row.run is None for row in planned)} that cannot run")
     return 0
+
+
+def _kind(row: PlannedRow) -> str:
+    if row.run is None:
+        return f"cannot run: {row.reason}"
+    if row.row.trained:
+        return f"evaluates {row.row.trained.name}"
+    return row.row.config_file(row.run.options.scale)
 
 
 def _dry_run(planned: List[PlannedRow], tasks: Dict[Run, List[Task]]) -> int:

@@ -43,15 +43,11 @@ def execute(tasks: Sequence[Task], jobs: int, say=print) -> Dict[Task, str]:
     results: Dict[Task, str] = {}
     with _sigterm_as_interrupt():
         for phase in ([t for t in tasks if not t.source], [t for t in tasks if t.source]):
-            ready = []
+            results.update({task: _not_to_be_started(task, results) for task in phase})
             for task in phase:
-                problem = _not_to_be_started(task, results)
-                if problem:
-                    results[task] = problem
-                    say(f"{task.label}: {problem}")
-                else:
-                    ready.append(task)
-            results.update(_Pool(ready, jobs, say).run())
+                if results[task] not in ("", FINISHED):
+                    say(f"{task.label}: {results[task]}")
+            results.update(_Pool([task for task in phase if not results[task]], jobs, say).run())
     return results
 
 
@@ -123,8 +119,9 @@ class _Pool:
                 for started in self.running:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(started.process.pid, number)
-                for started in self.running:
-                    started.process.wait()
+                while self.running:
+                    self.running[0].process.wait()
+                    os.close(self.running.pop(0).lock)
                 return
             except KeyboardInterrupt:
                 continue

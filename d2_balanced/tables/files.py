@@ -66,7 +66,7 @@ class Table:
 
 
 def find_papers(root: str = ROOT) -> Dict[str, str]:
-    """``{project folder: its tables.yaml}``; ``ConfigError`` where there are none (the package without its checkout)."""
+    """``{project folder: its tables.yaml}``; ``ConfigError`` where there are none (no checkout)."""
     files = sorted(glob(os.path.join(root, "projects", "*", "tables.yaml")))
     if not files:
         raise ConfigError(f"There is no projects/*/tables.yaml in {root}; run this in a checkout of the repository.")

@@ -41,7 +41,7 @@ def measure(task: Task, metrics: List[str]) -> Dict[str, Optional[float]]:
 
 
 def _look_up(tasks: Dict[str, Any], metric: str) -> Optional[float]:
-    """``AP`` and so on are of boxes; ``BAP`` and ``SAP`` of boxes and masks; ``AR@`` of proposals where there are any."""
+    """``AP`` is of boxes; ``BAP`` and ``SAP`` of boxes and masks; ``AR@`` of proposals where there are any."""
     task, _, name = metric.rpartition("/")
     if not task and metric[:3] in ("BAP", "SAP"):
         task, name = {"B": "bbox", "S": "segm"}[metric[0]], metric[1:]

@@ -84,7 +84,8 @@ def table_markdown(table: Table, results: List[RowResult], options: Options) -> 
         figures = [result.planned.row.paper.get(metric, _NOTHING) for metric in printed]
         rows.append([result.name, len(result.seeds) or _NOTHING, *cells, *deltas, *figures])
     text = tabulate(rows, headers + [f"the paper's {m}" for m in printed], tablefmt="github", disable_numparse=True)
-    return "\n\n".join([f"# {table.paper}: {table.title}", _introduction(table, options), text, *_remarks(results)]) + "\n"
+    parts = [f"# {table.paper}: {table.title}", _introduction(table, options), text, *_remarks(results)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _first_metric(measured: List[str]) -> str:
@@ -104,8 +105,9 @@ def _introduction(table: Table, options: Options) -> str:
     lines = [
         f"Scale: {scale}. Data: {data or 'those of the configs'}."
         + (f" Overrides in all rows: `{overrides}`." if overrides else ""),
-        "Measured here: mean +- SD over the runs (seeds). A difference under two standard errors (SE) is \"no difference "
-        'seen". Columns headed "the paper\'s" are as printed in the paper, on its data; they are no measurement of ours.',
+        "Measured here: mean +- SD over the runs (seeds). A difference under two standard errors (SE) is "
+        '"no difference seen".',
+        "Columns headed \"the paper's\" are as printed in the paper, on its data; they are no measurement of ours.",
     ]
     unmeasured = [metric for metric in table.metrics if not is_measured(metric)]
     lines += [f"Not measured here: {', '.join(unmeasured)}."] if unmeasured else []

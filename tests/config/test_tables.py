@@ -1,22 +1,20 @@
-"""Every row of a project's tables is a run that can be started: its configs and overrides are accepted."""
+"""Every row of every table is a run that can be started: its configs are accepted, its models built, a step taken."""
 
-import glob
-import os
+import functools
 
 import pytest
-import yaml
-from paths import ROOT
+import torch
+import twins
+from d2_balanced.engine.from_yacs import YacsExperiment
+from d2_balanced.engine.hooks import EndIteration
+from d2_balanced.engine.trainer import BalancedTrainer
+from d2_balanced.tables.files import find_papers, read_tables
+from d2_balanced.tables.identity import identity
+from d2_balanced.tables.plan import Options, plan_rows, runs_of
+from detectron2.modeling import build_model
 
-from d2_balanced.config import check_config, load_yaml
-
-ROW_KEYS = {"name", "config", "tiny", "overrides", "coco_overrides", "tiny_overrides", "paper", "cannot_run"}
-
-
-def tables():
-    for path in sorted(glob.glob(os.path.join(ROOT, "projects", "*", "tables.yaml"))):
-        with open(path, encoding="utf-8") as file:
-            for name, table in yaml.safe_load(file).items():
-                yield pytest.param(table, id=f"{os.path.basename(os.path.dirname(path))}-{name}")
+TABLES = {table.label: table for path in find_papers().values() for table in read_tables(path)}
+_done = set()
 
 
 @pytest.fixture(autouse=True)
@@ -25,20 +23,57 @@ def compiled_operators(monkeypatch):
     monkeypatch.setattr("d2_balanced.compat.has_compiled_ops", lambda: True)
 
 
-def accepted(config, *overrides):
-    words = [str(word) for settings in overrides for pair in (settings or {}).items() for word in pair]
-    cfg = load_yaml(os.path.join(ROOT, config), words)
-    check_config(cfg)
-    return cfg
+@functools.lru_cache(maxsize=None)
+def planned(label, scale):
+    return plan_rows([(TABLES[label], TABLES[label].rows)], Options(scale))
 
 
-@pytest.mark.parametrize("table", list(tables()))
-def test_rows_of_the_tables_can_run(table):
-    names = [row["name"] for row in table["rows"]]
-    assert len(set(names)) == len(names)
-    for row in table["rows"]:
-        assert set(row) <= ROW_KEYS and ("config" in row) != ("cannot_run" in row), row["name"]
-        assert set(row["paper"]) <= set(table["metrics"]), row["name"]
-        if "config" in row:
-            accepted(row["config"], row.get("overrides"), row.get("coco_overrides"))
-            accepted(row["tiny"], row.get("overrides"), row.get("tiny_overrides"))
+def first_of_its_kind(run, scale, only=""):
+    """Whether no run before had the same settings (those whose keys start with ``only``)."""
+    settings = {key: value for key, value in identity(run.cfg).items() if key.startswith(only)}
+    kind = (scale, repr(sorted(settings.items())))
+    return not (kind in _done or _done.add(kind))
+
+
+@pytest.mark.parametrize("label", TABLES)
+def test_rows_have_figures_and_run_or_say_why_not(label):
+    for scale in ("tiny", "coco"):
+        for row in planned(label, scale):
+            assert (row.run is None) == bool(row.row.cannot_run), row.row.name
+    assert any(row.paper for row in TABLES[label].rows)
+
+
+@pytest.mark.parametrize("label", TABLES)
+def test_every_quick_row_trains_and_detects(label):
+    for run in runs_of(planned(label, "tiny")):
+        if first_of_its_kind(run, "tiny"):
+            experiment = YacsExperiment(run.cfg.clone())
+            experiment.set_run(seed=0, device="cpu")
+            batch = twins.inputs(run.cfg)
+            model = take_a_step(experiment, batch)
+            assert len(next(iter(twins.detections(model, batch).values()))) > 0
+
+
+def take_a_step(experiment, batch):
+    torch.manual_seed(0)
+    model = experiment.build_model()
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = experiment.build_optimizer(model)
+    trainer = BalancedTrainer(model, [batch], optimizer, experiment.build_scheduler(optimizer))
+    trainer.register_hooks([*experiment.build_method_hooks(model), EndIteration(model, 1)])
+    trainer.train(0, 1)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert any(not torch.equal(p, old) for p, old in zip(model.parameters(), before))
+    return model
+
+
+@pytest.mark.parametrize("label", TABLES)
+def test_every_model_of_the_paper_is_built(label):
+    """Without values, which takes no time; tests/config/test_first_step.py runs such models."""
+    for run in runs_of(planned(label, "coco")):
+        deformable = any(run.cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE)
+        if not deformable and first_of_its_kind(run, "coco", only="MODEL."):
+            cfg = run.cfg.clone()
+            cfg.MODEL.DEVICE = "meta"
+            with torch.device("meta"):
+                assert sum(p.numel() for p in build_model(cfg).parameters()) > 10**6

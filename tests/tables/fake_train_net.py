@@ -1,0 +1,41 @@
+"""Stands in for train_net.py where the runner is tested: FOLDER CONFIG BEHAVIOUR; takes milliseconds.
+
+Leaves what a run leaves. BEHAVIOUR: "good", "bad" (ends with status 3), "slow" (waits for a signal, saves a checkpoint,
+and ends well when it is started again), "evaluate" (no training).
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+
+folder, config, behaviour = sys.argv[1:]
+
+
+def path(*names):
+    return os.path.join(folder, *names)
+
+
+def stop(*signal_and_frame):
+    open(path("last_checkpoint"), "w").close()
+    sys.exit(143)
+
+
+signal.signal(signal.SIGTERM, stop)
+if behaviour == "bad":
+    print("it went", "wrong")
+    sys.exit(3)
+if behaviour == "slow" and not os.path.exists(path("last_checkpoint")):
+    open(path("is_waiting"), "w").close()
+    time.sleep(60)
+if behaviour != "evaluate":
+    shutil.copy(config, path("config.yaml"))
+    open(path("model_final.pth"), "w").close()
+with open(path("starts"), "a") as file:
+    file.write("once\n")
+os.makedirs(path("inference", "generated_val"), exist_ok=True)
+seed = int(os.path.basename(folder)[len("seed"):])
+with open(path("inference", "generated_val", "metrics.json"), "w") as file:
+    json.dump({"metrics": {"bbox": {"AP": 40.0 + seed, "AP50": 60.0}}}, file)

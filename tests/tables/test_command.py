@@ -1,0 +1,85 @@
+"""The command as a user meets it: lists, dry runs, data that do not fit; and one real, small table."""
+
+import os
+import re
+import shlex
+
+import pytest
+import yaml
+from d2_balanced.engine.cli import argument_parser
+from d2_balanced.engine.run import load_experiment
+from d2_balanced.tables.cli import main
+from paths import ROOT
+from tiny_runs import TINY, data_arguments, make_dataset
+
+QUICK = {"config": "configs/coco/mask_rcnn_R_50_FPN_1x.yaml", "tiny": "configs/quick/mask_rcnn_R_18_FPN.yaml"}
+
+
+def test_list_has_all_rows_and_says_what_cannot_run(capsys):
+    assert main(["DynamicRCNN", "--scale", "coco", "--list"]) == 0
+    text = capsys.readouterr().out
+    assert "DynamicRCNN:table_3  Effect of each component" in text and "DLA + DSL" in text
+    assert "cannot run: multi-scale testing" in text and "dynamic_faster_rcnn_R_50_FPN_1x.yaml" in text
+
+
+def test_dry_run_prints_commands_of_train_net(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = ["RGA_PRM:table_1", "--row", "PRM, 1:9 of the two", "--dry-run", "--seeds", "5", "--output", "somewhere"]
+    assert main([*words, "--num-gpus", "2", "--overrides", "SOLVER.BASE_LR", "0.5"]) == 0
+    text = capsys.readouterr().out
+    training, evaluation = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("python train_net")]
+    args = argument_parser().parse_args(training)
+    cfg = load_experiment(args).cfg
+    assert (cfg.SEED, cfg.SOLVER.BASE_LR, args.num_gpus, args.resume) == (5, 0.5, 2, True)
+    args = argument_parser().parse_args(evaluation)
+    cfg = load_experiment(args).cfg
+    assert args.eval_only and cfg.MODEL.BALANCED.TEST_BRANCHES == [1] and cfg.SOLVER.BASE_LR == 0.5
+    assert cfg.MODEL.WEIGHTS == os.path.join(argument_parser().parse_args(training).output_dir, "model_final.pth")
+    assert "MODEL.BALANCED.TEST_BRANCHES: [1]" in text and not os.path.exists("somewhere")
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    (tmp_path / "paper").mkdir()
+    path = tmp_path / "paper" / "tables.yaml"
+    rows = [
+        {"name": "boxes", **QUICK, "overrides": {"MODEL.MASK_ON": False}, "paper": {"AP": 35.0}},
+        {"name": "masks", **QUICK, "paper": {"AP": 36.0}},
+        {"name": "looser NMS", "eval_of": "boxes", "overrides": {"MODEL.ROI_HEADS.NMS_THRESH_TEST": 0.9}, "paper": {}},
+    ]
+    path.write_text(yaml.safe_dump({"table_1": {"title": "T", "metrics": ["AP", "params_K"], "rows": rows}}))
+    data = make_dataset(tmp_path / "train"), make_dataset(tmp_path / "val", images=3, seed=1)
+    return path, data_arguments(*data), ["--seeds", "1", "--output", str(tmp_path / "out")]
+
+
+def without_masks(json_file):
+    with open(json_file) as file:
+        text = re.sub(r', "segmentation": \[\[[^]]*\]\]', "", file.read())
+    with open(json_file, "w") as file:
+        file.write(text)
+
+
+def test_a_real_table(experiment, capfd):
+    """Trains, evaluates with other settings, reports; the saved config has the key of the row; masks are missed."""
+    path, data, words = experiment
+    without_masks(data[1])
+    command = [str(path), *data, *words, "--overrides", *TINY, "SOLVER.MAX_ITER", "2"]
+    assert main(command) == 0
+    text = capfd.readouterr().out
+    assert "masks: not run: its data: error: " in text and "without a mask" in text
+    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")] for line in text.splitlines()
+            if line.startswith("| ")}  # fmt: skip
+    assert rows["boxes"][2] == rows["looser NMS"][2] == "1" and rows["masks"][2] == "-"
+    assert float(rows["boxes"][3]) >= 0 and int(rows["boxes"][4]) > 10 and rows["boxes"][-2] == "35.0"
+    assert main([*command[:1], "--report", *command[1:]]) == 0
+    assert "2 of them finished already" in capfd.readouterr().out
+
+
+def test_data_are_checked_first(experiment, tmp_path, capsys):
+    path, data, words = experiment
+    (tmp_path / "val" / "0.png").unlink()
+    assert main([str(path), *data, *words]) == 2
+    assert "0.png" in capsys.readouterr().err
+    assert main([str(path), *data[:4], "--val-json", "missing.json", "--val-images", ".", *words]) == 2
+    assert "missing.json" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,203 @@
+"""The command that runs tables, with a stand-in for train_net.py: what is run, skipped, resumed, shared, told."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import yaml
+from d2_balanced.tables import cli, plan
+from d2_balanced.tables.plan import Run
+from d2_balanced.tables.state import adopt, finished_runs
+
+FAKE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fake_train_net.py")
+QUICK = {"config": "configs/coco/faster_rcnn_R_50_FPN_1x.yaml", "tiny": "configs/quick/faster_rcnn_R_18_FPN.yaml"}
+BEHAVIOUR = {"7": "bad", "8": "slow"}  # by the row's SOLVER.WARMUP_ITERS
+
+
+def row(name, warmup=50, **more):
+    kind = {} if {"eval_of", "cannot_run"} & set(more) else {**QUICK, "overrides": {"SOLVER.WARMUP_ITERS": warmup}}
+    return {"name": name, "paper": {"AP": 30.5}, **kind, **more}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """``run(rows, *words)``: the exit status of the command on a table with these rows."""
+
+    def command(self, folder, seed, *, weights="", evaluate=False):
+        config = tmp_path / f"{self.key}-{seed}.yaml"
+        cfg = self.cfg.clone()
+        cfg.SEED = seed
+        config.write_text(cfg.dump())
+        behaviour = "evaluate" if weights or evaluate else BEHAVIOUR.get(str(cfg.SOLVER.WARMUP_ITERS), "good")
+        return [sys.executable, "-S", FAKE, folder, str(config), behaviour]
+
+    monkeypatch.setattr(Run, "command", command)
+    monkeypatch.setattr(cli, "without_unusable_data", lambda planned: planned)
+    monkeypatch.chdir(tmp_path)
+
+    def call(rows, *words, name="table_1"):
+        content = {name: {"title": "A table", "metrics": ["AP", "FPS"], "rows": rows}}
+        (tmp_path / "tables.yaml").write_text(yaml.safe_dump(content))
+        return cli.main(["tables.yaml", "--output", "out", "--seeds", "1", "2", *words])
+
+    return call
+
+
+def starts(folder):
+    """How often a run was started, by its folder."""
+    return {path.parent.relative_to(folder).as_posix(): len(path.read_text().split()) for path in
+            sorted(folder.rglob("starts"))}  # fmt: skip
+
+
+def test_runs_once_reports_and_skips_what_is_finished(run, tmp_path, capsys):
+    rows = [row("plain"), row("twin"), row("other", 60), row("theirs", cannot_run="not ours")]
+    assert run(rows, "--jobs", "2") == 0
+    assert list(starts(tmp_path / "out" / "runs").values()) == [1, 1, 1, 1]  # two configs, two seeds
+    text = capsys.readouterr().out
+    assert "41.50 +- 0.71" in text and "the paper's AP" in text and "30.5" in text
+    assert "twin: the same run as plain" in text and "theirs: not run: not ours" in text
+    assert "no difference seen" in text and "Not measured here: FPS" in text
+    assert run(rows) == 0
+    assert "4 of them finished already, for the same config and seed" in capsys.readouterr().out
+    assert run([row("renamed")], name="table_9") == 0  # another table's row of equal config
+    assert list(starts(tmp_path / "out" / "runs").values()) == [1, 1, 1, 1]
+
+
+def test_csv_keeps_what_is_measured_apart_from_the_papers_figures(run, tmp_path):
+    assert run([row("plain"), row("other", 60)]) == 0
+    with open(next((tmp_path / "out").rglob("table_1.csv")), newline="") as file:
+        lines = {(line["row"], line["metric"]): line for line in csv.DictReader(file)}
+    other = lines["other", "AP"]
+    assert (float(other["mean"]), float(other["difference"]), other["papers_figure"]) == (41.5, 0.0, "30.5")
+    assert other["difference_seen"] == "False" and other["baseline"] == "plain" and other["runs"] == "2"
+    assert lines["plain", "AP"]["difference"] == "" and lines["plain", "FPS"]["mean"] == ""
+
+
+def test_a_failed_run_is_told_and_the_others_go_on(run, tmp_path, capsys):
+    rows = [row("broken", 7), row("of broken", eval_of="broken"), row("plain")]
+    assert run(rows) == 1
+    told = capsys.readouterr()
+    assert "status 3" in told.out and "it went wrong" in told.out
+    assert "there are no weights to evaluate" in told.out
+    assert "broken: seed 1, 2: failed" not in told.out  # the logs differ, by seed
+    assert sum(starts(tmp_path / "out" / "runs").values()) == 2
+    assert "41.50" in told.out
+
+
+def test_an_evaluation_takes_the_weights_of_its_training(run, tmp_path):
+    rows = [row("evaluated", eval_of="plain", overrides={"MODEL.ROI_HEADS.NMS_THRESH_TEST": 0.3}), row("plain")]
+    assert run(rows, "--row", "evaluated") == 0
+    assert len(starts(tmp_path / "out" / "runs")) == 4
+    assert run(rows) == 0 and set(starts(tmp_path / "out" / "runs").values()) == {1}
+    (metrics,) = (tmp_path / "out").glob("runs/*evaluated*/seed1/inference/*/metrics.json")
+    os.utime(metrics, (1, 1))  # the weights are newer
+    assert run(rows) == 0
+    assert sorted(starts(tmp_path / "out" / "runs").values()) == [1, 1, 1, 2]
+
+
+def test_killed_in_its_last_evaluation_it_is_only_evaluated(run, tmp_path):
+    assert run([row("plain")]) == 0
+    metrics = next((tmp_path / "out").rglob("seed2/inference/generated_val/metrics.json"))
+    os.utime(metrics, (1, 1))
+    assert run([row("plain")], "--report") == 0
+    assert os.path.getmtime(metrics) == 1
+    config = metrics.parents[2] / "config.yaml"
+    written = os.path.getmtime(config)
+    assert run([row("plain")]) == 0
+    assert os.path.getmtime(metrics) > 1 and os.path.getmtime(config) == written
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_it_goes_on_where_it_was(run, tmp_path, capsys, number):
+    def stop():
+        while not list(tmp_path.rglob("is_waiting")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    assert run([row("slow", 8), row("plain")]) == 130
+    thread.join()
+    assert "The same command goes on from here" in capsys.readouterr().out
+    assert not starts(tmp_path) and len(list(tmp_path.rglob("last_checkpoint"))) == 1
+    for waiting in tmp_path.rglob("is_waiting"):  # the other seed has not been started; now it need not wait
+        (waiting.parents[1] / "seed2").mkdir(exist_ok=True)
+        (waiting.parents[1] / "seed2" / "last_checkpoint").touch()
+    assert run([row("slow", 8), row("plain")]) == 0
+    assert set(starts(tmp_path).values()) == {1}
+
+
+def test_a_folder_in_use_is_left_alone(run, tmp_path, capsys):
+    assert run([row("plain")], "--report") == 0
+    folder = next(iter((tmp_path / "out").rglob("table_1.csv")))
+    name = next(csv.DictReader(open(folder, newline="")))["run"]
+    held = tmp_path / "out" / "runs" / name / "seed1"
+    held.mkdir(parents=True)
+    program = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True)"
+    holder = subprocess.Popen([sys.executable, "-S", "-c", program + "; time.sleep(60)", held / ".lock"],
+                              stdout=subprocess.PIPE)  # fmt: skip
+    holder.stdout.readline()
+    try:
+        assert run([row("plain")]) == 1
+        assert "another process is running it" in capsys.readouterr().out and not (held / "starts").exists()
+    finally:
+        holder.kill()
+        holder.wait()
+    assert run([row("plain")]) == 0
+
+
+def test_results_of_another_config_are_not_taken_for_this_one(run, tmp_path, capsys):
+    assert run([row("plain")]) == 0
+    config = next((tmp_path / "out").rglob("seed1/config.yaml"))
+    config.write_text(config.read_text().replace("BASE_LR: 0.03", "BASE_LR: 0.04"))
+    assert run([row("plain")]) == 2
+    assert "holds the results of another config" in capsys.readouterr().err
+
+
+def test_finished_runs_are_adopted_by_config_and_seed(run, tmp_path, capsys):
+    assert run([row("plain"), row("other", 60)]) == 0
+    (tmp_path / "out").rename(tmp_path / "before")
+    lazy = tmp_path / "before" / "lazy"
+    lazy.mkdir()
+    (lazy / "config.yaml").write_text("train: {seed: 1}")
+    assert run([row("mine")], "--adopt", "before", "--seeds", "1", "3") == 0
+    text = capsys.readouterr().out
+    assert "seed 1: taken over from" in text and "not taken over: before/lazy" in text
+    assert list(starts(tmp_path / "out" / "runs").values()) == [1, 1]
+    adopted = next((tmp_path / "out").rglob("seed1/model_final.pth"))
+    assert adopted.is_symlink() and not next((tmp_path / "out").rglob("seed3/model_final.pth")).is_symlink()
+    assert run([row("mine")], "--adopt", "nowhere") == 2
+
+
+def test_an_adopted_folder_is_not_mixed_with_an_own_one(run, tmp_path):
+    assert run([row("plain")], "--seeds", "1") == 0
+    finished, _ = finished_runs(str(tmp_path / "out"))
+    planned = plan.plan_rows(cli.select_tables(["tables.yaml"]), plan.Options())
+    (tasks,) = cli._tasks(planned, cli.argument_parser().parse_args(["--output", "out", "--seeds", "1"])).values()
+    assert adopt(tasks[0], finished) == ""
+
+
+def test_only_the_final_checkpoint_stays(run, tmp_path):
+    assert run([row("plain")]) == 0
+    folder = next((tmp_path / "out").rglob("seed1"))
+    (folder / "model_best.pth").touch()
+    assert run([row("plain")], "--final-only") == 0
+    assert sorted(path.name for path in folder.glob("*.pth")) == ["model_final.pth"]
+
+
+@pytest.mark.parametrize("words, told", [
+    (["--overrides", "SOLVER.BASE_LR"], "takes pairs"),
+    (["--overrides", "SOLVER.BASE_LRR", "1"], "table_1, row 'plain' at scale tiny: SOLVER.BASE_LRR.*Did you mean"),
+    (["--row", "plein"], "No row is called 'plein'.*Did you mean plain"),
+    (["--jobs", "0"], "--jobs must be 1 or more"),
+])  # fmt: skip
+def test_misuse_is_told_before_anything_runs(run, tmp_path, capsys, words, told):
+    assert run([row("plain")], *words) == 2
+    assert re.search(told, capsys.readouterr().err, re.DOTALL)
+    assert not (tmp_path / "out").exists()
