@@ -14,6 +14,9 @@ def add_balanced_config(cfg: CfgNode) -> None:
     """Add the keys of d2_balanced to ``cfg``, in place. At these defaults every model is plain detectron2's."""
     import d2_balanced.modeling  # noqa: F401  (registers what the keys name; it imports this package itself)
 
+    # Modules with components of one's own, imported after the config is read (docs/OWN_COMPONENTS.md).
+    cfg.IMPORTS = []
+
     balanced = cfg.MODEL.BALANCED = CfgNode()
     # The R-CNN stage (MODEL.ROI_HEADS.NAME: BalancedROIHeads). Thresholds, batch size, positive fraction and the
     # loss's beta are detectron2's own keys.
@@ -24,6 +27,9 @@ def add_balanced_config(cfg: CfgNode) -> None:
     balanced.IOU_BRANCH = _spec("")
     balanced.MASKS = _spec("FirstStageMasks")
     balanced.MASK_IOU_HEAD = _spec("")
+    # Empty: detectron2's, MODEL.ROI_BOX_HEAD.POOLER_TYPE and MODEL.ROI_MASK_HEAD.POOLER_TYPE.
+    balanced.BOX_POOLER = _spec("")
+    balanced.MASK_POOLER = _spec("")
     # Parallel branches, each a mapping {POSITIVE_FRACTION, BATCH_SIZE_PER_IMAGE, SAMPLER: {NAME, ...}}; what is left
     # out is as in MODEL.ROI_HEADS and MODEL.BALANCED.SAMPLER. Empty: one branch.
     balanced.BRANCHES = []

@@ -14,6 +14,7 @@ __all__ = [
     "IOU_BRANCH_REGISTRY",
     "MASK_BRANCH_REGISTRY",
     "MASK_IOU_HEAD_REGISTRY",
+    "POOLER_REGISTRY",
 ]
 
 PROPOSAL_MATCHER_REGISTRY = Registry("PROPOSAL_MATCHER")
@@ -51,4 +52,9 @@ MASK_IOU_HEAD_REGISTRY = Registry("MASK_IOU_HEAD")
 MASK_IOU_HEAD_REGISTRY.__doc__ = """
 Heads that predict the IoU of predicted masks: modules ``head(features (R, C, h, w), masks (R, 1, 2h, 2w)) -> (R, K)``
 with a ``loss_weight``.
+"""
+
+POOLER_REGISTRY = Registry("POOLER")
+POOLER_REGISTRY.__doc__ = """
+Poolers of RoI features beside detectron2's ``ROIPooler``: ``pooler(list of feature maps, list of Boxes) -> (R, C, h, w)``.
 """

@@ -16,6 +16,7 @@ CONFIGS = {
     os.path.join(COCO, "mask_rcnn_R_50_FPN_1x"): 44_170,
     os.path.join(R3, "htc_R_50_FPN_1x"): 77_230,
     os.path.join(R3, "r3_mask_rcnn_R_50_FPN_1x"): 43_912,
+    os.path.join(R3, "r3_large_mask_rcnn_R_50_FPN_1x"): 50_072,
 }
 
 

@@ -8,6 +8,7 @@ import twins
 from d2_balanced.config import ConfigError, apply_overrides, check_config, check_lazy, load_lazy, load_yaml
 
 STEM = os.path.join(twins.ROOT, "projects/DynamicRCNN/configs/dynamic_faster_rcnn_R_101_DCNv2_FPN_3x_multi_scale")
+DEFORMABLE = [stem for stem in twins.config_stems() if "DCN" in stem]
 WHAT_TO_DO = "Install the official detectron2, built from source"
 
 
@@ -35,6 +36,17 @@ def test_a_lazy_config_is_refused(compiled):
         load_lazy(STEM + ".py")
     compiled(True)
     load_lazy(STEM + ".py")
+
+
+@pytest.mark.parametrize("stem", DEFORMABLE)
+def test_every_deformable_config_is_accepted_with_the_operators_only(stem, compiled):
+    compiled(True)
+    cfg, _ = twins.load_both(stem)
+    compiled(False)
+    with pytest.raises(ConfigError, match=WHAT_TO_DO):
+        check_config(cfg)
+    with pytest.raises(ConfigError, match=WHAT_TO_DO):
+        load_lazy(os.path.join(twins.ROOT, stem + ".py"))
 
 
 def test_a_class_that_is_named_in_an_override_or_a_saved_config_is_refused(compiled):

@@ -45,7 +45,7 @@ def test_non_local_starts_as_the_identity_unless_told_otherwise():
 
 def test_non_local_with_large_embeddings_keeps_the_size():
     """R3-CNN's 7x7 embeddings on 7x7 RoI features; no RoI at all gives no output."""
-    block = NonLocalBlock(8, reduction=2, scaled=True, kernel_size=7, zero_init=False)
+    block = NonLocalBlock(8, reduction=2, scaled=True, kernel_size=7, zero_init=False, out_kernel_size=7)
     assert block(torch.randn(3, 8, 7, 7)).shape == (3, 8, 7, 7)
     assert block(torch.zeros(0, 8, 7, 7)).shape == (0, 8, 7, 7)
 
@@ -73,6 +73,7 @@ def test_attention_over_a_large_map_does_not_hold_the_matrix_of_position_pairs()
     [
         ({"reduction": 3}, "reduction must be a divisor of channels=8, got 3"),
         ({"kernel_size": 2}, "kernel_size must be odd and positive, got 2"),
+        ({"out_kernel_size": 0}, "out_kernel_size must be odd and positive, got 0"),
         ({"pairwise": "gaussian"}, "pairwise must be one of embedded_gaussian, dot_product, got 'gaussian'"),
         ({"pairwise": "dot_product", "scaled": True}, "scaled=True needs pairwise='embedded_gaussian'"),
     ],

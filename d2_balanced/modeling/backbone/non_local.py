@@ -30,13 +30,14 @@ _PAIRWISE = {"embedded_gaussian": _embedded_gaussian, "dot_product": _dot_produc
 
 
 class NonLocalBlock(nn.Module):
-    """``x + out(attention(theta(x), phi(x)) g(x))`` with convolutions theta, phi, g and a 1x1 convolution out.
+    """``x + out(attention(theta(x), phi(x)) g(x))`` with convolutions theta, phi, g and out.
 
     Args:
         channels: channels C of the input and of the output.
         reduction: inner channels are ``C // reduction``.
         scaled: divide the attention logits by ``sqrt(C')`` (embedded Gaussian only). Libra R-CNN does not; R3-CNN does.
         kernel_size: odd kernel size of theta, phi and g. Libra R-CNN: 1; R3-CNN: 7.
+        out_kernel_size: that of out, the same in both.
         pairwise: "embedded_gaussian" (softmax over the positions) or "dot_product" (divided by their number).
         zero_init: start ``out`` at zero, so that the block starts as the identity. Otherwise Xavier-uniform, like the
             other convolutions: what Libra R-CNN's release trains from.
@@ -46,13 +47,21 @@ class NonLocalBlock(nn.Module):
     """
 
     def __init__(
-        self, channels, reduction=1, scaled=False, kernel_size=1, pairwise="embedded_gaussian", zero_init=True
+        self,
+        channels,
+        reduction=1,
+        scaled=False,
+        kernel_size=1,
+        pairwise="embedded_gaussian",
+        zero_init=True,
+        out_kernel_size=1,
     ):
         super().__init__()
         if reduction < 1 or channels % reduction:
             raise ValueError(f"NonLocalBlock: reduction must be a divisor of channels={channels}, got {reduction}")
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"NonLocalBlock: kernel_size must be odd and positive, got {kernel_size}")
+        for name, size in (("kernel_size", kernel_size), ("out_kernel_size", out_kernel_size)):
+            if size < 1 or size % 2 == 0:
+                raise ValueError(f"NonLocalBlock: {name} must be odd and positive, got {size}")
         if pairwise not in _PAIRWISE:
             raise ValueError(f"NonLocalBlock: pairwise must be one of {', '.join(_PAIRWISE)}, got {pairwise!r}")
         if scaled and pairwise != "embedded_gaussian":
@@ -61,7 +70,7 @@ class NonLocalBlock(nn.Module):
         self.theta, self.phi, self.g = (
             Conv2d(channels, inner, kernel_size, padding=kernel_size // 2) for _ in range(3)
         )
-        self.out = Conv2d(inner, channels, 1)
+        self.out = Conv2d(inner, channels, out_kernel_size, padding=out_kernel_size // 2)
         self.scaled = scaled
         self.pairwise = pairwise
         for conv in (self.theta, self.phi, self.g, self.out):

@@ -4,6 +4,7 @@ from .balanced_roi_heads import BalancedROIHeads
 from .branches import BoxBranch
 from .conv_head import NonLocalConvHead
 from .flow_mask_head import FlowMaskHead
+from .generic_pooler import GenericROIPooler
 from .iou_branch import IoUBranch
 from .mask_branch import FirstStageMasks, InterleavedMasks
 from .mask_iou_head import MaskIoUHead, NonLocalMaskIoUHead
@@ -15,6 +16,7 @@ __all__ = [
     "CascadeStages",
     "FirstStageMasks",
     "FlowMaskHead",
+    "GenericROIPooler",
     "InterleavedMasks",
     "IoUBranch",
     "MaskIoUHead",

@@ -15,6 +15,7 @@ from ..registry import (
     IOU_BRANCH_REGISTRY,
     MASK_BRANCH_REGISTRY,
     MASK_IOU_HEAD_REGISTRY,
+    POOLER_REGISTRY,
     PROPOSAL_MATCHER_REGISTRY,
     PROPOSAL_SAMPLER_REGISTRY,
     STAGES_REGISTRY,
@@ -77,7 +78,7 @@ def _box_modules(cfg, input_shape, stages):
     box_head, box_predictor = _head_and_predictor(cfg, input_shape, stages)
     return {
         "box_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES,
-        "box_pooler": _pooler(cfg, input_shape, cfg.MODEL.ROI_BOX_HEAD),
+        "box_pooler": _pooler(cfg, input_shape, cfg.MODEL.ROI_BOX_HEAD, "BOX_POOLER"),
         "box_head": box_head,
         "box_predictor": box_predictor,
     }
@@ -92,21 +93,26 @@ def _mask_modules(cfg, input_shape, stages, mask_branch):
         return StandardROIHeads._init_mask_head(cfg, input_shape)  # a head that takes the feature maps
     head_class = ROI_MASK_HEAD_REGISTRY.get(node.NAME)
     build_head = functools.partial(head_class, cfg, _pooled_shape(cfg, input_shape, node))
-    return {
-        "mask_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES,
-        "mask_pooler": _pooler(cfg, input_shape, node),
-        "mask_head": mask_branch.build_heads(build_head, stages),
+    pooler = _pooler(cfg, input_shape, node, "MASK_POOLER")
+    try:
+        mask_head = mask_branch.build_heads(build_head, stages)
+    except TypeError as error:
+        names = f"MODEL.BALANCED.MASKS.NAME {type(mask_branch).__name__} and MODEL.ROI_MASK_HEAD.NAME {node.NAME}"
+        raise ValueError(f"{names} do not fit together: {error}") from error
+    return {"mask_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES, "mask_pooler": pooler, "mask_head": mask_head}
+
+
+def _pooler(cfg, input_shape, node, name):
+    """The pooler of a head with this node in the config: the component of this name, or detectron2's."""
+    settings = {
+        "output_size": node.POOLER_RESOLUTION,
+        "scales": tuple(1.0 / input_shape[level].stride for level in cfg.MODEL.ROI_HEADS.IN_FEATURES),
+        "sampling_ratio": node.POOLER_SAMPLING_RATIO,
+        "pooler_type": node.POOLER_TYPE,
     }
-
-
-def _pooler(cfg, input_shape, node):
-    """The pooler of a head with this node in the config."""
-    return ROIPooler(
-        output_size=node.POOLER_RESOLUTION,
-        scales=tuple(1.0 / input_shape[name].stride for name in cfg.MODEL.ROI_HEADS.IN_FEATURES),
-        sampling_ratio=node.POOLER_SAMPLING_RATIO,
-        pooler_type=node.POOLER_TYPE,
-    )
+    channels = _pooled_shape(cfg, input_shape, node).channels
+    own = _component(cfg, POOLER_REGISTRY, name, channels=channels, **settings)
+    return own or ROIPooler(**settings)
 
 
 def _pooled_shape(cfg, input_shape, node):

@@ -8,14 +8,20 @@ from torch import nn
 
 from ..backbone.non_local import NonLocalBlock
 
-__all__ = ["NonLocalConvHead", "conv_relu_stack", "halved_channels"]
+__all__ = ["NonLocalConvHead", "conv_relu_stack", "halved_channels", "large_non_local"]
 
 
-def halved_channels(channels, conv_dims, owner):
-    """``conv_dims``, or half and a quarter of ``channels`` for ``None``. Raises ``ValueError`` naming the ``owner``."""
+def large_non_local(channels, reduction, kernel_size):
+    """R3-CNN-L's non-local block: scaled, all of its convolutions large, and followed by ReLU as in the release."""
+    sizes = {"kernel_size": kernel_size, "out_kernel_size": kernel_size}
+    return nn.Sequential(NonLocalBlock(channels, reduction, scaled=True, **sizes), nn.ReLU())
+
+
+def halved_channels(channels, conv_dims, owner, argument="conv_dims"):
+    """``conv_dims``, or half and a quarter of ``channels`` for ``None``. Raises ``ValueError`` naming owner and argument."""
     dims = [channels // 2, channels // 4] if conv_dims is None else list(conv_dims)
     if not dims or min(dims) < 1:
-        raise ValueError(f"{owner}: conv_dims must be one or more positive numbers of channels, got {dims}")
+        raise ValueError(f"{owner}: {argument} must be one or more positive numbers of channels, got {dims}")
     return dims
 
 
@@ -39,7 +45,7 @@ class NonLocalConvHead(nn.Module):
     Args:
         input_shape: ``ShapeSpec`` of the pooled features.
         conv_dims: channels of the convolutions; ``None``: half and a quarter of the input's (the paper's 128 and 64).
-        kernel_size: odd; of the convolutions and of the embeddings in the non-local block.
+        kernel_size: odd; of the convolutions, also of those in the non-local block.
         reduction: of the non-local block's channels, a divisor of the input's.
         conv_norm: normalisation of the convolutions, see ``detectron2.layers.get_norm``.
 
@@ -50,7 +56,7 @@ class NonLocalConvHead(nn.Module):
     def __init__(self, input_shape, *, conv_dims=None, kernel_size=7, reduction=2, conv_norm=""):
         super().__init__()
         dims = halved_channels(input_shape.channels, conv_dims, "NonLocalConvHead")
-        self.non_local = NonLocalBlock(input_shape.channels, reduction, scaled=True, kernel_size=kernel_size)
+        self.non_local = large_non_local(input_shape.channels, reduction, kernel_size)
         self.convs = conv_relu_stack(input_shape.channels, dims, kernel_size, conv_norm)
         self._output_size = dims[-1] * input_shape.height * input_shape.width
 

@@ -213,6 +213,7 @@ def test_ignored_proposals_are_neither_sampled_nor_kept_in_later_stages():
     [
         ({"MODEL__BALANCED__TEST_BRANCHES": [1]}, ["TEST_BRANCHES", "0", "[1]"]),
         ({**RECURSIVE, "MODEL__ROI_BOX_HEAD__TRAIN_ON_PRED_BOXES": True}, ["TRAIN_ON_PRED_BOXES", "RecursiveStages"]),
+        ({**FLOW, "MODEL__ROI_MASK_HEAD__NAME": "MaskRCNNConvUpsampleHead"}, ["InterleavedMasks", "ConvUpsampleHead"]),
         ({"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages", "NUM_TEST": 4}}, ["num_test", "3", "4"]),
         ({"MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages", "LOSS_WEIGHTS": [1.0]}}, ["loss_weights", "3"]),
         ({"MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages", "MERGE": "mean"}}, ["merge", "logit", "mean"]),

@@ -228,9 +228,19 @@ def test_large_box_head_has_the_papers_layout():
     head = NonLocalConvHead(ShapeSpec(channels=256, height=7, width=7))
     shapes = {name: tuple(p.shape) for name, p in head.named_parameters() if name.endswith("weight")}
     assert shapes["convs.0.weight"] == (128, 256, 7, 7) and shapes["convs.1.weight"] == (64, 128, 7, 7)
-    assert shapes["non_local.theta.weight"] == (128, 256, 7, 7) and shapes["non_local.out.weight"] == (256, 128, 1, 1)
+    assert shapes["non_local.0.theta.weight"] == (128, 256, 7, 7)
+    assert shapes["non_local.0.out.weight"] == (256, 128, 7, 7)
     assert head.output_shape.channels == 64 * 7 * 7 == head(torch.zeros(2, 256, 7, 7)).shape[1]
     assert head(torch.zeros(0, 256, 7, 7)).shape == (0, 64 * 7 * 7)
+
+
+def test_large_mask_iou_head_has_the_releases_layout():
+    head = NonLocalMaskIoUHead(input_shape=ShapeSpec(channels=256, height=14, width=14), num_classes=80)
+    shapes = {name: tuple(p.shape) for name, p in head.named_parameters() if name.endswith("weight")}
+    assert [shapes[f"convs.{i}.weight"][:2] for i in range(4)] == [(256, 257)] + [(256, 256)] * 3
+    assert shapes["before.0.theta.weight"] == (128, 256, 7, 7) and shapes["after.0.out.weight"] == (64, 32, 7, 7)
+    assert shapes["large.0.weight"] == (128, 256, 7, 7) and shapes["large.1.weight"] == (64, 128, 7, 7)
+    assert shapes["predictor.weight"] == (80, 64 * 7 * 7)
 
 
 def test_the_same_heads_by_lazyconfig_nodes():
@@ -249,7 +259,7 @@ SHAPE = ShapeSpec(channels=8, height=4, width=4)
     [
         (lambda: MaskIoUHead(input_shape=SHAPE, num_classes=3, num_conv=0), "num_conv"),
         (lambda: MaskIoUHead(input_shape=SHAPE, num_classes=3, loss_weight=-1.0), "loss_weight"),
-        (lambda: NonLocalMaskIoUHead(input_shape=SHAPE, num_classes=3, blocks_before=-1), "blocks_before"),
+        (lambda: NonLocalMaskIoUHead(input_shape=SHAPE, num_classes=3, large_dims=[0]), "large_dims"),
         (lambda: NonLocalMaskIoUHead(input_shape=SHAPE, num_classes=3, kernel_size=4), "kernel_size"),
         (lambda: NonLocalConvHead(SHAPE, conv_dims=[0]), "conv_dims"),
         (lambda: NonLocalConvHead(SHAPE, reduction=3), "reduction"),

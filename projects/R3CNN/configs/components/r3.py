@@ -3,10 +3,12 @@
 from copy import deepcopy
 
 from detectron2.config import LazyCall as L
+from omegaconf import ListConfig
 
 from d2_balanced.modeling.backbone.context_block import add_context_blocks
 from d2_balanced.modeling.roi_heads import (
     FlowMaskHead,
+    GenericROIPooler,
     InterleavedMasks,
     MaskIoUHead,
     NonLocalConvHead,
@@ -80,6 +82,19 @@ def context_blocks(model):
 def full_scale(model):
     """What the released configs of HTC and R3-CNN set at the paper's scale."""
     model.proposal_generator.post_nms_topk = (2000, 1000)
-    predictors = model.roi_heads.box_predictor
-    for predictor in [predictors] if "input_shape" in predictors else predictors:
+    model.proposal_generator.smooth_l1_beta = 0.1111111111111111
+    for predictor in _each(model.roi_heads.box_predictor):
         predictor.test_score_thresh = 0.001
+        predictor.smooth_l1_beta = predictor.box_loss.beta = 1.0
+
+
+def _each(node):
+    return node if isinstance(node, ListConfig) else [node]
+
+
+def groie(model):
+    """Box and mask features from all levels of the pyramid, each of 2 x 2 points a cell."""
+    heads = model.roi_heads
+    channels = _each(heads.box_head)[0].input_shape.channels
+    for pooler in (heads.box_pooler, heads.mask_pooler):
+        pooler.update(_target_=GenericROIPooler, channels=channels, sampling_ratio=2)
