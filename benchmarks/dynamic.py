@@ -7,25 +7,20 @@ random numbers. A step is forward, backward, optimizer and, with Dynamic R-CNN, 
 are recorded and the values updated. Detections are compared before anything is timed: they must be equal.
 """
 
-import argparse
 import functools
-import time
 
 import d2_balanced  # noqa: F401  (first: makes detectron2 importable)
 import torch
 from detectron2.modeling import build_model
-from interleave import environment, peak_memory, report, time_interleaved
-from train_step import images, plain_detectron2, training_step
-
-from d2_balanced.config import load_yaml
+from interleave import benchmark_parser, headline, memory_of_steps, parse, report, time_interleaved
+from train_step import batch_of, config_of, plain_detectron2, training_step
 
 VARIANTS = ("detectron2", "dynamic")
 
 
 def configs(args):
     """Both configs by name; the first is the reference."""
-    cfg = load_yaml(args.config_file, args.opts)
-    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = args.device, ""
+    cfg = config_of(args)
     plain = plain_detectron2(cfg)
     plain.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 1.0
     return dict(zip(VARIANTS, (plain, cfg)))
@@ -34,7 +29,7 @@ def configs(args):
 def step_of(args, name):
     """A function that takes one training step of the variant."""
     cfg = configs(args)[name]
-    return training_step(cfg, images(cfg, args.images, args.size, args.objects), make_hook=ends_iterations)
+    return training_step(cfg, batch_of(cfg, args), make_hook=ends_iterations)
 
 
 def ends_iterations(model):
@@ -56,7 +51,7 @@ def detectors(args):
     for name, cfg in configs(args).items():
         torch.manual_seed(0)
         models[name] = build_model(cfg).eval()
-        batch = images(cfg, args.images, args.size, args.objects)
+        batch = batch_of(cfg, args)
     with torch.no_grad():  # so that an untrained model is sure of something, and detects
         models["dynamic"].roi_heads.box_predictor.cls_score.weight.mul_(100)
     models["detectron2"].load_state_dict(models["dynamic"].state_dict(), strict=False)
@@ -76,38 +71,15 @@ def require_equal_detections(detect_by_name):
     return sum(map(len, theirs))
 
 
-def run_for_memory(args, name):
-    torch.set_num_threads(args.threads)
-    step = step_of(args, name)
-    for _ in range(5):
-        step()
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", default="projects/DynamicRCNN/configs/dynamic_quick.yaml")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--size", type=int, default=256, help="side of the square images, in pixels")
-    parser.add_argument("--objects", type=int, default=10, help="objects an image")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cpu-time", action="store_true", help="of this process: steadier where others run, CPU only")
-    parser.add_argument("--no-memory", action="store_true", help="skip the peak memory, which takes two more processes")
-    parser.add_argument("opts", nargs="*", help="overrides of config keys: KEY VALUE ...")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    print(f"{args.config_file}, {args.images} images of {args.size} px, {args.rounds} rounds; {environment(args.device)}")
-    clock = time.process_time if args.cpu_time else time.perf_counter
+    args = parse(benchmark_parser(__doc__, "projects/DynamicRCNN/configs/dynamic_quick.yaml"))
+    print(headline(args))
     detect_by_name = detectors(args)
     print(f"\nInference: the {require_equal_detections(detect_by_name)} detections are equal\n")
-    print(report(time_interleaved(detect_by_name, args.rounds, args.device, clock=clock)))
+    print(report(time_interleaved(detect_by_name, args.rounds, args.device, clock=args.clock)))
     steps = {name: step_of(args, name) for name in VARIANTS}
-    seconds = time_interleaved(steps, args.rounds, args.device, clock=clock)
-    memory = None
-    if not args.no_memory:
-        memory = peak_memory({name: functools.partial(run_for_memory, args, name) for name in VARIANTS})
-    print(f"\nTraining step\n\n{report(seconds, memory)}")
+    seconds = time_interleaved(steps, args.rounds, args.device, clock=args.clock)
+    print(f"\nTraining step\n\n{report(seconds, memory_of_steps(step_of, args, VARIANTS))}")
 
 
 if __name__ == "__main__":

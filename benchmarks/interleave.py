@@ -1,9 +1,11 @@
-"""Times variants of a computation against each other in one run.
+"""Times variants of a computation against each other in one run; and the command line that the benchmarks share.
 
 The machines that these benchmarks run on are shared and noisy, so only ratios count: every round runs all variants once,
 in an order that rotates, and the ratio to the first variant is taken within the round.
 """
 
+import argparse
+import functools
 import multiprocessing
 import resource
 import statistics
@@ -12,7 +14,50 @@ import time
 import torch
 from tabulate import tabulate
 
-__all__ = ["time_interleaved", "peak_memory", "report", "environment"]
+__all__ = [
+    "benchmark_parser",
+    "environment",
+    "headline",
+    "memory_of_steps",
+    "parse",
+    "peak_memory",
+    "ratio_line",
+    "report",
+    "time_interleaved",
+]
+
+
+def benchmark_parser(doc, config_file="", *, parts=(), rounds=30, images=4, size=256):
+    """A parser with what all benchmarks take, the name of a part where there are several, and with a ``config_file`` also
+    what those of detectors take."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if parts:
+        parser.add_argument("part", choices=parts)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cpu-time", action="store_true", help="of this process: steadier where others run, CPU only")
+    if config_file:
+        parser.add_argument("--config-file", default=config_file)
+        parser.add_argument("--images", type=int, default=images)
+        parser.add_argument("--size", type=int, default=size, help="side of the square images, in pixels")
+        parser.add_argument("--objects", type=int, default=10, help="objects an image")
+        parser.add_argument("--no-memory", action="store_true", help="skip peak memory, which takes a process a variant")
+        parser.add_argument("opts", nargs="*", help="overrides of config keys: KEY VALUE ...")
+    return parser
+
+
+def parse(parser):
+    """The arguments, with ``clock`` among them; sets torch's number of threads."""
+    args = parser.parse_args()
+    args.clock = time.process_time if args.cpu_time else time.perf_counter
+    torch.set_num_threads(args.threads)
+    return args
+
+
+def headline(args):
+    """One line: the config, the images and the machine."""
+    return f"{args.config_file}, {args.images} images of {args.size} px, {args.rounds} rounds; {environment(args.device)}"
 
 
 def _synchronize(device):
@@ -74,6 +119,29 @@ def peak_memory(variants):
         peaks[name] = queue.get()
         process.join()
     return peaks
+
+
+def _run_steps(make_step, args, name):
+    torch.set_num_threads(args.threads)
+    step = make_step(args, name)
+    for _ in range(5):
+        step()
+
+
+def memory_of_steps(make_step, args, names):
+    """Peak memory of five steps of each variant; ``make_step(args, name)`` gives a function that takes one, and must be
+    importable. ``None`` with ``--no-memory``."""
+    if args.no_memory:
+        return None
+    return peak_memory({name: functools.partial(_run_steps, make_step, args, name) for name in names})
+
+
+def ratio_line(name, times, references, limit=None):
+    """One line: median and quartiles of the time over a sum of other times, within the rounds."""
+    ratios = [t / sum(parts) for t, *parts in zip(times, *references)]
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    asked = "" if limit is None else f", asked for at most {limit}"
+    return f"{name}: {middle:.3f} ({low:.3f} - {high:.3f}){asked}"
 
 
 def environment(device):

@@ -9,18 +9,13 @@ IoU branch, with and without EFO, against plain detectron2. A detector without t
 is set so that ``--candidates`` proposals an image pass it.
 """
 
-import argparse
-import statistics
-import time
-
 import d2_balanced  # noqa: F401  (first: makes detectron2 importable)
 import torch
 from detectron2.modeling import build_model
 from detectron2.modeling.sampling import subsample_labels
-from interleave import environment, report, time_interleaved
-from train_step import images, plain_detectron2, training_step
+from interleave import benchmark_parser, environment, headline, parse, ratio_line, report, time_interleaved
+from train_step import batch_of, config_of, plain_detectron2, training_step
 
-from d2_balanced.config import load_yaml
 from d2_balanced.modeling.iou_uniform import RejectionIoUGenerator, UniformIoUGenerator
 
 SIZE = (800, 1333)
@@ -60,13 +55,13 @@ def generators(device, released):
     return variants
 
 
-def compare_generators(args, clock):
+def compare_generators(args):
     variants = {k: repeated(v, args.repeat) for k, v in generators(args.device, args.released).items()}
-    seconds = time_interleaved(variants, args.rounds, args.device, clock=clock)
+    seconds = time_interleaved(variants, args.rounds, args.device, clock=args.clock)
     print(f"generator, ms of {args.repeat} calls, {args.rounds} rounds; {environment(args.device)}\n")
     print(report(seconds), "\n")
     for num, limit in LIMITS.items():
-        print(ratio(f"{num} objects", seconds[f"uniform, {num} objects"], seconds["subsample_labels"], limit))
+        print(ratio_line(f"{num} objects", seconds[f"uniform, {num} objects"], [seconds["subsample_labels"]], limit))
 
 
 def inference(cfg, batch, candidates):
@@ -100,15 +95,13 @@ def with_efo(cfg, efo, efo_all=False):
     return cfg
 
 
-def compare_detectors(args, clock):
-    cfg = load_yaml(args.config_file, args.opts)
-    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = args.device, ""
-    batch = images(cfg, args.images, args.size, args.objects)
+def compare_detectors(args):
+    cfg = config_of(args)
+    batch = batch_of(cfg, args)
     plain = plain_detectron2(cfg)
-    print(f"{args.config_file}, {args.images} images of {args.size} px, {args.objects} objects, {args.rounds} rounds")
-    print(environment(args.device), "\n\ntraining step\n")
+    print(headline(args), "\n\ntraining step\n")
     steps = {"detectron2": training_step(plain, batch), "IoU branch": training_step(cfg, batch)}
-    print(report(time_interleaved(steps, args.rounds, args.device, clock=clock)))
+    print(report(time_interleaved(steps, args.rounds, args.device, clock=args.clock)))
     del steps
     detectors = {
         "without EFO": inference(with_efo(cfg, False), batch, args.candidates),
@@ -116,36 +109,19 @@ def compare_detectors(args, clock):
         "EFO of all boxes": inference(with_efo(cfg, True, True), batch, args.candidates),
         "detectron2": inference(plain, batch, args.candidates),
     }
-    seconds = time_interleaved(detectors, args.rounds, args.device, clock=clock)
+    seconds = time_interleaved(detectors, args.rounds, args.device, clock=args.clock)
     print(f"\ninference, {args.candidates} candidates an image\n\n{report(seconds)}\n")
-    print(ratio("EFO / without", seconds["EFO"], seconds["without EFO"], 1.10))
-
-
-def ratio(name, times, reference, limit):
-    """One line: median and quartiles of the ratio within the rounds."""
-    low, middle, high = statistics.quantiles([t / r for t, r in zip(times, reference)], n=4)
-    return f"{name}: {middle:.3f} ({low:.3f} - {high:.3f}), asked for at most {limit}"
+    print(ratio_line("EFO / without", seconds["EFO"], [seconds["without EFO"]], 1.10))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["generator", "detector"])
-    parser.add_argument("--config-file", default="projects/IoUUniformRCNN/configs/iou_uniform_quick.yaml")
-    parser.add_argument("--rounds", type=int, default=30)
+    parts = {"generator": compare_generators, "detector": compare_detectors}
+    parser = benchmark_parser(__doc__, "projects/IoUUniformRCNN/configs/iou_uniform_quick.yaml", parts=parts)
     parser.add_argument("--repeat", type=int, default=10, help="calls of a generator a timed round")
     parser.add_argument("--released", action="store_true", help="time the released rejection sampler, too: slow")
-    parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--size", type=int, default=256, help="side of the square images, in pixels")
-    parser.add_argument("--objects", type=int, default=10, help="objects an image")
     parser.add_argument("--candidates", type=int, default=100, help="proposals an image above the score threshold")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cpu-time", action="store_true", help="of this process: steadier where others run, CPU only")
-    parser.add_argument("opts", nargs="*", help="overrides of config keys: KEY VALUE ...")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    compare = {"generator": compare_generators, "detector": compare_detectors}[args.part]
-    compare(args, time.process_time if args.cpu_time else time.perf_counter)
+    args = parse(parser)
+    parts[args.part](args)
 
 
 if __name__ == "__main__":

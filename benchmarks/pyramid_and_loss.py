@@ -6,15 +6,11 @@ The config is that of a two-stage detector or RetinaNet without them. Every vari
 forward, backward and optimizer step are timed. The ratio to the first variant, less 1, is the part's share.
 """
 
-import argparse
-import time
-
 import d2_balanced  # noqa: F401  (first: makes detectron2 importable)
-import torch
-from interleave import environment, report, time_interleaved
-from train_step import images, training_step
+from interleave import benchmark_parser, headline, parse, report, time_interleaved
+from train_step import batch_of, config_of, training_step
 
-from d2_balanced.config import check_config, get_balanced_cfg, load_yaml, merge_overrides
+from d2_balanced.config import check_config, get_balanced_cfg, merge_overrides
 
 LOSS_NODE = {"GeneralizedRCNN": "MODEL.BALANCED.BOX_LOSS", "BalancedRetinaNet": "MODEL.BALANCED.RETINANET.BOX_LOSS"}
 
@@ -57,36 +53,22 @@ def set_up(cfg, overrides, args):
         cfg = cfg.clone()
         merge_overrides(cfg, overrides)
     check_config(cfg)
-    return training_step(cfg, images(cfg, args.images, args.size, args.objects))
+    return training_step(cfg, batch_of(cfg, args))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", default="configs/coco/faster_rcnn_R_50_FPN_1x.yaml")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--images", type=int, default=2)
-    parser.add_argument("--size", type=int, default=256, help="side of the square images, in pixels")
-    parser.add_argument("--objects", type=int, default=10, help="objects an image")
+    parser = benchmark_parser(__doc__, "configs/coco/faster_rcnn_R_50_FPN_1x.yaml", rounds=10, images=2)
     parser.add_argument("--only", nargs="+", help="names of the variants to time, beside the reference")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cpu-time", action="store_true", help="of this process: steadier where others run, CPU only")
-    parser.add_argument("--opts", nargs="*", default=[], help="overrides of config keys: KEY VALUE ...")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    # A learning rate of 0: random weights without warm-up would diverge, and a step costs the same.
-    fixed = ["MODEL.DEVICE", args.device, "MODEL.WEIGHTS", "", "SOLVER.BASE_LR", "0.0"]
-    cfg = load_yaml(args.config_file, [*fixed, *args.opts])
+    args = parse(parser)
+    cfg = config_of(args)
     chosen = variants_of(cfg)
     reference = next(iter(chosen))
     unknown = sorted(set(args.only or ()) - set(chosen))
     if unknown:
         parser.error(f"--only: there is no variant {unknown}, only {list(chosen)}")
     steps = {n: set_up(cfg, o, args) for n, o in chosen.items() if not args.only or n in (reference, *args.only)}
-    clock = time.process_time if args.cpu_time else time.perf_counter
-    seconds = time_interleaved(steps, args.rounds, args.device, clock=clock)
-    print(f"{args.config_file}, {args.images} images of {args.size} px, {args.rounds} rounds; {environment(args.device)}\n")
-    print(report(seconds))
+    seconds = time_interleaved(steps, args.rounds, args.device, clock=args.clock)
+    print(f"{headline(args)}\n\n{report(seconds)}")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,10 @@
 One timed round draws the minibatches of a whole batch, ``--repeat`` times. Ratios are to ``subsample_labels``.
 """
 
-import argparse
-import time
-
 import d2_balanced  # noqa: F401  (first: makes detectron2 importable)
 import torch
 from detectron2.modeling.sampling import subsample_labels
-from interleave import environment, report, time_interleaved
+from interleave import benchmark_parser, environment, parse, report, time_interleaved
 
 from d2_balanced.modeling.sampling import HardRatioSampler, InstanceBalancedSampler, IoUBalancedSampler, RandomSampler
 
@@ -53,25 +50,19 @@ def measure(args, num_images):
     batch = [labelled_proposals(*settings, seed=i) for i in range(num_images)]
     samplers = {"subsample_labels": lambda labels, ious, matched, *rest: subsample_labels(labels, *rest), **SAMPLERS}
     variants = {name: sample_batch(sampler, batch, args) for name, sampler in samplers.items()}
-    clock = time.process_time if args.cpu_time else time.perf_counter
-    return time_interleaved(variants, args.rounds, args.device, clock=clock)
+    return time_interleaved(variants, args.rounds, args.device, clock=args.clock)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, rounds=1000)  # short and many: a busy machine then spoils few
     parser.add_argument("--proposals", type=int, default=2000, help="labelled proposals an image")
     parser.add_argument("--positives", type=int, default=100, help="positives among them")
     parser.add_argument("--objects", type=int, default=12, help="objects that the positives match")
     parser.add_argument("--images", type=int, nargs="+", default=[1, 2, 16])
     parser.add_argument("--batch-size", type=int, default=512, help="samples an image")
     parser.add_argument("--positive-fraction", type=float, default=0.25)
-    parser.add_argument("--rounds", type=int, default=1000, help="short and many: a busy machine then spoils few")
     parser.add_argument("--repeat", type=int, default=1, help="batches a timed round")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cpu-time", action="store_true", help="of this process: steadier where others run, CPU only")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args = parse(parser)
     print(f"{args.proposals} proposals an image, {args.positives} of them positive; {environment(args.device)}")
     for num_images in args.images:
         print(f"\n{num_images} image(s), ms for {args.repeat} batches\n")

@@ -5,9 +5,6 @@
 Both models have the same weights, images and random numbers; forward, backward and optimizer step are timed.
 """
 
-import argparse
-import functools
-
 import d2_balanced  # noqa: F401  (first: makes detectron2 importable)
 import torch
 from detectron2.layers import CNNBlockBase
@@ -15,15 +12,19 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from interleave import environment, peak_memory, report, time_interleaved
+from interleave import benchmark_parser, headline, memory_of_steps, parse, report, time_interleaved
 
 from d2_balanced.config import get_balanced_cfg, load_yaml
 
-PLAIN = {"SingleStage": "StandardROIHeads", "CascadeStages": "CascadeROIHeads"}
+PLAIN = {
+    "SingleStage": "StandardROIHeads",
+    "CascadeStages": "CascadeROIHeads",
+    "RecursiveStages": "CascadeROIHeads",
+}
 
 
 def plain_detectron2(cfg):
-    """The same config with detectron2's own ROI heads."""
+    """The same config with detectron2's own ROI heads; those of a cascade with a head each in place of a loop."""
     cfg = cfg.clone()
     cfg.MODEL.ROI_HEADS.NAME = PLAIN[cfg.MODEL.BALANCED.STAGES.NAME]
     cfg.MODEL.BALANCED = get_balanced_cfg().MODEL.BALANCED
@@ -76,41 +77,41 @@ def training_step(cfg, batch, make_hook=None):
     return step
 
 
-def _setup(args, ours):
+def inference(model, batch):
+    """A function that detects objects in the batch."""
+    model.eval()
+
+    def detect():
+        with torch.no_grad():
+            model(batch)
+
+    return detect
+
+
+def config_of(args):
+    """The config of a benchmark's arguments, on its device and without weights."""
     cfg = load_yaml(args.config_file, args.opts)
-    cfg.MODEL.DEVICE = args.device
-    cfg.MODEL.WEIGHTS = ""
-    cfg = cfg if ours else plain_detectron2(cfg)
-    return training_step(cfg, images(cfg, args.images, args.size, args.objects))
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = args.device, ""
+    return cfg
 
 
-def _run_for_memory(args, ours):
-    torch.set_num_threads(args.threads)
-    step = _setup(args, ours)
-    for _ in range(5):
-        step()
+def batch_of(cfg, args):
+    """The images of a benchmark's arguments."""
+    return images(cfg, args.images, args.size, args.objects)
+
+
+def step_of(args, name):
+    """A function that takes one training step of the variant."""
+    cfg = config_of(args)
+    cfg = plain_detectron2(cfg) if name == "detectron2" else cfg
+    return training_step(cfg, batch_of(cfg, args))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", default="configs/quick/faster_rcnn_R_18_FPN.yaml")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--size", type=int, default=256, help="side of the square images, in pixels")
-    parser.add_argument("--objects", type=int, default=10, help="objects an image")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--no-memory", action="store_true", help="skip the peak memory, which takes two more processes")
-    parser.add_argument("opts", nargs="*", help="overrides of config keys: KEY VALUE ...")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    variants = {"detectron2": _setup(args, False), "d2_balanced": _setup(args, True)}
-    seconds = time_interleaved(variants, args.rounds, args.device)
-    memory = None
-    if not args.no_memory:
-        memory = peak_memory({n: functools.partial(_run_for_memory, args, n != "detectron2") for n in variants})
-    print(f"{args.config_file}, {args.images} images of {args.size} px, {args.rounds} rounds; {environment(args.device)}\n")
-    print(report(seconds, memory))
+    args = parse(benchmark_parser(__doc__, "configs/quick/faster_rcnn_R_18_FPN.yaml"))
+    variants = {name: step_of(args, name) for name in ("detectron2", "d2_balanced")}
+    seconds = time_interleaved(variants, args.rounds, args.device, clock=args.clock)
+    print(f"{headline(args)}\n\n{report(seconds, memory_of_steps(step_of, args, variants))}")
 
 
 if __name__ == "__main__":
