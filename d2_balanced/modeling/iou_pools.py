@@ -4,7 +4,7 @@ import functools
 
 import torch
 
-__all__ = ["INTERVALS", "jitter_pool", "jitter_iou", "released_range"]
+__all__ = ["INTERVALS", "jitter_corners", "jitter_pool", "jitter_iou", "released_range"]
 
 INTERVALS = ((0.5, 0.6), (0.6, 0.7), (0.7, 0.8), (0.8, 1.0))
 """The paper's IoU intervals (Eq. 1)."""
@@ -36,6 +36,12 @@ def jitter_iou(jitters):
     )
     inter = overlap.clamp(min=0).prod(dim=-1)
     return inter / (1 + scale.prod(dim=-1) - inter)
+
+
+def jitter_corners(jitters):
+    """Corners (4, ...) of a box jittered by (dx, dy, sw, sh), (4, ...): from its first corner, in units of its size."""
+    shift, scale = jitters[:2] + 0.5, jitters[2:] / 2
+    return torch.cat([shift - scale, shift + scale])
 
 
 @functools.lru_cache(maxsize=None)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .iou_candidates import Found, Objects
-from .iou_pools import INTERVALS, jitter_pool, released_range
+from .iou_pools import INTERVALS, jitter_corners, jitter_pool, released_range
 
 __all__ = ["GeneratedBoxes", "UniformIoUGenerator", "RejectionIoUGenerator", "CASCADE_INTERVALS"]
 
@@ -101,29 +101,35 @@ class UniformIoUGenerator(_Generator):
         pools = torch.stack([jitter_pool(interval) for interval in self.intervals])  # (K, pool, 4)
         # Jitters below the lowest interval: clipping at the image border lifts them into it.
         below = jitter_pool((self.intervals[0][0] / 2, self.intervals[0][0]))
-        pools = torch.cat([below[None], pools]).to(self.bounds.device)  # the device that modules are being made on
-        self.register_buffer("pools", pools, persistent=False)  # (K + 1, pool, 4)
+        corners = jitter_corners(torch.cat([below[None], pools]).movedim(-1, 0))  # (4, K + 1, pool)
+        self.pool_size = corners.shape[2]
+        corners = corners.flatten(1).to(self.bounds.device)  # the device that modules are being made on
+        self.register_buffer("pools", corners, persistent=False)
+        self.register_buffer("numbers", torch.arange(len(self.intervals)), persistent=False)  # of the intervals
 
     def _draw(self, gt, wanted):
-        rows = torch.arange(len(gt.boxes) * len(self.intervals), device=gt.boxes.device)
-        found = self._accept(gt, rows, 2 * self.num_per_interval, wide=False)
+        found = self._accept(gt, None, self.numbers, 2 * self.num_per_interval, wide=False)
         short = (found.counts < wanted).nonzero()[:, 0]
         if len(short):
-            found = found.replace(short, self._accept(gt, short, 8 * self.num_per_interval, wide=True))
+            objects, interval = short // len(self.intervals), short % len(self.intervals)
+            more = self._accept(gt, objects, interval[:, None], 8 * self.num_per_interval, wide=True)
+            found = found.replace(short, more)
         elif isinstance(wanted, int):  # the usual case: as many as wanted in every row
             return found.head(wanted, len(self.intervals))
         return found.take(wanted, len(self.intervals))
 
-    def _accept(self, gt, rows, num_candidates, wide):
-        """Candidates of the (ground truth, interval) pairs ``rows``; ``wide``: from the lower intervals as well."""
-        objects, interval = rows // len(self.intervals), rows % len(self.intervals)
-        pool, size = interval[:, None] + 1, self.pools.shape[1]
+    def _accept(self, gt, objects, interval, num_candidates, wide):
+        """Candidates of the intervals (r, K') or (K',) of these objects (r,), ``None`` for all; ``wide``: from the
+        lower intervals as well."""
+        pool = interval[..., None] + 1
+        shape = (gt.total if objects is None else len(objects), interval.shape[-1], num_candidates)
         if wide:  # every other candidate from one of the intervals below
-            lower = (torch.rand(len(rows), num_candidates, device=pool.device) * pool).long()
+            lower = (torch.rand(shape, device=pool.device) * pool).long()
             pool = torch.where(torch.arange(num_candidates, device=pool.device) % 2 == 0, pool, lower)
-        draw = torch.randint(size, (len(rows), num_candidates), device=pool.device) + size * pool
-        boxes, ious, best = gt.candidates(objects, self.pools.view(-1, 4)[draw])
-        low, high = self.bounds[interval, :, None].unbind(1)
+        draw = torch.randint(self.pool_size, shape, device=pool.device).add_(pool, alpha=self.pool_size)
+        corners = self.pools.index_select(1, draw.view(-1)).view(4, *shape)
+        boxes, ious, best = gt.candidates(objects, corners)
+        low, high = self.bounds[interval, :, None].unbind(-2)
         return Found.first(boxes, ious, best & (ious >= low) & (ious <= high), self.num_per_interval)
 
 
@@ -147,17 +153,15 @@ class RejectionIoUGenerator(_Generator):
         self.register_buffer("ranges", torch.tensor(ranges), persistent=False)  # (K, 3)
 
     def _draw(self, gt, wanted):
-        num_intervals = len(self.intervals)
-        rows = torch.arange(len(gt.boxes) * num_intervals, device=gt.boxes.device)
-        objects, interval = rows // num_intervals, rows % num_intervals
-        offset, low_scale, high_scale = self.ranges[interval][:, :, None, None].unbind(1)  # each (GK, 1, 1)
-        draw = torch.rand(len(rows), self.tries, 4, device=gt.boxes.device)
-        shift = (2 * draw[..., :2] - 1) * offset
-        scale = low_scale + draw[..., 2:] * (high_scale - low_scale)
-        boxes, ious, best = gt.candidates(objects, torch.cat([shift, scale], dim=-1), first_of_equals=True)
-        low, high = self.bounds[interval].unbind(1)
-        valid = best & (ious > low[:, None]) & (ious <= high[:, None])
-        return Found.first(boxes, ious, valid, self.num_per_interval).take(wanted, num_intervals, fill=False)
+        offset, low_scale, high_scale = self.ranges[..., None].unbind(1)  # each (K, 1)
+        draw = torch.rand(4, gt.total, len(self.intervals), self.tries, device=gt.device)
+        shift = (2 * draw[:2] - 1) * offset
+        scale = low_scale + draw[2:] * (high_scale - low_scale)
+        corners = jitter_corners(torch.cat([shift, scale]))
+        boxes, ious, best = gt.candidates(None, corners, first_of_equals=True)
+        low, high = self.bounds[..., None].unbind(1)
+        valid = best & (ious > low) & (ious <= high)
+        return Found.first(boxes, ious, valid, self.num_per_interval).take(wanted, len(self.intervals), fill=False)
 
 
 def _starts(counts):
