@@ -1,4 +1,4 @@
-"""What docs/ARCHITECTURE.md and README.md say about the code is so: paths, keys, make targets, import directions."""
+"""What the documents say about the code is so: paths, keys, make targets, import directions."""
 
 import ast
 import glob
@@ -10,7 +10,7 @@ from paths import ROOT
 
 from d2_balanced.config import get_balanced_cfg
 
-DOCS = ("README.md", "CONTRIBUTING.md", os.path.join("docs", "ARCHITECTURE.md"))
+DOCS = ("README.md", "CONTRIBUTING.md", os.path.join("docs", "ARCHITECTURE.md"), os.path.join("docs", "GUIDE.md"))
 MODULES = sorted(glob.glob(os.path.join(ROOT, "d2_balanced", "**", "*.py"), recursive=True))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from .imbalance_file import merge
 
-__all__ = ["bin_centres", "curves_of", "histograms", "over_time", "shares_by_bin", "spans"]
+__all__ = ["bin_centres", "curves_of", "histograms", "over_time", "parts_of", "shares_by_bin", "spans"]
 
 
 def curves_of(recordings, x_and_y):
@@ -45,14 +45,16 @@ def shares_by_bin(recordings, field, above=0.0):
     return curves_of(recordings, shares)
 
 
-def spans(recording, number=4):
-    """The recording in at most ``number`` parts of as many windows each: ``(first, last, {key: {field: array}})``."""
+def parts_of(recording, number=4):
+    """The recording in at most ``number`` recordings, one after the other, of as many windows each."""
     parts = np.array_split(np.arange(len(recording.windows)), min(number, len(recording.windows)))
-    found = []
-    for part in parts:
-        windows = [recording.windows[k] for k in part]
-        found.append((windows[0][0], windows[-1][1], merge(windows)))
-    return found
+    return [recording._replace(windows=[recording.windows[k] for k in part]) for part in parts]
+
+
+def spans(recording, number=4):
+    """The sums of each of these parts: ``(first, last, {key: {field: array}})``."""
+    parts = [part.windows for part in parts_of(recording, number)]
+    return [(windows[0][0], windows[-1][1], merge(windows)) for windows in parts]
 
 
 def bin_centres(values):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["curve_figure", "density_figure", "per_image", "share"]
+__all__ = ["curve_figure", "density_figure", "per_image", "plain_log_labels", "share"]
 
 
 def per_image(fields, name):
@@ -84,6 +84,14 @@ def _figure(title, num_panels):
     return figure
 
 
+def plain_log_labels(axes):
+    """Numbers as 0.1, 2 and 10 along a logarithmic y axis."""
+    from matplotlib.ticker import LogFormatter
+
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+
+
 def _draw(axes, colours, steps, title, x_label, y_label, curves, options=None):
     options = dict(options or {})
     for label, (x, y) in curves.items():
@@ -103,6 +111,8 @@ def _draw(axes, colours, steps, title, x_label, y_label, curves, options=None):
     if options.get("yscale") == "log" and not positive:
         options.pop("yscale")
     axes.set(title=title, xlabel=x_label, ylabel=y_label, **options)
+    if options.get("yscale") == "log":
+        plain_log_labels(axes)
     axes.grid(alpha=0.3)
     if len(curves) > 1 or (curves and diagonal):  # one curve is what the titles say
         axes.legend(fontsize="small")

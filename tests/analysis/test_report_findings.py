@@ -153,7 +153,17 @@ def test_what_is_on_already_is_said():
     out_of_balance = CASES["Easy negatives"][0]
     assert finding("Easy negatives", out_of_balance).in_use == []
     found = finding("Easy negatives", out_of_balance._replace(components=frozenset({"IoUBalancedSampler"})))
-    assert found.in_use == [TREATMENTS["iou_balanced_negatives"].name]
+    assert found.in_use == [TREATMENTS["iou_balanced_negatives"].name] and found.treatments == []
+
+
+@pytest.mark.parametrize("title, good, bad", [
+    ("Regression makes good boxes worse", regressed(0.9), regressed(0.84)),
+    ("Good boxes hardly train", gradients(1.0), gradients(0.3)),
+    ("Predicted IoUs are off", predicted(0.78), predicted(0.6)),
+])  # fmt: skip
+def test_what_the_heads_do_is_judged_at_the_end(title, good, bad):
+    assert finding(title, data(bad, bad, bad, bad, good)).kind == "balanced"
+    assert finding(title, data(good, good, good, good, bad)).kind == "suggests"
 
 
 def test_the_branch_with_most_positives_is_judged():

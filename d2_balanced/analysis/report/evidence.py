@@ -26,6 +26,11 @@ class Evidence(NamedTuple):
     class_names: Sequence[str]
     components: FrozenSet[str]
 
+    @property
+    def latest(self) -> Dict[str, np.ndarray]:
+        """The last quarter, or all where there is no history: for what the heads do, which at first is random."""
+        return self.whole if self.late is None else self.late
+
 
 def evidence_of(data) -> Evidence:
     """The evidence of ``gather.RunData``."""

@@ -9,23 +9,21 @@ import numpy as np
 
 from ...engine.results import plot_adaptive
 from ...evaluation.coco_metrics import IOU_PERCENTS
-from ..figures import curve_figure
+from ..curves import parts_of
+from ..figures import curve_figure, plain_log_labels
 from ..imbalance_file import merge
-from ..plots import save_plots
+from ..plots import FIGURES
 
 __all__ = ["save_figures"]
 
 _NEED_TIME = ("sampled", "accuracy", "iou_by_time")
+_LATEST = ("regression", "losses_by_iou", "gradients_by_iou", "scores", "predicted_iou")  # at first heads are random
 _SHOWN_CLASSES = 20
 
 
 def save_figures(data, folder: str) -> Dict[str, str]:
     """Draw what ``gather.RunData`` has into ``folder``; returns ``{name of the figure: path of its PNG}``."""
-    paths = {os.path.splitext(os.path.basename(p))[0]: p for p in save_plots({data.name: data.recording}, folder)}
-    if len(data.recording.windows) < 2:
-        for name in _NEED_TIME:  # a single point
-            if name in paths:
-                os.remove(paths.pop(name))
+    paths = _of_recording(data, folder)
     own = {"ap_by_iou": _ap_by_iou(data), "ap_by_objects": _ap_by_objects(data), "by_class": _by_class(data)}
     for name, figure in own.items():
         if figure is not None:
@@ -36,6 +34,18 @@ def save_figures(data, folder: str) -> Dict[str, str]:
         os.remove(adaptive)  # of an earlier report
     plot_adaptive(data.rows, adaptive)
     return {**paths, **({"adaptive": adaptive} if os.path.exists(adaptive) else {})}
+
+
+def _of_recording(data, folder):
+    """Those in ``_LATEST`` are of the last quarter."""
+    latest = parts_of(data.recording)[-1]
+    paths = {}
+    for name, draw in FIGURES.items():
+        figure = draw({data.name: latest if name in _LATEST else data.recording})
+        if figure is not None and not (name in _NEED_TIME and len(data.recording.windows) < 2):
+            paths[name] = os.path.join(folder, f"{name}.png")
+            figure.savefig(paths[name], dpi=110)
+    return paths
 
 
 def _ap_by_iou(data):
@@ -111,7 +121,7 @@ def _limit(axes, values, log):
         return
     if log:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
+        plain_log_labels(axes)
         axes.set_ylim(values.min() / 2, values.max() * 4)
     else:
         axes.set_ylim(0, values.max() * 1.25)

@@ -21,7 +21,10 @@ RULES: Sequence[Rule] = (*SAMPLE_RULES, *BOX_RULES)
 
 
 class Finding(NamedTuple):
-    """The verdict of one rule. ``kind``: "suggests", "balanced" or "unknown"; ``in_use``: treatments that are on."""
+    """The verdict of one rule.
+
+    ``kind``: "suggests", "balanced" or "unknown"; ``treatments``: to be tried; ``in_use``: names of those that are on.
+    """
 
     title: str
     kind: str
@@ -41,6 +44,7 @@ def _finding(rule: Rule, verdict: Verdict, evidence: Evidence) -> Finding:
         return Finding(rule.title, "unknown", verdict.text, [], [])
     if not verdict.out_of_balance:
         return Finding(rule.title, "balanced", verdict.text, [], [])
-    treatments = [TREATMENTS[name] for name in rule.treatments]
-    in_use = [treatment.name for treatment in treatments if treatment.component in evidence.components]
-    return Finding(rule.title, "suggests", f"{verdict.text} {rule.advice}".strip(), treatments, in_use)
+    all_of_rule = [TREATMENTS[name] for name in rule.treatments]
+    in_use = [treatment.name for treatment in all_of_rule if treatment.component in evidence.components]
+    to_try = [treatment for treatment in all_of_rule if treatment.name not in in_use]
+    return Finding(rule.title, "suggests", f"{verdict.text} {rule.advice}", to_try, in_use)

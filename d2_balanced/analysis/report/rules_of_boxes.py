@@ -16,15 +16,15 @@ def _good_positives(e: Evidence) -> Verdict:
         return unknown(f"Only {positives.sum():.0f} positives were sampled.")
     share = ratio(between(positives, 0.8), positives.sum())
     text = f"{share:.0%} of the sampled positives have an IoU of 0.8 or more"
-    return below(share, "good_positives", text)
+    return below(share, "good_positives", text, "{:.0%}")
 
 
 def _gain_of_good_boxes(e: Evidence) -> Verdict:
-    number = between(e.whole["positive_ious"], 0.8)
+    number = between(e.latest["positive_ious"], 0.8)
     if number < LIMITS["samples"]:
         return unknown(f"Only {number:.0f} positives have an IoU of 0.8 or more.")
-    before, after = (between(e.whole[field], 0.8) / number for field in ("positive_iou_sum", "refined_iou_sum"))
-    text = f"Regression takes positives with an IoU of 0.8 or more from {before:.3f} to {after:.3f} on average"
+    before, after = (between(e.latest[field], 0.8) / number for field in ("positive_iou_sum", "refined_iou_sum"))
+    text = f"At the end, regression takes positives with an IoU of 0.8 or more from {before:.3f} to {after:.3f}"
     return below(after - before, "gain_of_good_boxes", text)
 
 
@@ -42,14 +42,14 @@ def _proposals_improve(e: Evidence) -> Verdict:
 
 
 def _gradient_of_good_boxes(e: Evidence) -> Verdict:
-    gradient, positives = e.whole["box_gradient"], e.whole["positive_ious"]
+    gradient, positives = e.latest["box_gradient"], e.latest["positive_ious"]
     if gradient.sum() == 0:
         return unknown("No box gradient was recorded: there were no positives, or an IoU branch regresses the boxes.")
     good, poor = between(positives, 0.7), between(positives, 0, 0.6)
     if min(good, poor) < LIMITS["samples"]:
         return unknown(f"{poor:.0f} positives have an IoU below 0.6 and {good:.0f} above 0.7: too few.")
     value = ratio(between(gradient, 0.7) / good, between(gradient, 0, 0.6) / poor)
-    text = f"A positive with an IoU above 0.7 has {value:.2f} times the box gradient of one below 0.6"
+    text = f"At the end, a positive with an IoU above 0.7 has {value:.2f} times the box gradient of one below 0.6"
     return below(value, "gradient_of_good_boxes", text)
 
 
@@ -57,7 +57,8 @@ def _tight_boxes(e: Evidence) -> Verdict:
     for name, report in e.evaluations.items():
         low, high = (report["metrics"]["bbox"].get(metric) for metric in ("AP50", "AP90"))
         if low and high is not None:
-            return below(high / low, "tight_boxes", f"On {name} AP50 is {low:.1f} and AP90 is {high:.1f}")
+            text = f"On {name} AP50 is {low:.1f} and AP90 is {high:.1f}: {high / low:.0%} of it"
+            return below(high / low, "tight_boxes", text, "{:.0%}")
     return unknown("This needs an evaluation with an AP50 above 0.")
 
 
@@ -66,17 +67,20 @@ def _ap_of_crowds(e: Evidence) -> Verdict:
         few, many = values.get("AP[1-3]"), values.get("AP[8+]")
         images = min(values.get("images[1-3]", 0), values.get("images[8+]", 0))
         if None not in (few, many) and images >= LIMITS["images"] and not np.isnan([few, many]).any():
-            text = f"On {name} AP is {few:.1f} on images with 1 to 3 objects and {many:.1f} on those with 8 or more"
+            text = (
+                f"On {name} AP is {few:.1f} on images with 1 to 3 objects and {many:.1f} on those with 8 or more, "
+                f"{few - many:.1f} apart"
+            )
             return above(few - many, "ap_of_crowds", text)
     return unknown(f"This needs an evaluation with {LIMITS['images']:g} images of 1 to 3 objects and of 8 or more.")
 
 
 def _predicted_iou(e: Evidence) -> Verdict:
-    number = e.whole["predicted_ious"].sum()
+    number = e.latest["predicted_ious"].sum()
     if number == 0:
         return unknown("The model predicts no IoUs.")
-    gap = np.abs(e.whole["predicted_iou_sum"] - e.whole["predicted_iou_true_sum"]).sum() / number
-    return above(gap, "predicted_iou", f"Predicted and true IoU of samples differ by {gap:.2f} on average")
+    gap = np.abs(e.latest["predicted_iou_sum"] - e.latest["predicted_iou_true_sum"]).sum() / number
+    return above(gap, "predicted_iou", f"At the end, predicted and true IoU of samples differ by {gap:.2f} on average")
 
 
 BOX_RULES = (

@@ -17,8 +17,8 @@ def _easy_negatives(e: Evidence) -> Verdict:
     if negatives.sum() < LIMITS["samples"]:
         return unknown(f"Only {negatives.sum():.0f} negatives were sampled.")
     share = ratio(between(negatives, 0, 0.05), negatives.sum())
-    text = f"{share:.0%} of the sampled negatives overlap no object (IoU below 0.05)"
-    return above(share, "easy_negatives", text)
+    text = f"Of the sampled negatives, {share:.0%} overlap no object by an IoU of 0.05"
+    return above(share, "easy_negatives", text, "{:.0%}")
 
 
 def _few_early_positives(e: Evidence) -> Verdict:
@@ -29,11 +29,14 @@ def _few_early_positives(e: Evidence) -> Verdict:
         return unknown("There were no positives at the end of the recording.")
     accuracy = ratio(e.early["positives_correct"][0], e.early["positives"][0])
     text = (
+        f"In the first quarter the class of {accuracy:.0%} of the sampled positives was right. "
+        if e.early["positives"][0]
+        else ""
+    )
+    text += (
         f"{early:.1f} positives an image were sampled in the first quarter and {late:.1f} in the last, appended ground "
         f"truth left out: {early / late:.2f} times as many"
     )
-    if e.early["positives"][0]:
-        text += f"; in the first quarter the class of {accuracy:.0%} of all positives was right"
     return below(early / late, "early_positives", text)
 
 
@@ -62,7 +65,7 @@ def _uneven_objects(e: Evidence) -> Verdict:
         return unknown(f"{objects.sum():.0f} objects and {total:.0f} sampled positives are too few.")
     share = ratio(_of_best_served(objects, positives, objects.sum() / 4), total)
     text = f"The quarter of the objects with the most sampled positives has {share:.0%} of them"
-    return above(share, "best_served_quarter", text)
+    return above(share, "best_served_quarter", text, "{:.0%}")
 
 
 def _of_best_served(objects, positives, number) -> float:
@@ -80,7 +83,7 @@ def _objects_without_positives(e: Evidence) -> Verdict:
         return unknown(f"Only {objects.sum():.0f} objects were seen.")
     share = ratio(objects[0], objects.sum())
     text = f"{share:.0%} of the objects have no positive proposal, only their own appended box"
-    return above(share, "objects_without_positives", text)
+    return above(share, "objects_without_positives", text, "{:.0%}")
 
 
 def _class_ratio(e: Evidence) -> Verdict:
@@ -94,7 +97,7 @@ def _class_ratio(e: Evidence) -> Verdict:
     value = ratio(positives[most], positives[least])
     absent = len(objects) - int((objects > 0).sum())
     text = f"{_name(e, most)} has {value:.1f} times as many sampled positives as {_name(e, least)}"
-    return above(value, "class_ratio", text + (f"; {absent} classes did not occur at all" if absent else ""))
+    return above(value, "class_ratio", f"{absent} classes did not occur. {text}" if absent else text)
 
 
 def _name(e: Evidence, index: int) -> str:

@@ -49,7 +49,8 @@ SECTIONS: Sequence[Section] = (
         "Which samples the loss and the gradient come from",
         ["losses_by_iou", "gradients_by_iou"],
         "Share of each IoU interval. Gradients are those with respect to each sample's own outputs (Euclidean "
-        "norm), before normalisation and loss weights. The shares of negatives are on a logarithmic axis.",
+        "norm), before normalisation and loss weights. Of the last quarter of the recording; classification is on a "
+        "logarithmic axis.",
         "recording",
         "Nothing was recorded, or there were no samples. " + _TRAIN,
     ),
@@ -72,16 +73,16 @@ SECTIONS: Sequence[Section] = (
     Section(
         "Box regression",
         ["regression"],
-        "IoU of positives before and after regression. Below zero, regression makes boxes worse; it does so "
-        "first on the right, where boxes were good.",
+        "IoU of positives before and after regression, in the last quarter of the recording. Below zero, regression "
+        "makes boxes worse; it does so first on the right, where boxes were good.",
         "recording",
         "There were no positives apart from appended ground truth, or nothing was recorded.",
     ),
     Section(
         "Scores",
         ["scores"],
-        "Foreground probabilities (1 - background) of positives and negatives. With several branches: how much "
-        "they differ on the same RoIs.",
+        "Foreground probabilities (1 - background) of positives and negatives, in the last quarter of the recording. "
+        "With several branches: how much they differ on the same RoIs.",
         "recording",
         "Nothing was recorded. " + _TRAIN,
     ),

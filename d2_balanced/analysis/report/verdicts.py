@@ -59,14 +59,14 @@ class Rule(NamedTuple):
     advice: str = ""
 
 
-def above(value: float, limit: str, text: str) -> Verdict:
-    """Out of balance above ``LIMITS[limit]``."""
-    return Verdict(value, value > LIMITS[limit], f"{text} (limit: {LIMITS[limit]:g}).")
+def above(value: float, limit: str, text: str, shown: str = "{:g}") -> Verdict:
+    """Out of balance above ``LIMITS[limit]``, which is shown in this format."""
+    return Verdict(value, value > LIMITS[limit], f"{text} (limit: {shown.format(LIMITS[limit])}).")
 
 
-def below(value: float, limit: str, text: str) -> Verdict:
-    """Out of balance below ``LIMITS[limit]``."""
-    return Verdict(value, value < LIMITS[limit], f"{text} (limit: {LIMITS[limit]:g}).")
+def below(value: float, limit: str, text: str, shown: str = "{:g}") -> Verdict:
+    """Out of balance below ``LIMITS[limit]``, which is shown in this format."""
+    return Verdict(value, value < LIMITS[limit], f"{text} (limit: {shown.format(LIMITS[limit])}).")
 
 
 def unknown(why: str) -> Verdict:
