@@ -12,7 +12,6 @@ recall_by_nms_key.png and, with an IoU predictor, predicted_iou.png.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 
@@ -23,8 +22,8 @@ from tabulate import tabulate
 
 from ..engine.weights_fit import CheckpointError
 from ..evaluation.report import without_nan, write_text
+from .checkpoints import checkpoint_parser, load_each, open_experiment, parse
 from .figures import curve_figure, density_figure
-from .inspect import load_experiment
 from .nms_recall import MATCHING_IOUS
 from .pictures import choose_evenly
 from .ranking import mean_and_sd, measure
@@ -37,18 +36,10 @@ _MEASURES = ("pearson", "spearman", "mean_error", "mean_absolute_error")
 
 def main(argv=None):
     """The commands at the top of this module; prints the numbers and returns the summaries, one a checkpoint."""
-    parser = argparse.ArgumentParser(description="Ranking by class score and by predicted IoU, of a trained detector.")
-    parser.add_argument("--config-file", required=True, help="config of the model (.yaml or .py)")
-    parser.add_argument("--weights", required=True, nargs="+", help="its checkpoint, or several of the same config")
-    parser.add_argument("--val-json", default="", help="COCO annotation file, in place of the config's test set")
-    parser.add_argument("--val-images", default="", help="folder of its images")
+    parser = checkpoint_parser("Ranking by class score and by predicted IoU, of a trained detector.")
     parser.add_argument("--images", type=int, help="use only so many images, evenly spaced over the data set")
     parser.add_argument("--min-iou", type=float, default=0.5, help="true IoU above which boxes are correlated")
-    parser.add_argument("--output", required=True, help="folder for iou_scores.json and the figures")
-    parser.add_argument("overrides", nargs="*", help="settings of the config, in the form that its kind has")
-    args = parser.parse_args(argv)
-    if bool(args.val_json) != bool(args.val_images):
-        parser.error("--val-json and --val-images belong together")
+    args = parse(parser, argv)
     try:
         scores = _measure_checkpoints(args)
     except (ValueError, OSError, CheckpointError) as error:
@@ -57,25 +48,12 @@ def main(argv=None):
 
 
 def _measure_checkpoints(args):
-    from ..engine.checkpoint import BalancedCheckpointer
-    from ..engine.experiment import OwnData
-    from ..engine.setup import choose_device
-
-    own_data = OwnData(val_json=args.val_json, val_images=args.val_images)
-    experiment = load_experiment(args.config_file, args.overrides, own_data)
-    experiment.use_own_data()
-    if len(experiment.test_datasets) != 1:
-        raise ValueError(f"iou_scores: one test data set is needed, the config has {list(experiment.test_datasets)}")
-    experiment.set_run(device=choose_device(experiment.settings.device))
+    experiment = open_experiment(args)
     records = DatasetCatalog.get(experiment.test_datasets[0])
     records = choose_evenly(records, args.images if args.images is not None else max(len(records), 1))
     cfg, model = experiment.cfg, experiment.build_model()
     mapper = instantiate(cfg.dataloader.test.mapper) if args.config_file.endswith(".py") else DatasetMapper(cfg, False)
-    scores = []
-    for weights in args.weights:
-        BalancedCheckpointer(model).load(weights, checkpointables=[], strict=True)
-        scores.append(measure(model, mapper, records))
-    return scores
+    return [measure(model, mapper, records) for _ in load_each(model, args.weights)]
 
 
 def _report(args, scores):

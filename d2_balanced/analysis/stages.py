@@ -12,7 +12,6 @@ stages.json, stages.csv, and every evaluation in ``<row>/<checkpoint's number>/i
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -22,7 +21,7 @@ from tabulate import tabulate
 
 from ..engine.weights_fit import CheckpointError
 from ..evaluation.report import csv_text, without_nan, write_text
-from .inspect import load_experiment
+from .checkpoints import checkpoint_parser, load_each, open_experiment, parse
 
 __all__ = ["Row", "evaluate_rows", "main", "stage_rows"]
 
@@ -51,11 +50,11 @@ def stage_rows(stages, up_to=None):
     return [Row(f"after {n}", n) for n in range(1, most + 1)] + alone
 
 
-def evaluate_rows(experiment, model, rows, folder):
+def evaluate_rows(experiment, model, rows, folders):
     """Evaluate the model once a row on the config's test set; its stages are then as they were.
 
     Args:
-        folder: function from a row to its output folder.
+        folders: ``{row's name: its output folder}``.
 
     Returns ``{row's name: {task: {metric: value}}}``, on the main process only.
     """
@@ -65,7 +64,7 @@ def evaluate_rows(experiment, model, rows, folder):
         for row in rows:
             heads.stages = own.for_inference(row.num_stages, row.merge or own.merge)
             heads.mask_branch.check(heads)
-            experiment.set_run(output_dir=folder(row))
+            experiment.set_run(output_dir=folders[row.name])
             results[row.name] = experiment.evaluate(model)
     finally:
         heads.stages = own
@@ -90,18 +89,9 @@ def _mean_and_sd(values):
 
 def main(argv=None):
     """The command at the top of this module; prints the table and returns the results, one dict a checkpoint."""
-    parser = argparse.ArgumentParser(description="AP of a trained multi-stage detector after each of its stages.")
-    parser.add_argument("--config-file", required=True, help="config of the model (.yaml or .py)")
-    parser.add_argument("--weights", required=True, nargs="+", help="its checkpoint, or several of the same config")
-    parser.add_argument("--val-json", default="", help="COCO annotation file, in place of the config's test set")
-    parser.add_argument("--val-images", default="", help="folder of its images")
+    parser = checkpoint_parser("AP of a trained multi-stage detector after each of its stages.")
     parser.add_argument("--up-to", type=int, help="most stages; default: as many as the config has")
-    parser.add_argument("--output", required=True, help="folder for the tables and the evaluations")
-    parser.add_argument("overrides", nargs="*", help="settings of the config, after any option but --weights")
-    args = parser.parse_args(argv)
-    missing = [path for path in args.weights if "://" not in path and not os.path.isfile(path)]
-    if missing:
-        parser.error(f"--weights: there is no file {missing[0]!r} (settings of the config come after another option)")
+    args = parse(parser, argv)
     try:
         results = _run(args)
     except (ValueError, OSError, CheckpointError) as error:
@@ -128,26 +118,17 @@ def _write(folder, weights, results):
 
 def _run(args):
     from ..engine.assemble import check_data
-    from ..engine.checkpoint import BalancedCheckpointer
-    from ..engine.experiment import OwnData
-    from ..engine.setup import choose_device
 
-    own_data = OwnData(val_json=args.val_json, val_images=args.val_images)
-    experiment = load_experiment(args.config_file, args.overrides, own_data)
-    experiment.use_own_data()
-    if len(experiment.test_datasets) != 1:
-        raise ValueError(f"stages: one test data set is needed, the config has {list(experiment.test_datasets)}.")
+    experiment = open_experiment(args)
     check_data(experiment, experiment.test_datasets)
-    experiment.set_run(device=choose_device(experiment.settings.device))
     model = experiment.build_model()
     if not hasattr(getattr(model, "roi_heads", None), "stages"):
         raise ValueError("stages: the model has no stages; it needs MODEL.ROI_HEADS.NAME BalancedROIHeads.")
     rows = stage_rows(model.roi_heads.stages, args.up_to)
     results = []
-    for number, weights in enumerate(args.weights, start=1):
-        BalancedCheckpointer(model).load(weights, checkpointables=[], strict=True)
-        folder = lambda row: os.path.join(args.output, row.name.replace(" ", "_"), str(number))  # noqa: B023, E731
-        results.append(evaluate_rows(experiment, model, rows, folder))
+    for number, _ in enumerate(load_each(model, args.weights), start=1):
+        folders = {row.name: os.path.join(args.output, row.name.replace(" ", "_"), str(number)) for row in rows}
+        results.append(evaluate_rows(experiment, model, rows, folders))
     return results
 
 

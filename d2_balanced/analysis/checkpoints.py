@@ -1,0 +1,56 @@
+"""What the commands share that evaluate one or several checkpoints of a config on one data set."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from .inspect import load_experiment
+
+__all__ = ["checkpoint_parser", "load_each", "open_experiment", "parse"]
+
+
+def checkpoint_parser(description):
+    """A parser with the config, its checkpoints, the data and the output folder; :func:`parse` adds the overrides."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config-file", required=True, help="config of the model (.yaml or .py)")
+    parser.add_argument("--weights", required=True, nargs="+", help="its checkpoint, or several of the same config")
+    parser.add_argument("--val-json", default="", help="COCO annotation file, in place of the config's test set")
+    parser.add_argument("--val-images", default="", help="folder of its images")
+    parser.add_argument("--output", required=True, help="folder for everything that is written")
+    return parser
+
+
+def parse(parser, argv=None):
+    """The arguments, with ``overrides``; exits for half a pair of data paths, and for weights that are no files."""
+    parser.add_argument("overrides", nargs="*", help="settings of the config, after any option but --weights")
+    args = parser.parse_args(argv)
+    if bool(args.val_json) != bool(args.val_images):
+        parser.error("--val-json and --val-images belong together")
+    missing = [path for path in args.weights if "://" not in path and not os.path.isfile(path)]
+    if missing:
+        parser.error(f"--weights: there is no file {missing[0]!r} (settings of the config come after another option)")
+    return args
+
+
+def open_experiment(args):
+    """The experiment of the arguments on its device. ``ValueError`` unless there is one test data set."""
+    from ..engine.experiment import OwnData
+    from ..engine.setup import choose_device
+
+    own_data = OwnData(val_json=args.val_json, val_images=args.val_images)
+    experiment = load_experiment(args.config_file, args.overrides, own_data)
+    experiment.use_own_data()
+    if len(experiment.test_datasets) != 1:
+        raise ValueError(f"one test data set is needed, the config has {list(experiment.test_datasets)}")
+    experiment.set_run(device=choose_device(experiment.settings.device))
+    return experiment
+
+
+def load_each(model, paths):
+    """Load one checkpoint after the other, whole, and yield its path."""
+    from ..engine.checkpoint import BalancedCheckpointer
+
+    for path in paths:
+        BalancedCheckpointer(model).load(path, checkpointables=[], strict=True)
+        yield path
