@@ -49,7 +49,7 @@ def benchmark_parser(doc, config_file="", *, parts=(), rounds=30, images=4, size
 
 def parse(parser):
     """The arguments, with ``clock`` among them; sets torch's number of threads."""
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # overrides may stand apart from the part
     args.clock = time.process_time if args.cpu_time else time.perf_counter
     torch.set_num_threads(args.threads)
     return args
