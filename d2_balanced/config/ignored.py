@@ -60,6 +60,11 @@ def check_ignored(cfg: CfgNode, changes: Dict[str, Any]) -> None:
     _check_ignore_regions(cfg)
     _check_branches(cfg, changes)
     _check_cascade_thresholds(cfg)
+    pooler = next((key for key in changes if key.startswith("MODEL.BALANCED.MASK_POOLER.")), None)
+    if pooler and not cfg.MODEL.MASK_ON:
+        raise ConfigError(
+            f"{pooler} is set to {changes[pooler]!r}, but there are no masks; set MODEL.MASK_ON, or leave it out."
+        )
 
 
 def _get(cfg: CfgNode, key: str):

@@ -10,6 +10,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from .defaults import get_balanced_cfg
+from .imports import import_modules
 from .suggestions import ConfigError, did_you_mean
 from .values import fit_type, type_name
 from .yaml_files import read_with_bases
@@ -38,7 +39,7 @@ def load_yaml(path: str, opts: Sequence[str] = (), cfg: Optional[CfgNode] = None
 
     Strict: a key that does not exist and a value of another type raise ``ConfigError``, which names the key, the file
     and what may have been meant. A spec node takes new keys; where its ``NAME`` changes, the old component's arguments
-    are dropped. Call ``check_config`` on the result before building from it.
+    are dropped. The modules in ``IMPORTS`` are imported. Call ``check_config`` on the result before building from it.
 
     Args:
         cfg: the defaults to start from where they are others than ``get_balanced_cfg()`` (changed in place).
@@ -51,6 +52,7 @@ def load_yaml(path: str, opts: Sequence[str] = (), cfg: Optional[CfgNode] = None
             raise ConfigError(f"VERSION in {file}: {version} is not supported, only {cfg.VERSION} is.")
         _Merge(defaults, f" in {file}").run(settings, cfg)
     merge_overrides(cfg, opts, defaults)
+    import_modules(cfg.get("IMPORTS", ()))
     return cfg
 
 

@@ -1,0 +1,313 @@
+"""What can be chosen at every seat of the pipeline, as the settings that choose it; detectron2's own choices included.
+
+A default (FPN, fixed threshold, random sampling, one stage, L1, ...) is a seat at which nothing is chosen.
+"""
+
+import itertools
+import os
+from typing import Any, Dict, NamedTuple, Tuple
+
+from paths import ROOT
+
+QUICK = os.path.join(ROOT, "configs", "quick")
+FASTER, FAST, RPN, RETINANET = (f"{name}_R_18_FPN.yaml" for name in ("faster_rcnn", "fast_rcnn", "rpn", "retinanet"))
+
+
+class Choice(NamedTuple):
+    """One choice at a seat."""
+
+    name: str
+    settings: Dict[str, Any]
+    words: Tuple[str, ...]
+    """A refusal names this choice by at least one of these, in any case."""
+    base: str = ""
+    """A config of its own to start from, for a detector."""
+    instead: Dict[str, Dict[str, Any]] = {}
+    """Other settings beside some choices."""
+    implies: Tuple[str, ...] = ()
+    """Choices that this one includes, so that they add nothing to it."""
+
+
+def _sampler(name, key="MODEL.BALANCED.SAMPLER", seat="", **arguments):
+    settings = {f"{key}.NAME": name, **{f"{key}.{a.upper()}": value for a, value in arguments.items()}}
+    words = (key, name)
+    if seat:
+        settings["MODEL.PROPOSAL_GENERATOR.NAME"] = "BalancedRPN"
+        words += ("BalancedRPN",)
+    return Choice(f"{name}{seat}", settings, words)
+
+
+def _pyramid(name, builder):
+    settings = {"MODEL.BACKBONE.NAME": f"build_resnet_{builder}_backbone"}
+    on_retinanet = {"MODEL.BACKBONE.NAME": f"build_retinanet_resnet_{builder}_backbone"}
+    return Choice(name, settings, ("MODEL.BACKBONE", name), instead={"RetinaNet": on_retinanet})
+
+
+_BALANCED = "MODEL.BALANCED"
+# On a mask head of another choice.
+_ANY_MASKS = {"MODEL.MASK_ON": True, "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 4, "MODEL.ROI_MASK_HEAD.CONV_DIM": 8}
+_MASKS = {**_ANY_MASKS, "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead"}
+_AGNOSTIC = {"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True}
+_CONTEXT = {f"{_BALANCED}.CONTEXT.STAGES": ["res5"], f"{_BALANCED}.CONTEXT.RATIO": 0.25}
+_REGIONS = {"INPUT.IGNORE_REGIONS": True}
+
+
+def _stages(name, label="", **arguments):
+    key = f"{_BALANCED}.STAGES"
+    settings = {f"{key}.NAME": name, **{f"{key}.{a.upper()}": value for a, value in arguments.items()}, **_AGNOSTIC}
+    return Choice(name + label, settings, ("STAGES", "stages", name))
+
+
+def _iou_branch(label="", **arguments):
+    key = f"{_BALANCED}.IOU_BRANCH"
+    settings = {f"{key}.NAME": "IoUBranch", **{f"{key}.{a.upper()}": value for a, value in arguments.items()}}
+    return Choice("IoUBranch" + label, settings, ("IOU_BRANCH", "IoUBranch"))
+
+
+def _mask_iou(name, **arguments):
+    key = f"{_BALANCED}.MASK_IOU_HEAD"
+    settings = {f"{key}.NAME": name, **{f"{key}.{a.upper()}": value for a, value in arguments.items()}}
+    words = ("MASK_IOU_HEAD", name, "MASK_ON")
+    return Choice(name, {**_ANY_MASKS, **settings}, words, implies=("Mask R-CNN",))
+
+
+def _pooler(key, label, **masks):
+    node = f"{_BALANCED}.{key}_POOLER"
+    words = (node, "GenericROIPooler", *masks)
+    implies = ("Mask R-CNN",) if masks else ()
+    return Choice(f"GenericROIPooler ({label})", {**masks, f"{node}.NAME": "GenericROIPooler"}, words, implies=implies)
+
+
+_BOX_LOSS, _RPN_LOSS, _RETINANET_LOSS = (f"{_BALANCED}{seat}.BOX_LOSS" for seat in ("", ".RPN", ".RETINANET"))
+_IN_RPN = {"MODEL.PROPOSAL_GENERATOR.NAME": "BalancedRPN"}
+
+# Seats in the order of the pipeline. Where two choices name the backbone, the pyramid's, which comes later, is the one.
+SEATS: Dict[str, Tuple[Choice, ...]] = {
+    "detector": (
+        Choice("Fast R-CNN", {}, ("PrecomputedProposals",), base=FAST),
+        Choice("RPN alone", {}, ("ProposalNetwork",), base=RPN),
+        Choice("RetinaNet", {}, ("RetinaNet",), base=RETINANET),
+        Choice(
+            "RetinaNet with BalancedL1", {f"{_RETINANET_LOSS}.NAME": "BalancedL1"}, ("RetinaNet",), base=RETINANET
+        ),
+        Choice("StandardROIHeads", {"MODEL.ROI_HEADS.NAME": "StandardROIHeads"}, ("StandardROIHeads",)),
+        Choice("CascadeROIHeads", {"MODEL.ROI_HEADS.NAME": "CascadeROIHeads", **_AGNOSTIC}, ("CascadeROIHeads",)),
+    ),
+    "backbone": (
+        Choice(
+            "context blocks",
+            {"MODEL.BACKBONE.NAME": "build_resnet_context_fpn_backbone", **_CONTEXT},
+            ("MODEL.BACKBONE", "CONTEXT"),
+            instead={
+                "RetinaNet": {"MODEL.BACKBONE.NAME": "build_retinanet_resnet_context_fpn_backbone", **_CONTEXT}
+            },
+        ),
+    ),
+    "pyramid": (
+        _pyramid("BalancedFPN", "balanced_fpn"),
+        _pyramid("PAFPN", "pafpn"),
+        _pyramid("BalancedPAFPN", "balanced_pafpn"),
+    ),
+    "RPN sampler": (
+        _sampler("RandomSampler", "MODEL.BALANCED.RPN.SAMPLER", " (RPN)", neg_pos_ub=0.5),
+        _sampler("InstanceBalancedSampler", "MODEL.BALANCED.RPN.SAMPLER", " (RPN)"),
+        _sampler("IoUBalancedSampler", "MODEL.BALANCED.RPN.SAMPLER", " (RPN)"),
+    ),
+    "RPN box loss": (
+        Choice("BalancedL1 (RPN)", {**_IN_RPN, f"{_RPN_LOSS}.NAME": "BalancedL1"}, (_RPN_LOSS, "BalancedRPN")),
+        Choice("GIoU (RPN)", {"MODEL.RPN.BBOX_REG_LOSS_TYPE": "giou"}, ("MODEL.RPN.BBOX_REG_LOSS_TYPE",)),
+    ),
+    "ignore regions": (
+        Choice(
+            "ignore regions",
+            {**_REGIONS, **_IN_RPN},
+            ("IGNORE_REGIONS",),
+            instead={"Fast R-CNN": _REGIONS},
+        ),
+    ),
+    "matcher": (
+        Choice(
+            "FixedMatcher, ignored band",
+            {"MODEL.ROI_HEADS.IOU_THRESHOLDS": [0.3, 0.5], "MODEL.ROI_HEADS.IOU_LABELS": [0, -1, 1]},
+            ("MODEL.ROI_HEADS.IOU_", "FixedMatcher"),
+        ),
+        Choice(
+            "DynamicMatcher",
+            {
+                f"{_BALANCED}.MATCHER.NAME": "DynamicMatcher",
+                f"{_BALANCED}.MATCHER.PERIOD": 1,
+                "MODEL.ROI_HEADS.IOU_THRESHOLDS": [0.3],
+            },
+            ("MATCHER", "DynamicMatcher", "MODEL.ROI_HEADS.IOU_"),
+        ),
+    ),
+    "RoI sampler": (
+        _sampler("RandomSampler", neg_pos_ub=1.0),
+        _sampler("InstanceBalancedSampler"),
+        _sampler("IoUBalancedSampler"),
+        _sampler("HardRatioSampler"),
+    ),
+    "stages": (
+        _stages("CascadeStages"),
+        _stages("CascadeStages", ", resampling", resample=True, keep_appended_gt=False),
+        _stages("RecursiveStages"),
+    ),
+    "branches": (
+        Choice(
+            "two branches",
+            {f"{_BALANCED}.BRANCHES": [{"POSITIVE_FRACTION": 0.5}, {"POSITIVE_FRACTION": 0.1}]},
+            ("BRANCHES", "branch"),
+        ),
+        Choice(
+            "two branches, a sampler each",
+            {
+                f"{_BALANCED}.BRANCHES": [
+                    {"SAMPLER": {"NAME": "HardRatioSampler"}},
+                    {"POSITIVE_FRACTION": 0.1, "SAMPLER": {"NAME": "IoUBalancedSampler"}},
+                ]
+            },
+            ("BRANCHES", "branch"),
+        ),
+    ),
+    "box pooler": (_pooler("BOX", "boxes"),),
+    "box head": (
+        Choice(
+            "NonLocalConvHead", {"MODEL.ROI_BOX_HEAD.NAME": "NonLocalConvHead"}, ("ROI_BOX_HEAD", "NonLocalConvHead")
+        ),
+    ),
+    "IoU branch": (
+        _iou_branch(),
+        _iou_branch(", no EFO", efo=False),
+        _iou_branch(" on proposals", regressor_samples="proposals", iou_samples="proposals"),
+        _iou_branch(", no IoU predictor", predict_iou=False),
+    ),
+    "box loss": (
+        Choice("SmoothL1, beta 1", {"MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 1.0}, ("SMOOTH_L1_BETA", "SmoothL1")),
+        Choice("BalancedL1", {f"{_BOX_LOSS}.NAME": "BalancedL1"}, ("BOX_LOSS", "BalancedL1")),
+        Choice(
+            "DynamicSmoothL1",
+            {f"{_BOX_LOSS}.NAME": "DynamicSmoothL1", f"{_BOX_LOSS}.PERIOD": 1},
+            ("BOX_LOSS", "DynamicSmoothL1"),
+        ),
+        Choice("GIoU", {"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "giou"}, ("BBOX_REG_LOSS_TYPE", "giou")),
+    ),
+    "gradients": (
+        Choice("RGA", {"SOLVER.GRADIENT_ANNEALING.INITIAL": 7.0}, ("GRADIENT_ANNEALING",)),
+        Choice(
+            "RGA on boxes and masks",
+            {
+                "SOLVER.GRADIENT_ANNEALING.INITIAL": 7.0,
+                "SOLVER.GRADIENT_ANNEALING.PARAMETERS": "box_and_mask",
+                **_ANY_MASKS,
+            },
+            ("GRADIENT_ANNEALING", "MODEL.MASK_ON"),
+            implies=("Mask R-CNN",),
+        ),
+    ),
+    "masks": (
+        Choice("Mask R-CNN", _MASKS, ("MASK_ON", "mask")),
+        Choice(
+            "InterleavedMasks",
+            {**_MASKS, f"{_BALANCED}.MASKS.NAME": "InterleavedMasks", "MODEL.ROI_MASK_HEAD.NAME": "FlowMaskHead"},
+            ("MASKS", "MASK_ON", "InterleavedMasks"),
+        ),
+    ),
+    "mask pooler": (_pooler("MASK", "masks", **_ANY_MASKS),),
+    "mask IoU": (
+        _mask_iou("MaskIoUHead", conv_dim=8, num_conv=1, fc_dims=[8]),
+        _mask_iou("NonLocalMaskIoUHead", kernel_size=3),
+    ),
+    "other heads": (
+        Choice(
+            "masks on predicted boxes",
+            {**_ANY_MASKS, "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": True},
+            ("TRAIN_ON_PRED_BOXES", "MASK_ON"),
+            implies=("Mask R-CNN",),
+        ),
+        Choice(
+            "keypoints",
+            {
+                "MODEL.KEYPOINT_ON": True,
+                "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": 2,
+                "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": [8],
+                "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION": 4,
+                "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE": 0,
+            },
+            ("KEYPOINT", "keypoint"),
+        ),
+    ),
+}
+
+# What a seat has no place for, whatever stands at the others.
+REFUSED_ALONE: Tuple[Choice, ...] = (
+    _sampler("HardRatioSampler", "MODEL.BALANCED.RPN.SAMPLER", " (RPN)"),
+    Choice("DynamicSmoothL1 (RPN)", {**_IN_RPN, f"{_RPN_LOSS}.NAME": "DynamicSmoothL1"}, ("RPN",)),
+    Choice("DynamicSmoothL1 (RetinaNet)", {f"{_RETINANET_LOSS}.NAME": "DynamicSmoothL1"}, ("RetinaNet",), RETINANET),
+    Choice("BalancedL1 in detectron2's RPN", {f"{_RPN_LOSS}.NAME": "BalancedL1"}, (_RPN_LOSS,)),
+    Choice("InterleavedMasks without masks", {f"{_BALANCED}.MASKS.NAME": "InterleavedMasks"}, ("MASKS",)),
+    Choice(
+        "InterleavedMasks with another mask head",
+        {**_MASKS, f"{_BALANCED}.MASKS.NAME": "InterleavedMasks"},
+        ("FlowMaskHead",),
+    ),
+    Choice(
+        "FlowMaskHead without InterleavedMasks",
+        {**_MASKS, "MODEL.ROI_MASK_HEAD.NAME": "FlowMaskHead"},
+        ("FlowMaskHead",),
+    ),
+    Choice("a mask pooler without masks", {f"{_BALANCED}.MASK_POOLER.NAME": "GenericROIPooler"}, ("MASK_POOLER",)),
+    Choice("MaskIoUHead without masks", {f"{_BALANCED}.MASK_IOU_HEAD.NAME": "MaskIoUHead"}, ("MASK_IOU_HEAD",)),
+    Choice(
+        "RGA on masks without masks",
+        {"SOLVER.GRADIENT_ANNEALING.INITIAL": 7.0, "SOLVER.GRADIENT_ANNEALING.PARAMETERS": "box_and_mask"},
+        ("box_and_mask",),
+    ),
+    Choice("merge of a single stage", {f"{_BALANCED}.STAGES.MERGE": "logit"}, ("SingleStage",)),
+    Choice(
+        "given proposals and an RPN",
+        {"MODEL.PROPOSAL_GENERATOR.NAME": "RPN"},
+        ("LOAD_PROPOSALS",),
+        FAST,
+    ),
+    Choice(
+        "RetinaNet on a pyramid of the R-CNN's levels",
+        {"MODEL.BACKBONE.NAME": "build_resnet_balanced_fpn_backbone"},
+        ("IN_FEATURES",),
+        RETINANET,
+    ),
+    Choice(
+        "a first threshold of the stages that is not the matcher's",
+        {f"{_BALANCED}.STAGES.NAME": "RecursiveStages", "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": [0.7, 0.6, 0.5]},
+        ("IOU_THRESHOLDS",),
+    ),
+    Choice(
+        "two betas",
+        {f"{_BOX_LOSS}.NAME": "BalancedL1", "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 1.0},
+        ("SMOOTH_L1_BETA",),
+    ),
+)
+
+
+def all_choices():
+    """Every choice, in the order of the seats."""
+    return [choice for choices in SEATS.values() for choice in choices]
+
+
+def pairs():
+    """Every two choices that do not stand at the same seat, the earlier seat's first."""
+    for (_, first), (_, second) in itertools.combinations(SEATS.items(), 2):
+        yield from itertools.product(first, second)
+
+
+def settings_of(*chosen):
+    """``{key: value}`` of several choices together, in the order of the seats."""
+    names = {choice.name.split(" with ")[0] for choice in chosen}
+    settings = {}
+    for choice in chosen:
+        settings.update(next((choice.instead[n] for n in names if n in choice.instead), choice.settings))
+    return settings
+
+
+def base_of(*chosen):
+    """The config that they are set on."""
+    return os.path.join(QUICK, next((choice.base for choice in chosen if choice.base), FASTER))

@@ -1,0 +1,66 @@
+"""The components of the projects in pairs on a LazyConfig: they are built, or refused, as from yaml.
+
+A training step from both kinds of configs is compared in ``tests/config/test_first_step.py``.
+"""
+
+import copy
+import itertools
+import os
+
+import document
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from paths import ROOT
+
+from d2_balanced.config import load_lazy
+
+# Choice of docs/COMPATIBILITY.md -> the function of a project that makes it; copies of others' nodes come last.
+COMPONENTS = {
+    "BalancedFPN": ("LibraRCNN", "libra", "balanced_pyramid"),
+    "context blocks": ("R3CNN", "r3", "context_blocks"),
+    "RandomSampler (RPN)": ("LibraRCNN", "libra", "bounded_rpn_negatives"),
+    "DynamicMatcher": ("DynamicRCNN", "dynamic", "dynamic_label_assignment"),
+    "IoUBalancedSampler": ("LibraRCNN", "libra", "iou_balanced_sampling"),
+    "HardRatioSampler": ("RGA_PRM", "rga_prm", "hard_ratio"),
+    "NonLocalConvHead": ("R3CNN", "r3", "large_box_head"),
+    "BalancedL1": ("LibraRCNN", "libra", "balanced_l1"),
+    "DynamicSmoothL1": ("DynamicRCNN", "dynamic", "dynamic_smooth_l1"),
+    "MaskIoUHead": ("R3CNN", "r3", "mask_scoring"),
+    "RecursiveStages": ("R3CNN", "r3", "loops"),
+    "IoUBranch": ("IoUUniformRCNN", "iou_uniform", "iou_uniform"),
+    "IoUBranch, no IoU predictor": ("IoUUniformRCNN", "iou_uniform", "uniform_samples"),
+    "two branches": ("RGA_PRM", "rga_prm", "prm"),
+}
+DOCUMENTED = document.read().pairs
+PAIRS = [
+    pair
+    for pair in itertools.combinations(COMPONENTS, 2)
+    if {pair, pair[::-1]} & set(DOCUMENTED)  # the others stand at one seat
+]
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load_lazy(os.path.join(ROOT, "configs", "quick", "mask_rcnn_R_18_FPN.py")).model
+
+
+def apply(name, model):
+    project, file, function = COMPONENTS[name]
+    path = os.path.join(ROOT, "projects", project, "configs", "components", f"{file}.py")
+    LazyConfig.load(path, (function,))[0](model)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=" x ".join)
+def test_pair_is_built_or_refused_as_from_yaml(pair, base):
+    model = copy.deepcopy(base)
+    for name in pair:
+        apply(name, model)
+    refusal = DOCUMENTED[pair if pair in DOCUMENTED else pair[::-1]]
+    with torch.device("meta"):
+        if not refusal:
+            assert instantiate(model)
+            return
+        with pytest.raises(ValueError) as error:
+            instantiate(model)
+    assert str(error.value) == refusal

@@ -1,0 +1,64 @@
+"""Every pair of choices trains, or is refused at build time naming both; none fails otherwise, none is without effect.
+
+The outcomes are those of docs/COMPATIBILITY.md (written by ``python tests/compatibility/document.py``).
+"""
+
+import choices
+import document
+import pytest
+from outcomes import is_neutral, outcome_alone, outcome_of, without_effect
+
+from d2_balanced.config import get_balanced_cfg
+from d2_balanced.config.check import spec_registries
+
+DOCUMENTED = document.read()
+WRITE = "python tests/compatibility/document.py writes the page anew"
+
+
+def named(choice, message):
+    return any(word.lower() in message.lower() for word in choice.words)
+
+
+@pytest.mark.parametrize("pair", [pytest.param(pair, id=" x ".join(c.name for c in pair)) for pair in choices.pairs()])
+def test_pair(pair):
+    outcome = outcome_of(*pair)  # everything but a ValueError at build time fails here
+    if outcome.refusal:
+        assert [choice.name for choice in pair if not named(choice, outcome.refusal)] == [], outcome.refusal
+    else:
+        assert without_effect(pair, outcome) == []
+    assert DOCUMENTED.pairs[tuple(choice.name for choice in pair)] == document.reason(outcome.refusal), WRITE
+
+
+@pytest.mark.parametrize("choice", choices.all_choices(), ids=lambda choice: choice.name)
+def test_choice_alone_trains_and_makes_a_difference(choice):
+    assert outcome_alone(choice).refusal == ""
+    assert is_neutral(choice) == (choice.name == "StandardROIHeads")  # which BalancedROIHeads is, by default
+
+
+@pytest.mark.parametrize("choice", choices.REFUSED_ALONE, ids=lambda choice: choice.name)
+def test_refused_beside_anything(choice):
+    message = outcome_of(choice).refusal
+    assert named(choice, message)
+    assert DOCUMENTED.alone[choice.name] == message, WRITE
+
+
+def test_page_is_what_is_generated():
+    with open(document.PATH, encoding="utf-8") as file:
+        assert file.read() == document.render(DOCUMENTED), WRITE
+
+
+def test_every_registered_component_is_among_the_choices():
+    defaults = get_balanced_cfg()
+    for key, registry in spec_registries().items():
+        node = defaults
+        for part in key.split("."):
+            node = node[part]
+        chosen = {c.settings.get(f"{key}.NAME") for c in (*choices.all_choices(), *choices.REFUSED_ALONE)}
+        missing = {name for name, _ in registry} - chosen - {node.NAME}
+        assert not missing - in_other_seats(registry, key), f"{key}: {missing}"
+
+
+def in_other_seats(registry, key):
+    """What a registry of several seats has at another one; at each there is a component other than the default."""
+    seats = [other for other, same in spec_registries().items() if same is registry and other != key]
+    return {c.settings.get(f"{seat}.NAME") for seat in seats for c in choices.all_choices()}
