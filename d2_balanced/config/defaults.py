@@ -23,6 +23,8 @@ def add_balanced_config(cfg: CfgNode) -> None:
     balanced.MATCHER = _spec("FixedMatcher")
     balanced.SAMPLER = _spec("RandomSampler")
     balanced.BOX_LOSS = _spec("SmoothL1")
+    # Boxes that join the proposals in training. Empty: none.
+    balanced.EXTRA_PROPOSALS = _spec("")
     balanced.STAGES = _spec("SingleStage")
     balanced.IOU_BRANCH = _spec("")
     balanced.MASKS = _spec("FirstStageMasks")

@@ -35,6 +35,11 @@ class GeneratedBoxes(NamedTuple):
     ious: Tensor
     """(S,), IoU with that box."""
 
+    def random_part(self, num):
+        """``num`` of the boxes, or all if they are fewer; ``num`` may be a 0-d tensor."""
+        keep = torch.randperm(len(self.ious), device=self.ious.device) < num
+        return GeneratedBoxes(self.boxes[keep], self.matched_idxs[keep], self.ious[keep])
+
 
 class _Generator(nn.Module):
     """What the generators share: candidates of all images in one batch, accepted by IoU and by best ground truth."""

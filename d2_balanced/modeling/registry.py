@@ -15,6 +15,7 @@ __all__ = [
     "MASK_BRANCH_REGISTRY",
     "MASK_IOU_HEAD_REGISTRY",
     "POOLER_REGISTRY",
+    "EXTRA_PROPOSALS_REGISTRY",
 ]
 
 PROPOSAL_MATCHER_REGISTRY = Registry("PROPOSAL_MATCHER")
@@ -57,4 +58,9 @@ with a ``loss_weight``.
 POOLER_REGISTRY = Registry("POOLER")
 POOLER_REGISTRY.__doc__ = """
 Poolers of RoI features beside detectron2's ``ROIPooler``: ``pooler(list of feature maps, list of Boxes) -> (R, C, h, w)``.
+"""
+
+EXTRA_PROPOSALS_REGISTRY = Registry("EXTRA_PROPOSALS")
+EXTRA_PROPOSALS_REGISTRY.__doc__ = """
+Boxes that join the proposals of the first stage in training: ``extra(labeled, targets, num_classes) -> [Boxes]``.
 """

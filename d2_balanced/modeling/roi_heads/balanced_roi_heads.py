@@ -19,12 +19,11 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from ..scoring import STAGE_MERGES, merge_branches
-from . import build, checks
+from . import build, checks, labeling
 from .branches import BoxBranch, as_module
 from .candidates import BoxCandidates
 from .checkpoint_keys import fill_missing_branches
 from .iou_branch import PredictorBoxes
-from .labeling import append_gt, keep_all_labeled, label_proposals, mark_no_gt, sample_proposals
 from .mask_branch import FirstStageMasks
 from .refine import one_box_per_proposal, refined_proposals
 from .stages import SingleStage
@@ -51,6 +50,7 @@ class BalancedROIHeads(StandardROIHeads):
         iou_branch=None,
         mask_branch=None,
         mask_iou_head=None,
+        extra_proposals=None,
         **kwargs,
     ):
         """
@@ -63,6 +63,7 @@ class BalancedROIHeads(StandardROIHeads):
             iou_branch: an object with the methods of :class:`~.iou_branch.PredictorBoxes`, which ``None`` stands for.
             mask_branch: an object with the methods of :class:`~.mask_branch.FirstStageMasks`, which ``None`` stands for.
             mask_iou_head: a head of ``MASK_IOU_HEAD_REGISTRY`` that scores the masks, or ``None``.
+            extra_proposals: a component of ``EXTRA_PROPOSALS_REGISTRY`` for the first stage's training, or ``None``.
             kwargs: arguments of ``StandardROIHeads``; ``box_head`` and ``box_predictor`` are lists for a cascade.
 
         Raises ``ValueError`` for axes that do not fit together, naming both sides.
@@ -81,6 +82,7 @@ class BalancedROIHeads(StandardROIHeads):
         self.iou_branch = iou_branch or PredictorBoxes()
         self.mask_branch = mask_branch or FirstStageMasks()
         self.mask_iou_head = mask_iou_head
+        self.extra_proposals = extra_proposals
         self.test_branches = sorted(set(test_branches or range(len(self.branches))))
         self.matchers = self.stages.matchers(self.proposal_matcher)
         self.num_refinements = self.stages.num_train - 1 + self.mask_branch.refines_last_stage
@@ -199,8 +201,12 @@ class BalancedROIHeads(StandardROIHeads):
 
     def _label(self, proposals, targets, matcher, stage):
         appends = self.proposal_append_gt and (stage == 0 or self.stages.resample)
-        proposals = append_gt(proposals, targets) if appends else mark_no_gt(proposals)
-        return label_proposals(proposals, targets, matcher, self.num_classes)
+        proposals = labeling.append_gt(proposals, targets) if appends else labeling.mark_no_gt(proposals)
+        labeled = labeling.label_proposals(proposals, targets, matcher, self.num_classes)
+        if self.extra_proposals is None or stage > 0:
+            return labeled
+        generated = self.extra_proposals(labeled, targets, self.num_classes)
+        return labeling.join_generated(labeled, generated, targets, matcher, self.num_classes)
 
     def _sample(self, p, labeled, targets, stage):
         with self._log_scope(stage if stage > 0 else None, p):
@@ -209,17 +215,17 @@ class BalancedROIHeads(StandardROIHeads):
     def draw_samples(self, p, labeled, targets, stage):
         """Branch ``p``'s samples at a stage: a minibatch, or all labeled proposals where the stage does not sample."""
         if stage == 0 or self.stages.resample:
-            return sample_proposals(labeled, targets, self.branches[p], self.num_classes)
+            return labeling.sample_proposals(labeled, targets, self.branches[p], self.num_classes)
         may_ignore = -1 in self.matchers[stage].labels
-        return keep_all_labeled(labeled, targets, may_ignore, self.num_classes)
+        return labeling.keep_all_labeled(labeled, targets, may_ignore, self.num_classes)
 
     def _observe(self, matcher, labeled, samples, stage):
         """Let adaptive components see this stage's proposals: losses their branch's, the matcher the main branch's."""
         losses = [getattr(branch.predictor(stage), "box_loss", None) for branch in self.branches]
         observers = [*zip(losses, labeled, samples), (matcher, labeled[self.main_branch], samples[self.main_branch])]
-        for component, labeled_proposals, sampled_proposals in observers:
+        for component, *images in observers:
             if hasattr(component, "observe"):
-                component.observe(labeled_proposals, sampled_proposals)
+                component.observe(*map(labeling.without_generated, images))
 
     def _pool(self, features, boxes):
         return self.box_pooler(features, boxes)

@@ -12,6 +12,7 @@ from d2_balanced.config import build_component
 
 from ..box_predictor import BalancedFastRCNNOutputLayers
 from ..registry import (
+    EXTRA_PROPOSALS_REGISTRY,
     IOU_BRANCH_REGISTRY,
     MASK_BRANCH_REGISTRY,
     MASK_IOU_HEAD_REGISTRY,
@@ -70,6 +71,7 @@ def _axes(cfg, input_shape, stages):
             input_shape=_pooled_shape(cfg, input_shape, cfg.MODEL.ROI_MASK_HEAD),
             num_classes=roi_heads.NUM_CLASSES,
         ),
+        "extra_proposals": _component(cfg, EXTRA_PROPOSALS_REGISTRY, "EXTRA_PROPOSALS"),
         "iou_branch": _iou_branch(cfg, input_shape, stages) if balanced.IOU_BRANCH.NAME else None,
     }
 
@@ -98,7 +100,7 @@ def _mask_modules(cfg, input_shape, stages, mask_branch):
         mask_head = mask_branch.build_heads(build_head, stages)
     except TypeError as error:
         names = f"MODEL.BALANCED.MASKS.NAME {type(mask_branch).__name__} and MODEL.ROI_MASK_HEAD.NAME {node.NAME}"
-        raise ValueError(f"{names} do not fit together; InterleavedMasks goes with FlowMaskHead") from error
+        raise ValueError(f"{names} do not fit together: {error}") from error
     return {"mask_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES, "mask_pooler": pooler, "mask_head": mask_head}
 
 

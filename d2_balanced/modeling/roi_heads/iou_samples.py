@@ -54,9 +54,7 @@ class GeneratedSamples(nn.Module):
     def _thinned(self, made, samples):
         """A random part of an image's boxes: ``samples_per_positive`` for every positive of its minibatch."""
         positives = (samples.gt_classes < self.num_classes).sum()
-        rank = torch.randperm(len(made.ious), device=made.ious.device)
-        keep = rank < self.samples_per_positive * positives
-        return type(made)(made.boxes[keep], made.matched_idxs[keep], made.ious[keep])
+        return made.random_part(self.samples_per_positive * positives)
 
 
 class ProposalSamples(nn.Module):

@@ -2,7 +2,7 @@
 
 A *labeled* proposal has, beside what the proposal generator gave it, ``matched_idxs`` (index of its best ground-truth
 box), ``matched_ious`` (their IoU), ``gt_classes`` (class, ``num_classes`` for background, -1 for ignored), ``is_gt``
-(it is an appended ground-truth box) and, in images with objects, ``gt_boxes``. A *sample* has all ``gt_*`` fields of
+(it is an appended ground-truth box, or a generated one) and, in images with objects, ``gt_boxes``. A *sample* has all ``gt_*`` fields of
 its ground truth, as detectron2's heads expect them.
 
 Shape shorthand: N: proposals of an image; M: its ground-truth boxes.
@@ -15,7 +15,15 @@ from detectron2.utils.events import get_event_storage
 
 from d2_balanced.ignore_regions import ignore_regions_of, in_ignore_region
 
-__all__ = ["append_gt", "mark_no_gt", "label_proposals", "sample_proposals", "keep_all_labeled"]
+__all__ = [
+    "append_gt",
+    "join_generated",
+    "keep_all_labeled",
+    "label_proposals",
+    "mark_no_gt",
+    "sample_proposals",
+    "without_generated",
+]
 
 
 def append_gt(proposals, targets):
@@ -52,6 +60,30 @@ def label_proposals(proposals, targets, matcher, num_classes):
     Background in one of the targets' ignore regions (``ignore_regions.py``) is labeled -1.
     """
     return [_label_image(p, t, matcher, num_classes) for p, t in zip(proposals, targets)]
+
+
+@torch.no_grad()
+def join_generated(labeled, generated, targets, matcher, num_classes):
+    """The labeled proposals of every image, followed by generated boxes that are labeled in the same way.
+
+    These are no proposals, so ``is_gt`` is set for them as it is for appended ground truth; ``is_generated`` tells them
+    apart. ``generated``: a list of ``Boxes``; the others are as in :func:`label_proposals`.
+    """
+    joined = []
+    for image, boxes, image_targets in zip(labeled, generated, targets):
+        extra = Instances(image.image_size, proposal_boxes=boxes, is_gt=boxes.tensor.new_ones(len(boxes)).bool())
+        if image.has("objectness_logits"):
+            extra.objectness_logits = image.objectness_logits.new_zeros(len(boxes))
+        extra = _label_image(extra, image_targets, matcher, num_classes)
+        for part, is_generated in ((image, False), (extra, True)):
+            part.is_generated = torch.full_like(part.is_gt, is_generated)
+        joined.append(Instances.cat([image, extra]))
+    return joined
+
+
+def without_generated(images):
+    """The labeled or sampled proposals without generated boxes; as they are where there cannot be any."""
+    return [image[~image.is_generated] if image.has("is_generated") else image for image in images]
 
 
 def _label_image(proposals, targets, matcher, num_classes):

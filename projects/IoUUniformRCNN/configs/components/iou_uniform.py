@@ -5,6 +5,7 @@ from copy import deepcopy
 from detectron2.config import LazyCall as L
 from omegaconf import ListConfig
 
+from d2_balanced.modeling.extra_proposals import GeneratedPositives
 from d2_balanced.modeling.roi_heads.iou_branch import IoUBranch
 
 from .....configs.base.schedules.multistep import multistep
@@ -41,6 +42,11 @@ def released(model):
         interval_weights="released",
         iou_activation="clamp",
     )
+
+
+def extra_positives(model, **settings):
+    """Section 3.1 for an ordinary head: as many generated boxes as positive proposals join the proposals."""
+    model.roi_heads.extra_proposals = L(GeneratedPositives)(**{"per_positive": 1.0, **settings})
 
 
 def coco_4_images(dataloader, optimizer, train):
