@@ -88,8 +88,12 @@ def plain_log_labels(axes):
     """Numbers as 0.1, 2 and 10 along a logarithmic y axis."""
     from matplotlib.ticker import LogFormatter
 
+    class Plain(LogFormatter):
+        def __call__(self, x, pos=None):
+            return f"{x:g}" if super().__call__(x, pos) else ""  # it leaves out what would be crowded
+
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+    axes.yaxis.set_minor_formatter(Plain(minor_thresholds=(1, 0.4)))
 
 
 def _draw(axes, colours, steps, title, x_label, y_label, curves, options=None):

@@ -15,28 +15,20 @@ __all__ = ["draw_gradients_by_iou", "draw_iou_by_time", "draw_positives_per_obje
 
 
 def draw_iou_by_time(recordings):
-    """Proposals, sampled positives and negatives by IoU, a curve for each quarter of the recording."""
+    """Proposals, sampled positives and negatives of the first stage by IoU, a curve for each quarter."""
     panels = []
     fields = {"proposals": "proposal_ious", "sampled positives": "positive_ious", "sampled negatives": "negative_ious"}
     for name, field in fields.items():
         curves = {}
         for run, recording in recordings.items():
+            prefix = f"{run}, " if len(recordings) > 1 else ""
             for first, last, merged in spans(recording):
-                curves.update(_of_span(run if len(recordings) > 1 else "", first, last, merged, field))
+                of_span = merged[min(merged)]  # the first branch: the proposals are those of all
+                numbers = of_span[field] / max(of_span["images"].sum(), 1)
+                curves[f"{prefix}iterations {first} to {last}"] = bin_centres(numbers), numbers
         options = {"xlim": (0.4, 1)} if field == "positive_ious" else {"yscale": "log"}
         panels.append((name, "IoU with the best object", "number an image", curves, options))
-    return curve_figure("IoU of proposals and samples, as training goes on", panels, steps=True, ordered=True)
-
-
-def _of_span(run, first, last, merged, field):
-    curves = {}
-    for stage in sorted({stage for stage, _ in merged}):
-        fields = merged[min(key for key in merged if key[0] == stage)]  # the first branch; the proposals are shared
-        parts = [run] if run else []
-        parts += [f"stage {stage}"] if len({s for s, _ in merged}) > 1 else []
-        label = ", ".join([*parts, f"iterations {first} to {last}"])
-        curves[label] = bin_centres(fields[field]), fields[field] / max(fields["images"].sum(), 1)
-    return curves
+    return curve_figure("IoU of proposals and samples in the first stage, by time", panels, steps=True, ordered=True)
 
 
 def draw_gradients_by_iou(recordings):

@@ -9,11 +9,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from d2_balanced.analysis.imbalance_counts import ImbalanceCounts
-from d2_balanced.analysis.imbalance_file import FILE, append_line, counts_line, read_recording
+from d2_balanced.analysis.imbalance_file import FILE, Recording, append_line, counts_line, read_recording
 from d2_balanced.analysis.recordable import make_recordable
 from d2_balanced.analysis.report import report_of_folder
 from d2_balanced.analysis.report.__main__ import main
 from d2_balanced.analysis.report.sections import SECTIONS
+from d2_balanced.analysis.sample_plots import draw_iou_by_time, draw_predicted_iou
 from d2_balanced.config import load_lazy
 from d2_balanced.engine.from_lazy import LazyExperiment
 from detectron2.config import LazyCall as L
@@ -201,6 +202,34 @@ def test_detectron2s_heads_in_a_lazy_config_become_recordable(cascade):
     assert [m.thresholds[1] for m in after.matchers] == ([0.5, 0.6, 0.7] if cascade else [0.5])
     make_recordable(LazyExperiment(cfg))
     assert type(instantiate(cfg.model.roi_heads)).__name__ == "BalancedROIHeads", "a second time changes nothing"
+
+
+def test_figures_of_samples():
+    """Quarters are told apart by colours in their order; predicted IoUs are drawn where there are any."""
+    windows = []
+    for k in range(8):
+        counts = {(stage, 0): ImbalanceCounts("cpu", num_classes=1) for stage in (0, 1)}
+        counts[0, 0]["images"].add_(2)
+        counts[0, 0]["proposal_ious"][k] += 6
+        counts[1, 0]["proposal_ious"][19] += 9
+        windows.append((k, k, {key: _fields(each) for key, each in counts.items()}))
+    recording = Recording(windows, [])
+    figure = draw_iou_by_time({"run": recording})
+    curves = figure.axes[0].patches
+    assert [curve.get_label() for curve in curves] == [f"iterations {k} to {k + 1}" for k in (0, 2, 4, 6)]
+    assert [list(np.flatnonzero(curve.get_data().values)) for curve in curves] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert curves[0].get_data().values[0] == 6 / 4, "of the first stage, an image"
+    colours = [sum(curve.get_edgecolor()[:3]) for curve in curves]
+    assert colours == sorted(colours), "late is bright"
+    assert draw_predicted_iou({"run": recording}) is None
+    fields = windows[0][2][0, 0]
+    fields["predicted_ious"][12], fields["predicted_iou_sum"][12], fields["predicted_iou_true_sum"][12] = 4, 2.5, 2.0
+    line, equal = draw_predicted_iou({"run": recording}).axes[0].lines
+    assert (line.get_xdata(), line.get_ydata()) == (0.625, 0.5) and list(equal.get_xdata()) == [0, 1]
+
+
+def _fields(counts):
+    return {name: np.array(values, dtype=float) for name, values in counts.as_lists().items()}
 
 
 def test_the_template_is_installed(tmp_path):
