@@ -141,6 +141,13 @@ SEATS: Dict[str, Tuple[Choice, ...]] = {
             ("MATCHER", "DynamicMatcher", "MODEL.ROI_HEADS.IOU_"),
         ),
     ),
+    "extra proposals": (
+        Choice(
+            "GeneratedPositives",
+            {f"{_BALANCED}.EXTRA_PROPOSALS.NAME": "GeneratedPositives", f"{_BALANCED}.EXTRA_PROPOSALS.PER_POSITIVE": 1.0},
+            ("EXTRA_PROPOSALS", "GeneratedPositives"),
+        ),
+    ),
     "RoI sampler": (
         _sampler("RandomSampler", neg_pos_ub=1.0),
         _sampler("InstanceBalancedSampler"),
@@ -268,6 +275,15 @@ REFUSED_ALONE: Tuple[Choice, ...] = (
         {"MODEL.PROPOSAL_GENERATOR.NAME": "RPN"},
         ("LOAD_PROPOSALS",),
         FAST,
+    ),
+    Choice("Fast R-CNN without given proposals", {"MODEL.LOAD_PROPOSALS": False}, ("LOAD_PROPOSALS",), FAST),
+    Choice(
+        "a share of positives that every branch overrides",
+        {
+            "MODEL.ROI_HEADS.POSITIVE_FRACTION": 0.5,
+            f"{_BALANCED}.BRANCHES": [{"POSITIVE_FRACTION": 0.5}, {"POSITIVE_FRACTION": 0.1}],
+        },
+        ("BRANCHES",),
     ),
     Choice(
         "RetinaNet on a pyramid of the R-CNN's levels",

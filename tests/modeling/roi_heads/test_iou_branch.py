@@ -61,6 +61,17 @@ def test_the_classifiers_own_regressor_is_frozen_and_has_no_loss():
     assert {name for name, p in heads.named_parameters() if p.requires_grad} <= gradients.keys()
 
 
+def test_masks_on_predicted_boxes_train_on_those_of_the_branch(monkeypatch):
+    node = {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch"}, "MODEL__ROI_BOX_HEAD__TRAIN_ON_PRED_BOXES": True}
+    heads = h.build(h.tiny_cfg(**node))
+    feats, props, targets = batch()
+    seen, boxes = [], heads.iou_branch.boxes
+    monkeypatch.setattr(heads.iou_branch, "boxes", lambda *args: seen.append(boxes(*args)) or seen[-1])
+    samples = h.train_step(heads, feats, props, targets)[2]
+    assert len(seen) == 1
+    assert all(torch.equal(image.proposal_boxes.tensor, b) for image, b in zip(samples, seen[0]))
+
+
 def test_classifier_gradients_do_not_come_from_generated_boxes():
     """The classifier's head sees the proposals only: with the IoU branch's losses off its gradients stay the same."""
     heads = heads_with()
