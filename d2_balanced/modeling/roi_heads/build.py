@@ -100,7 +100,7 @@ def _mask_modules(cfg, input_shape, stages, mask_branch):
         mask_head = mask_branch.build_heads(build_head, stages)
     except TypeError as error:
         names = f"MODEL.BALANCED.MASKS.NAME {type(mask_branch).__name__} and MODEL.ROI_MASK_HEAD.NAME {node.NAME}"
-        raise ValueError(f"{names} do not fit together: {error}") from error
+        raise ValueError(f"{names} do not fit together; InterleavedMasks goes with FlowMaskHead") from error
     return {"mask_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES, "mask_pooler": pooler, "mask_head": mask_head}
 
 
