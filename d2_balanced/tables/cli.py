@@ -66,17 +66,21 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = argument_parser()
     args = parser.parse_args(argv)
     try:
-        planned = plan_rows(select_tables(args.what, args.row), _options(args))
+        selection = select_tables(args.what, args.row)
+        planned = plan_rows([(table, table.rows) for table, _ in selection], _options(args))
+        chosen = [row for row in planned if not args.row or row.row.name in args.row]
         if args.list:
-            return _list(planned)
+            return _list(chosen)
         if not args.what:
             raise ConfigError(f"Say what to run: PAPER or PAPER:TABLE of {', '.join(find_papers())}; --list shows all.")
         if args.dry_run:
-            return _dry_run(planned, _tasks(planned, args))
-        planned = planned if args.report else without_unusable_data(planned)
+            return _dry_run(chosen, _tasks(chosen, args))
+        if not args.report:
+            checked = dict(zip(chosen, without_unusable_data(chosen)))
+            planned, chosen = [checked.get(row, row) for row in planned], list(checked.values())
         tasks = _tasks(planned, args)
         _adopt(tasks, args.adopt)
-        return _run(planned, tasks, args)
+        return _run(planned, runs_of(chosen), tasks, args)
     except (ConfigError, DatasetError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return MISUSE
@@ -156,10 +160,11 @@ def _adopt(tasks: Dict[Run, List[Task]], folders: List[str]) -> None:
             print(f"not taken over: {line}")
 
 
-def _run(planned: List[PlannedRow], tasks: Dict[Run, List[Task]], args: argparse.Namespace) -> int:
-    everything = [task for of_one_seed in zip(*tasks.values()) for task in of_one_seed]
+def _run(planned: List[PlannedRow], chosen: List[Run], tasks: Dict[Run, List[Task]], args: argparse.Namespace) -> int:
+    """Run what is chosen, seed by seed, then report whole tables: also other rows' results that are there."""
+    everything = [task for of_one_seed in zip(*(tasks[run] for run in tasks if run in chosen)) for task in of_one_seed]
     already = [task for task in everything if task.is_finished()]
-    print(f"{len(everything)} runs of {len(tasks)} different configs, {len(already)} of them finished already, for the "
+    print(f"{len(everything)} runs of {len(chosen)} different configs, {len(already)} of them finished already, for the "
           "same config and seed.")
     results, status = {}, 0
     if not args.report:
@@ -168,13 +173,16 @@ def _run(planned: List[PlannedRow], tasks: Dict[Run, List[Task]], args: argparse
         except Interrupted:
             print("Stopped. The same command goes on from here.")
             status = STOPPED
-    problems = {task: results.get(task, "not finished") for task in everything if results.get(task) != FINISHED
-                and not task.is_finished()}
+    problems = {task: results.get(task, "not finished") for of_seeds in tasks.values() for task in of_seeds
+                if results.get(task) != FINISHED and not task.is_finished()}
     _write_reports(planned, tasks, problems, args)
-    if args.final_only:
-        for task in everything:
-            keep_final_only(task.folder) if task not in problems else None
-    return status or (SOMETHING_FAILED if problems and not args.report else 0)
+    failed = [task for task in everything if task in problems]
+    for task in everything if args.final_only else ():
+        if task not in failed:
+            keep_final_only(task.folder)
+    for task in failed if not args.report else ():
+        print(f"{task.label}: {problems[task]}", file=sys.stderr)
+    return status or (SOMETHING_FAILED if failed and not args.report else 0)
 
 
 def _write_reports(planned: List[PlannedRow], tasks: Dict[Run, List[Task]], problems, args) -> None:
@@ -184,5 +192,3 @@ def _write_reports(planned: List[PlannedRow], tasks: Dict[Run, List[Task]], prob
         path = write_table(args.output, table, results, _options(args))
         with open(path, encoding="utf-8") as file:
             print(f"\n{file.read()}\nWritten to {path} and .csv")
-    for task, problem in {} if args.report else problems.items():
-        print(f"{task.label}: {problem}", file=sys.stderr)

@@ -129,10 +129,12 @@ class _Pool:
 
 def _outcome(task: Task, status: int) -> str:
     if status == 0:
-        with contextlib.suppress(ConfigError):
+        try:
             if task.is_finished():
                 return FINISHED
-        return f"{FAILED}: it ended well, but left no results of this config in {task.folder}"
+        except ConfigError as error:
+            return f"{FAILED}: {error}"
+        return f"{FAILED}: it ended well, but left no results in {task.folder}"
     return f"{FAILED} with status {status}, see {os.path.join(task.folder, LOG)}\n{last_lines(task.folder)}"
 
 

@@ -19,7 +19,7 @@ _TABLE_KEYS = ("title", "metrics", "scale_note", "baseline", "rows")
 _ROW_KEYS = ("name", "config", "tiny", *_OVERRIDES, "eval_of", "cannot_run", "paper")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """A row: a run, an evaluation of another row's weights, or the reason why it is neither.
 
@@ -48,7 +48,7 @@ class Row:
         return {**inherited, **self.overrides, **getattr(self, f"{scale}_overrides")}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """A table of a paper: ``paper`` is its project's folder, ``baseline`` the row that differences are taken to."""
 

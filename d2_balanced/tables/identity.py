@@ -10,6 +10,7 @@ from typing import Any, Dict
 
 from detectron2.config import CfgNode
 
+from ..config import get_balanced_cfg
 from ..config.check import spec_registries
 from ..config.spec import signature_parameters
 from ..config.yacs import flatten
@@ -46,13 +47,20 @@ def run_key(cfg: CfgNode, eval_of: str = "") -> str:
 def identity(cfg: CfgNode) -> Dict[str, Any]:
     """``{KEY.PATH: plain value}`` of the settings that a result depends on.
 
-    A component's argument at its default is left out, as if it had not been written; so is a beta that the chosen box
-    loss does not read. A data set given by paths is its annotation file's content and the name of its image folder.
+    What is at its default is left out, also of a component's arguments, so that a setting that a later version adds
+    changes no key; so is a beta that the chosen box loss does not read. A data set given by paths is its annotation
+    file's content and the name of its image folder.
     """
     settings = {key: _plain(value) for key, value in flatten(cfg).items() if key not in _BOOKKEEPING}
     _drop_default_arguments(settings)
     _name_data_by_content(settings)
-    return settings
+    defaults = _defaults()
+    return {key: value for key, value in settings.items() if key not in defaults or value != defaults[key]}
+
+
+@functools.lru_cache(maxsize=None)
+def _defaults() -> Dict[str, Any]:
+    return {key: _plain(value) for key, value in flatten(get_balanced_cfg()).items()}
 
 
 def _plain(value):

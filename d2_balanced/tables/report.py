@@ -93,9 +93,10 @@ def _first_metric(measured: List[str]) -> str:
 
 
 def _baseline(table: Table, results: List[RowResult]) -> Optional[RowResult]:
-    """The table's baseline, if it has been run; without one in the file, the first row that was."""
-    done = [result for result in results if result.seeds]
-    return next((result for result in done if not table.baseline or result.name == table.baseline), None)
+    """The table's baseline, without one in the file the first row that can run; None until it has been run."""
+    able = [result for result in results if result.planned.run]
+    baseline = next((result for result in able if result.name == (table.baseline or able[0].name)), None)
+    return baseline if baseline and baseline.seeds else None
 
 
 def _introduction(table: Table, options: Options) -> str:

@@ -3,7 +3,8 @@
 import os
 
 import pytest
-from d2_balanced.config import load_yaml
+from d2_balanced.config import get_balanced_cfg, load_yaml
+from d2_balanced.tables import identity
 from d2_balanced.tables.identity import run_key
 from paths import ROOT
 
@@ -44,6 +45,20 @@ def test_not_the_same(first, second):
 def test_an_evaluation_is_not_its_training():
     cfg = load_yaml(QUICK)
     assert len({run_key(cfg), run_key(cfg, eval_of="0123456789"), run_key(cfg, eval_of="9876543210")}) == 3
+
+
+def test_a_setting_that_a_later_version_adds_changes_no_key(monkeypatch):
+    before = key()
+    defaults = get_balanced_cfg()
+    defaults.SOLVER.NEW = [1]
+    monkeypatch.setattr(identity, "get_balanced_cfg", lambda: defaults)
+    identity._defaults.cache_clear()
+    cfg = load_yaml(QUICK)
+    cfg.SOLVER.NEW = [1]
+    assert run_key(cfg) == before
+    cfg.SOLVER.NEW = [2]
+    assert run_key(cfg) != before
+    identity._defaults.cache_clear()
 
 
 def test_data_are_known_by_their_content(tmp_path, monkeypatch):

@@ -175,6 +175,16 @@ def test_finished_runs_are_adopted_by_config_and_seed(run, tmp_path, capsys):
     assert run([row("mine")], "--adopt", "nowhere") == 2
 
 
+def test_a_chosen_row_is_reported_among_the_others(run, tmp_path, capsys):
+    rows = [row("plain"), row("other", 60), row("third", 70)]
+    assert run(rows, "--row", "other") == 0
+    assert "against" not in capsys.readouterr().out  # its baseline has not been run
+    assert run(rows, "--row", "plain") == 0
+    text = capsys.readouterr().out
+    assert "AP against plain" in text and text.count("41.50") == 2 and "third: seed 1, 2: not finished" in text
+    assert len(starts(tmp_path / "out" / "runs")) == 4
+
+
 def test_an_adopted_folder_is_not_mixed_with_an_own_one(run, tmp_path):
     assert run([row("plain")], "--seeds", "1") == 0
     finished, _ = finished_runs(str(tmp_path / "out"))
