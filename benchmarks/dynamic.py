@@ -2,9 +2,9 @@
 
     python benchmarks/dynamic.py --config-file projects/DynamicRCNN/configs/dynamic_quick.yaml --rounds 30
 
-Plain detectron2 has the same threshold (where the dynamic one starts) and SmoothL1, and both the same weights, images and
-random numbers. A step is forward, backward, optimizer and, with Dynamic R-CNN, the end of the iteration, where statistics
-are recorded and the values updated. Detections are compared before anything is timed: they must be equal.
+Plain detectron2 has the same threshold (where the dynamic one starts) and SmoothL1, and both the same weights, images
+and random numbers. A step is forward, backward, optimizer and, with Dynamic R-CNN, the end of the iteration, where
+statistics are recorded and the values updated. Detections are compared before anything is timed: they must be equal.
 """
 
 import functools
@@ -66,7 +66,8 @@ def detect(model, batch):
 def require_equal_detections(detect_by_name):
     theirs, ours = (detect_by_name[name]() for name in VARIANTS)
     for a, b in zip(theirs, ours):
-        if len(a) == 0 or not (torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor) and torch.equal(a.scores, b.scores)):
+        same_boxes = torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
+        if len(a) == 0 or not (same_boxes and torch.equal(a.scores, b.scores)):
             raise SystemExit(f"The detections differ, or there are none to compare: {len(a)} and {len(b)} boxes.")
     return sum(map(len, theirs))
 

@@ -1,7 +1,7 @@
 """Times variants of a computation against each other in one run; and the command line that the benchmarks share.
 
-The machines that these benchmarks run on are shared and noisy, so only ratios count: every round runs all variants once,
-in an order that rotates, and the ratio to the first variant is taken within the round.
+The machines that these benchmarks run on are shared and noisy, so only ratios count: every round runs all variants
+once, in an order that rotates, and the ratio to the first variant is taken within the round.
 """
 
 import argparse
@@ -28,8 +28,8 @@ __all__ = [
 
 
 def benchmark_parser(doc, config_file="", *, parts=(), rounds=30, images=4, size=256):
-    """A parser with what all benchmarks take, the name of a part where there are several, and with a ``config_file`` also
-    what those of detectors take."""
+    """A parser with what all benchmarks take, the name of a part where there are several, and with a ``config_file``
+    also what those of detectors take."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if parts:
         parser.add_argument("part", choices=parts)
@@ -42,7 +42,7 @@ def benchmark_parser(doc, config_file="", *, parts=(), rounds=30, images=4, size
         parser.add_argument("--images", type=int, default=images)
         parser.add_argument("--size", type=int, default=size, help="side of the square images, in pixels")
         parser.add_argument("--objects", type=int, default=10, help="objects an image")
-        parser.add_argument("--no-memory", action="store_true", help="skip peak memory, which takes a process a variant")
+        parser.add_argument("--no-memory", action="store_true", help="skip peak memory: a process a variant")
         parser.add_argument("opts", nargs="*", help="overrides of config keys: KEY VALUE ...")
     return parser
 
@@ -57,7 +57,8 @@ def parse(parser):
 
 def headline(args):
     """One line: the config, the images and the machine."""
-    return f"{args.config_file}, {args.images} images of {args.size} px, {args.rounds} rounds; {environment(args.device)}"
+    images = f"{args.images} images of {args.size} px"
+    return f"{args.config_file}, {images}, {args.rounds} rounds; {environment(args.device)}"
 
 
 def _synchronize(device):
@@ -103,8 +104,10 @@ def report(seconds, memory=None):
 
 def _peak_of(function, queue):
     function()
-    used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    queue.put(used)
+    if torch.cuda.is_available():
+        queue.put(torch.cuda.max_memory_allocated())
+    else:
+        queue.put(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def peak_memory(variants):

@@ -1,12 +1,13 @@
 """Cost of IoU-Uniform R-CNN, interleaved in one run with what it is compared to.
 
     python benchmarks/iou_uniform.py generator
-    python benchmarks/iou_uniform.py detector --config-file projects/IoUUniformRCNN/configs/iou_uniform_faster_rcnn_R_50_FPN_1x.yaml --images 2 --size 1024
+    python benchmarks/iou_uniform.py detector --images 2 --size 1024 \\
+        --config-file projects/IoUUniformRCNN/configs/iou_uniform_faster_rcnn_R_50_FPN_1x.yaml
 
-generator: boxes of one image with 1 to 100 objects, against detectron2's ``subsample_labels`` at 2000 proposals, with and
-without the cap for crowds; and the released sampler's rejection, vectorised. detector: training step and inference with the
-IoU branch, with and without EFO, against plain detectron2. A detector without training finds nothing: the score threshold
-is set so that ``--candidates`` proposals an image pass it.
+generator: boxes of one image with 1 to 100 objects, against detectron2's ``subsample_labels`` at 2000 proposals, with
+and without the cap for crowds; and the released sampler's rejection, vectorised. detector: training step and inference
+with the IoU branch, with and without EFO, against plain detectron2. A detector without training finds nothing: the score
+threshold is set so that ``--candidates`` proposals an image pass it.
 """
 
 import d2_balanced  # noqa: F401  (first: makes detectron2 importable)

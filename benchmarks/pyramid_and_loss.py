@@ -2,8 +2,8 @@
 
     python benchmarks/pyramid_and_loss.py --config-file configs/coco/faster_rcnn_R_50_FPN_1x.yaml --size 256 --rounds 10
 
-The config is that of a two-stage detector or RetinaNet without them. Every variant has the same images and random numbers;
-forward, backward and optimizer step are timed. The ratio to the first variant, less 1, is the part's share.
+The config is that of a two-stage detector or RetinaNet without them. Every variant has the same images and random
+numbers; forward, backward and optimizer step are timed. The ratio to the first variant, less 1, is the part's share.
 """
 
 import d2_balanced  # noqa: F401  (first: makes detectron2 importable)

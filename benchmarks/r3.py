@@ -2,8 +2,8 @@
 
     python benchmarks/r3.py --config-file projects/R3CNN/configs/r3_faster_rcnn_R_50_FPN_1x.yaml --images 2 --size 1024
 
-Both have the config's thresholds and numbers of boxes, the same images and random numbers. A step is forward, backward and
-optimizer. At inference no box passes the score threshold, so NMS, which is the same for both, is not timed.
+Both have the config's thresholds and numbers of boxes, the same images and random numbers. A step is forward, backward
+and optimizer. At inference no box passes the score threshold, so NMS, which is the same for both, is not timed.
 """
 
 import d2_balanced  # noqa: F401  (first: makes detectron2 importable)

@@ -46,8 +46,8 @@ def images(cfg, num, size, objects, seed=0):
 
 
 def random_model(cfg):
-    """The config's model with random weights, with which a step stays finite: a ResNet with frozen normalisation and random
-    weights doubles its activations in every block, so the last normalisation of each residual branch starts at 0."""
+    """The config's model with random weights, with which a step stays finite: a ResNet with frozen normalisation and
+    random weights doubles its activations in every block, so the last normalisation of each residual branch starts at 0."""
     torch.manual_seed(0)
     model = build_model(cfg)
     for block in model.modules():
@@ -57,7 +57,7 @@ def random_model(cfg):
 
 
 def training_step(cfg, batch, make_hook=None):
-    """A function that takes one optimizer step of this config's model, with ``make_hook(model)()`` after the backward."""
+    """A function that takes an optimizer step of this config's model, with ``make_hook(model)()`` after the backward."""
     model = random_model(cfg).train()
     optimizer = build_optimizer(cfg, model)
     for group in optimizer.param_groups:

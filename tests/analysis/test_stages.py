@@ -74,7 +74,8 @@ def test_the_tables_have_every_row_checkpoint_and_metric(evaluated):
     lines = (folder / "stages.md").read_text().splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ROWS
     assert "segm AP90" in lines[0] and "+- 0.00" in lines[2]
-    assert [set(checkpoint["rows"]) for checkpoint in json.loads((folder / "stages.json").read_text())] == [set(ROWS)] * 2
+    content = json.loads((folder / "stages.json").read_text())
+    assert [set(checkpoint["rows"]) for checkpoint in content] == [set(ROWS)] * 2
     with open(folder / "stages.csv", newline="") as file:
         found = [row for row in csv.DictReader(file) if (row["task"], row["metric"]) == ("bbox", "AP50")]
     assert [row["row"] for row in found] == ROWS * 2
@@ -96,7 +97,7 @@ def test_the_rows_of_a_config():
     names = [row.name for row in stages.stage_rows(RecursiveStages(num_test=2))]
     assert names == ["after 1", "after 2", "after 3", "stage 2 alone", "stage 3 alone"]
     assert [row.name for row in stages.stage_rows(SingleStage())] == ["after 1"]
-    with pytest.raises(ValueError, match=r"CascadeStages: num_test must be between 1 and 3 \(one head a stage\), got 4"):
+    with pytest.raises(ValueError, match=r"num_test must be between 1 and 3 \(one head a stage\), got 4"):
         stages.stage_rows(CascadeStages(), up_to=4)
 
 

@@ -27,10 +27,10 @@ __all__ = ["arguments_from_config"]
 
 
 def arguments_from_config(cfg, input_shape):
-    """What ``BalancedROIHeads`` has beside the arguments of ``ROIHeads``: all modules, and the components along its axes.
+    """What ``BalancedROIHeads`` has beside the arguments of ``ROIHeads``: all modules, and the parts along its axes.
 
-    Modules are made in detectron2's order (box, mask, keypoint heads, then what it does not have), so that one seed gives
-    both the same weights.
+    Modules are made in detectron2's order (box, mask, keypoint heads, then what it does not have), so that one seed
+    gives both the same weights.
     """
     cascade = cfg.MODEL.ROI_BOX_CASCADE_HEAD
     stages = _component(cfg, STAGES_REGISTRY, "STAGES", ious=tuple(cascade.IOUS))
@@ -174,7 +174,7 @@ def _one_head_and_predictor(cfg, pooled_shape, bbox_reg_weights):
 
 
 def _branch_settings(cfg, p):
-    """Sampling of branch ``p``: its own settings in MODEL.BALANCED.BRANCHES, detectron2's keys for what it leaves out."""
+    """Sampling of branch ``p``: its own settings in MODEL.BALANCED.BRANCHES, detectron2's keys for what is left out."""
     balanced = cfg.MODEL.BALANCED
     own = balanced.BRANCHES[p] if p < len(balanced.BRANCHES) else {}
     key = f"MODEL.BALANCED.BRANCHES[{p}].SAMPLER" if "SAMPLER" in own else "MODEL.BALANCED.SAMPLER"

@@ -18,7 +18,7 @@ def large_non_local(channels, reduction, kernel_size):
 
 
 def halved_channels(channels, conv_dims, owner, argument="conv_dims"):
-    """``conv_dims``, or half and a quarter of ``channels`` for ``None``. Raises ``ValueError`` naming owner and argument."""
+    """``conv_dims``, or for ``None`` half and a quarter of ``channels``; ``ValueError`` naming owner and argument."""
     dims = [channels // 2, channels // 4] if conv_dims is None else list(conv_dims)
     if not dims or min(dims) < 1:
         raise ValueError(f"{owner}: {argument} must be one or more positive numbers of channels, got {dims}")

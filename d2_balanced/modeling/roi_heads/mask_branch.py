@@ -66,8 +66,8 @@ class InterleavedMasks(FirstStageMasks):
     """Masks in every stage, each trained on the boxes that the stage has just refined (R3-CNN, HTC without semantics).
 
     The refined boxes of the main branch are matched and sampled at the stage's threshold, and their positives train the
-    stage's mask head. With ``information_flow`` a stage's mask features are computed from those of the stages before, on
-    the same RoIs, in training as at inference. At inference the masks of all stages are predicted on the final boxes
+    stage's mask head. With ``information_flow`` a stage's mask features are computed from those of the stages before,
+    on the same RoIs, in training as at inference. At inference the masks of all stages are predicted on the final boxes
     and their probabilities averaged. The mask head (``FlowMaskHead``) is one for all stages, or a list with one each.
 
     Args:
@@ -108,7 +108,8 @@ class InterleavedMasks(FirstStageMasks):
         if self._flows(heads.stages) and not all(hasattr(head, "previous") for head in later):
             raise ValueError(
                 f"InterleavedMasks: information_flow needs mask heads with takes_previous, but this one was made for a "
-                f"single stage, and there are {heads.stages.num_train} in training and {heads.stages.num_test} at inference"
+                f"single stage, and there are {heads.stages.num_train} in training and {heads.stages.num_test} at "
+                "inference"
             )
         if heads.train_on_pred_boxes and not heads.keypoint_on:
             raise ValueError(

@@ -1,5 +1,6 @@
-"""Attention by content of the query and relative position of the key (Zhu et al., An Empirical Study of Spatial Attention
-Mechanisms in Deep Networks, ICCV 2019: the second of its four terms), as GRoIE uses it.
+"""Attention by content of the query and relative position of the key, as GRoIE uses it.
+
+The second of the four terms in Zhu et al., An Empirical Study of Spatial Attention Mechanisms in Deep Networks, ICCV 2019.
 
 Shape shorthand: R: RoIs; C: channels; M: heads; d: channels a head; h, w: queries; hk, wk: keys, every s-th position.
 """
@@ -27,11 +28,11 @@ def sinusoids(num_queries, num_keys, stride, channels, wave_length=1000.0):
 
 
 class PositionAttention(nn.Module):
-    """``x + gamma * out(attention(x) value(x))``, where a query looks at a place by what the query is, not what is there.
+    """``x + gamma * out(attention(x) value(x))``: what a query is decides where it looks, not what is there.
 
     With q of a query at (y, x) and embeddings e of distances, the logit for a key at (v, u) is
-    ``q . (Wx e(x - u) + Wy e(y - v)) / sqrt(2)``. It is a sum of a term by column and one by row, so the softmax over all
-    keys is the product of those over columns and over rows, and no position's logits are ever held for both.
+    ``q . (Wx e(x - u) + Wy e(y - v)) / sqrt(2)``. It is a sum of a term by column and one by row, so the softmax over
+    all keys is the product of those over columns and over rows.
 
     Args:
         channels: C, a multiple of 4.
