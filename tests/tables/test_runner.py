@@ -113,6 +113,14 @@ def test_killed_in_its_last_evaluation_it_is_only_evaluated(run, tmp_path):
     assert os.path.getmtime(metrics) > 1 and os.path.getmtime(config) == written
 
 
+@pytest.fixture
+def ctrl_c_is_heard():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_it_goes_on_where_it_was(run, tmp_path, capsys, number):
     def stop():
