@@ -6,7 +6,7 @@ import numpy as np
 
 from .imbalance_file import merge
 
-__all__ = ["bin_centres", "curves_of", "histograms", "over_time", "parts_of", "shares_by_bin", "spans"]
+__all__ = ["bin_centres", "curves_of", "histograms", "means_by_bin", "over_time", "parts_of", "shares_by_bin", "spans"]
 
 
 def curves_of(recordings, x_and_y):
@@ -43,6 +43,16 @@ def shares_by_bin(recordings, field, above=0.0):
         return (x[x > above], (f[field] / f[field].sum())[x > above]) if f[field].sum() > 0 else None
 
     return curves_of(recordings, shares)
+
+
+def means_by_bin(recordings, number, x_sum, y_sum):
+    """``{label: (mean x, mean y)}`` of the bins that are not empty, from the fields of their number and sums."""
+
+    def means(f):
+        filled = f[number] > 0
+        return tuple(f[total][filled] / f[number][filled] for total in (x_sum, y_sum)) if filled.any() else None
+
+    return curves_of(recordings, means)
 
 
 def parts_of(recording, number=4):

@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from .curves import bin_centres, curves_of, histograms, over_time, shares_by_bin
+from .curves import curves_of, histograms, means_by_bin, over_time, shares_by_bin
 from .figures import curve_figure, per_image, share
 from .imbalance_counts import MAX_OBJECTS
 from .sample_plots import draw_gradients_by_iou, draw_iou_by_time, draw_positives_per_object, draw_predicted_iou
@@ -90,13 +90,7 @@ def _samples(recordings):
 
 
 def _refinement(recordings):
-    def mean_after(f):
-        filled = f["positive_ious"] > 0
-        number = f["positive_ious"][filled]
-        means = f["positive_iou_sum"][filled] / number, f["refined_iou_sum"][filled] / number
-        return means if filled.any() else None
-
-    after = curves_of(recordings, mean_after)
+    after = means_by_bin(recordings, "positive_ious", "positive_iou_sum", "refined_iou_sum")
     gain = {label: (x, y - x) for label, (x, y) in after.items()}
     x_label, y_label = "IoU before regression", "positives an image"
     histogram = histograms(recordings, "refined_ious")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Dict, NamedTuple
 
 import numpy as np
 import torch
 from detectron2.structures import Boxes, pairwise_iou
 
+from ..evaluation import summary
 from .candidates import find, objects_of
 from .nms_recall import MATCHING_IOUS, NmsRecall
 from .predicted_iou import agreement
@@ -88,4 +88,4 @@ def mean_and_sd(values):
         return [mean_and_sd(list(each)) for each in zip(*values)]
     if any(value is None or value != value for value in values):
         return {"mean": None, "sd": None}
-    return {"mean": statistics.mean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
+    return dict(zip(("mean", "sd"), summary.mean_and_sd(values)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .curves import bin_centres, curves_of, shares_by_bin, spans
+from .curves import bin_centres, curves_of, means_by_bin, shares_by_bin, spans
 from .figures import curve_figure
 from .imbalance_counts import MAX_POSITIVES
 
@@ -68,14 +68,7 @@ def draw_positives_per_object(recordings):
 
 def draw_predicted_iou(recordings):
     """Mean true IoU of samples by predicted IoU, and how many samples there are."""
-
-    def means(f):
-        filled = f["predicted_ious"] > 0
-        number = f["predicted_ious"][filled]
-        means = f["predicted_iou_sum"][filled] / number, f["predicted_iou_true_sum"][filled] / number
-        return means if filled.any() else None
-
-    curves = curves_of(recordings, means)
+    curves = means_by_bin(recordings, "predicted_ious", "predicted_iou_sum", "predicted_iou_true_sum")
     counts = shares_by_bin(recordings, "predicted_ious")
     if not curves:
         return None

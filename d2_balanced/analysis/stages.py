@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 from typing import NamedTuple, Optional
 
 from tabulate import tabulate
 
 from ..engine.weights_fit import CheckpointError
 from ..evaluation.report import csv_text, without_nan, write_text
+from ..evaluation.summary import show_mean
 from .checkpoints import checkpoint_parser, load_each, open_experiment, parse
 
 __all__ = ["Row", "evaluate_rows", "main", "stage_rows"]
@@ -77,14 +77,9 @@ def table(results):
     lines = []
     for name in results[0]:
         values = [[result[name][task][metric] for result in results] for task in tasks for metric in _METRICS]
-        lines.append([name, *map(_mean_and_sd, values)])
+        lines.append([name, *map(show_mean, values)])
     headers = ["", *(f"{task} {metric}" for task in tasks for metric in _METRICS)]
     return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
-
-
-def _mean_and_sd(values):
-    spread = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
 
 
 def main(argv=None):
