@@ -25,7 +25,7 @@ from .recordable import make_recordable
 from .recorder import ImbalanceRecorder
 from .recording import find_recorded_heads
 
-__all__ = ["inspect_model", "load_experiment", "main", "run_in_training_mode"]
+__all__ = ["inspect_model", "load_experiment", "main", "open_checkpoint", "record_once", "run_in_training_mode"]
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
@@ -94,6 +94,36 @@ def load_experiment(config_file, overrides=(), own_data=None):
     return experiment
 
 
+def open_checkpoint(experiment, weights, command):
+    """The experiment's model on its device with these weights (empty: those that the config names), and their path.
+
+    Raises ``ValueError``, which begins with ``command``, without any weights; and for a model that cannot be recorded.
+    """
+    from ..engine.checkpoint import BalancedCheckpointer
+    from ..engine.setup import choose_device
+
+    experiment.use_own_data()
+    settings = experiment.settings
+    experiment.set_run(seed=max(settings.seed, 0), device=choose_device(settings.device))
+    weights = weights or settings.weights
+    if not weights:
+        raise ValueError(f"{command}: --weights is missing, and the config names none.")
+    model = experiment.build_model()
+    find_recorded_heads(model)  # refuse before anything is loaded
+    BalancedCheckpointer(model).load(weights)
+    return model, weights
+
+
+def record_once(experiment, model, num_images, folder):
+    """:func:`inspect_model` on the training set, kept as the only window of ``imbalance.jsonl``: the ``Recording``."""
+    counts = inspect_model(model, experiment.build_loader(), num_images)
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, FILE), "w", encoding="utf-8"):
+        pass  # a new recording
+    append_line(folder, counts_line(0, 0, counts))
+    return read_recording(folder)
+
+
 def main(argv=None):
     """The commands at the top of this module; prints and returns the paths of the PNGs."""
     parser = argparse.ArgumentParser(description="What a checkpoint's box heads would train on, as figures.")
@@ -116,26 +146,13 @@ def main(argv=None):
 
 
 def _run(args):
-    from ..engine.checkpoint import BalancedCheckpointer
     from ..engine.experiment import OwnData
-    from ..engine.setup import choose_device
 
     own_data = OwnData(train_json=args.train_json, train_images=args.train_images)
     experiment = load_experiment(args.config_file, args.overrides, own_data)
-    experiment.use_own_data()
-    settings = experiment.settings
-    experiment.set_run(seed=max(settings.seed, 0), device=choose_device(settings.device))
-    weights = args.weights or settings.weights
-    if not weights:
-        raise ValueError("inspect: --weights is missing, and the config names none.")
-    loader, model = experiment.build_loader(), experiment.build_model()
-    BalancedCheckpointer(model).load(weights)
-    counts = inspect_model(model, loader, args.images)
-    os.makedirs(args.output, exist_ok=True)
-    with open(os.path.join(args.output, FILE), "w", encoding="utf-8"):
-        pass  # a new recording
-    append_line(args.output, counts_line(0, 0, counts))
-    return save_plots({os.path.basename(os.path.normpath(args.output)): read_recording(args.output)}, args.output)
+    model, _ = open_checkpoint(experiment, args.weights, "inspect")
+    recording = record_once(experiment, model, args.images, args.output)
+    return save_plots({os.path.basename(os.path.normpath(args.output)): recording}, args.output)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
 
 Recall after NMS by matching IoU, with NMS keyed by class score, by predicted IoU and by their product, all of the same
 candidates; and predicted against true IoU of the refined boxes whose true IoU exceeds ``--min-iou``, with EFO and
-without. Of several checkpoints (seeds) every number is also given as mean and standard deviation. Writes iou_scores.json,
-recall_by_nms_key.png and, with an IoU predictor, predicted_iou.png.
+without. Of several checkpoints (seeds) every number is also given as mean and standard deviation. Writes
+iou_scores.json, recall_by_nms_key.png and, with an IoU predictor, predicted_iou.png.
 """
 
 from __future__ import annotations

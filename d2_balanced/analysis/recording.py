@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 

@@ -13,7 +13,7 @@ from .ignored import check_ignored
 from .spec import call_arguments, check_spec
 from .suggestions import ConfigError, did_you_mean
 from .values import check_minimum, fit_type
-from .yacs import flatten, is_spec
+from .yacs import flatten
 
 __all__ = ["annealing_settings", "check_config", "describe_changes", "changed_settings", "spec_registries"]
 

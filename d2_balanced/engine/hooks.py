@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import Counter
-from typing import Callable, Dict, List
+from typing import Callable, Dict
 
 import torch
 from detectron2.engine import HookBase

@@ -17,7 +17,7 @@ from d2_balanced.engine.results import ResultsTable, plot_adaptive, plot_results
 from d2_balanced.engine.writers import MetricsFile, ProgressBar, WritePeriodically, read_metrics
 from detectron2.engine import HookBase
 from detectron2.utils.logger import setup_logger
-from engine_toys import ToyLoader, ToyModel, toy_trainer
+from engine_toys import ToyModel, toy_trainer
 
 
 class Adaptive(torch.nn.Module):

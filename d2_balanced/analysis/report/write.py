@@ -5,11 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 
-from ...engine.checkpoint import BalancedCheckpointer
-from ...engine.setup import choose_device
-from ..imbalance_file import FILE, append_line, counts_line, read_recording
-from ..inspect import inspect_model
-from ..recording import find_recorded_heads
+from ..imbalance_file import FILE
+from ..inspect import open_checkpoint, record_once
 from .figures import save_figures
 from .findings import judge
 from .gather import gather, names_of_classes
@@ -58,15 +55,7 @@ def report_of_checkpoint(experiment, weights: str, output: str, *, images: int =
     ``weights``: its path; empty: the one that the config names. Raises ``ValueError`` without any, and for a model
     that is no two-stage detector.
     """
-    experiment.use_own_data()
-    settings = experiment.settings
-    experiment.set_run(seed=max(settings.seed, 0), device=choose_device(settings.device))
-    weights = weights or settings.weights
-    if not weights:
-        raise ValueError("report: --weights is missing, and the config names none.")
-    model = experiment.build_model()
-    find_recorded_heads(model)  # refuse before anything is loaded
-    BalancedCheckpointer(model).load(weights)
+    model, weights = open_checkpoint(experiment, weights, "report")
     measured = _measure(experiment, model, images, output, os.path.basename(weights))
     data = gather(output, model=model, class_names=names_of_classes(experiment.train_datasets), **measured)
     return _write(output, data, model, experiment, pictures)
@@ -74,13 +63,8 @@ def report_of_checkpoint(experiment, weights: str, output: str, *, images: int =
 
 def _measure(experiment, model, images, output, name):
     """Counts of a checkpoint, as arguments of ``gather``; they are kept in ``<output>/imbalance/imbalance.jsonl``."""
-    folder = os.path.join(output, "imbalance")
-    os.makedirs(folder, exist_ok=True)
-    counts = inspect_model(model, experiment.build_loader(), images)
-    if os.path.exists(os.path.join(folder, FILE)):
-        os.remove(os.path.join(folder, FILE))
-    append_line(folder, counts_line(0, 0, counts))
-    return {"recording": read_recording(folder), "how": f"measured on {name}, without training"}
+    recording = record_once(experiment, model, images, os.path.join(output, "imbalance"))
+    return {"recording": recording, "how": f"measured on {name}, without training"}
 
 
 def _write(output: str, data, model, experiment, pictures: int) -> str:
