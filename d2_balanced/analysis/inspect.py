@@ -25,7 +25,16 @@ from .recordable import make_recordable
 from .recorder import ImbalanceRecorder
 from .recording import find_recorded_heads
 
-__all__ = ["inspect_model", "load_experiment", "main", "open_checkpoint", "record_once", "run_in_training_mode"]
+__all__ = [
+    "add_checkpoint_options",
+    "inspect_model",
+    "load_experiment",
+    "main",
+    "open_checkpoint",
+    "own_training_data",
+    "record_once",
+    "run_in_training_mode",
+]
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
@@ -124,31 +133,41 @@ def record_once(experiment, model, num_images, folder):
     return read_recording(folder)
 
 
+def add_checkpoint_options(parser, config_required=True):
+    """Options of a command that measures a checkpoint on training images: config, weights, the images, how many."""
+    parser.add_argument("--config-file", required=config_required, default="", help="config of a model (.yaml or .py)")
+    parser.add_argument("--weights", default="", help="its checkpoint; default: the one that the config names")
+    parser.add_argument("--train-json", default="", help="COCO annotation file, in place of the config's training set")
+    parser.add_argument("--train-images", default="", help="folder of its images")
+    parser.add_argument("--images", type=int, default=100, help="how many images to measure on")
+
+
+def own_training_data(parser, args):
+    """The data set of :func:`add_checkpoint_options`; the command ends with an error where only half of it is given."""
+    from ..engine.experiment import OwnData
+
+    if bool(args.train_json) != bool(args.train_images):
+        parser.error("--train-json and --train-images belong together")
+    return OwnData(train_json=args.train_json, train_images=args.train_images)
+
+
 def main(argv=None):
     """The commands at the top of this module; prints and returns the paths of the PNGs."""
     parser = argparse.ArgumentParser(description="What a checkpoint's box heads would train on, as figures.")
-    parser.add_argument("--config-file", required=True, help="config of the model (.yaml or .py)")
-    parser.add_argument("--weights", help="its checkpoint; default: the one that the config names")
-    parser.add_argument("--train-json", default="", help="COCO annotation file, in place of the config's training set")
-    parser.add_argument("--train-images", default="", help="folder of its images")
-    parser.add_argument("--images", type=int, default=100, help="how many images")
+    add_checkpoint_options(parser)
     parser.add_argument("--output", required=True, help="folder for imbalance.jsonl and the figures")
     parser.add_argument("overrides", nargs="*", help="settings of the config, in the form that its kind has")
     args = parser.parse_args(argv)
-    if bool(args.train_json) != bool(args.train_images):
-        parser.error("--train-json and --train-images belong together")
+    own_data = own_training_data(parser, args)
     try:
-        paths = _run(args)
+        paths = _run(args, own_data)
     except (ValueError, OSError, CheckpointError) as error:
         raise SystemExit(f"error: {error}") from error
     print("\n".join(paths))
     return paths
 
 
-def _run(args):
-    from ..engine.experiment import OwnData
-
-    own_data = OwnData(train_json=args.train_json, train_images=args.train_images)
+def _run(args, own_data):
     experiment = load_experiment(args.config_file, args.overrides, own_data)
     model, _ = open_checkpoint(experiment, args.weights, "inspect")
     recording = record_once(experiment, model, args.images, args.output)

@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 import sys
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..config.suggestions import ConfigError
 from ..data.report import DatasetError
@@ -166,13 +166,7 @@ def _run(planned: List[PlannedRow], chosen: List[Run], tasks: Dict[Run, List[Tas
     already = [task for task in everything if task.is_finished()]
     print(f"{len(everything)} runs of {len(chosen)} different configs, {len(already)} of them finished already, for the "
           "same config and seed.")
-    results, status = {}, 0
-    if not args.report:
-        try:
-            results = execute(everything, args.jobs)
-        except Interrupted:
-            print("Stopped. The same command goes on from here.")
-            status = STOPPED
+    results, status = ({}, 0) if args.report else _execute(everything, args.jobs)
     problems = {task: results.get(task, "not finished") for of_seeds in tasks.values() for task in of_seeds
                 if results.get(task) != FINISHED and not task.is_finished()}
     _write_reports(planned, tasks, problems, args)
@@ -180,9 +174,20 @@ def _run(planned: List[PlannedRow], chosen: List[Run], tasks: Dict[Run, List[Tas
     for task in everything if args.final_only else ():
         if task not in failed:
             keep_final_only(task.folder)
-    for task in failed if not args.report else ():
+    if args.report:
+        return 0
+    for task in failed:
         print(f"{task.label}: {problems[task]}", file=sys.stderr)
-    return status or (SOMETHING_FAILED if failed and not args.report else 0)
+    return status or (SOMETHING_FAILED if failed else 0)
+
+
+def _execute(tasks: List[Task], jobs: int) -> Tuple[Dict[Task, str], int]:
+    """What became of the tasks, and the exit status: of a stopped command even if nothing failed."""
+    try:
+        return execute(tasks, jobs), 0
+    except Interrupted:
+        print("Stopped. The same command goes on from here.")
+        return {}, STOPPED
 
 
 def _write_reports(planned: List[PlannedRow], tasks: Dict[Run, List[Task]], problems, args) -> None:

@@ -82,23 +82,28 @@ def read_tables(path: str) -> List[Table]:
 
 def _table(paper: str, name: str, content, where: str) -> Table:
     _check_keys(content, _TABLE_KEYS, ("title", "metrics", "rows"), where)
-    metrics, entries = content["metrics"], content["rows"]
+    metrics = content["metrics"]
     if not (isinstance(metrics, list) and metrics and all(isinstance(metric, str) for metric in metrics)):
         raise ConfigError(f"{where}.metrics: expected a list of names of metrics, got {metrics!r}.")
+    rows = _rows(content["rows"], metrics, f"{where}.rows")
+    baseline = content.get("baseline", "")
+    names = [row.name for row in rows]
+    if baseline and baseline not in names:
+        raise ConfigError(f"{where}.baseline: no row is called {baseline!r}.{did_you_mean(str(baseline), names)}")
+    note = str(content.get("scale_note", "")).strip()
+    return Table(paper, name, str(content["title"]), tuple(metrics), tuple(rows), note, baseline)
+
+
+def _rows(entries, metrics, where: str) -> List[Row]:
     if not (isinstance(entries, list) and entries):
-        raise ConfigError(f"{where}.rows: expected a list of rows, got {entries!r}.")
-    places = [f"{where}.rows[{index}]" for index in range(len(entries))]
+        raise ConfigError(f"{where}: expected a list of rows, got {entries!r}.")
+    places = [f"{where}[{index}]" for index in range(len(entries))]
     rows = [_row(entry, metrics, place) for entry, place in zip(entries, places)]
     by_name = {row.name: row for row in rows}
     if len(by_name) < len(rows):
         twice = next(row.name for row in rows if row is not by_name[row.name])
-        raise ConfigError(f"{where}.rows: two rows are called {twice!r}.")
-    rows = [_with_training(row, entry, by_name, place) for row, entry, place in zip(rows, entries, places)]
-    baseline = content.get("baseline", "")
-    if baseline and baseline not in by_name:
-        raise ConfigError(f"{where}.baseline: no row is called {baseline!r}.{did_you_mean(str(baseline), by_name)}")
-    note = str(content.get("scale_note", "")).strip()
-    return Table(paper, name, str(content["title"]), tuple(metrics), tuple(rows), note, baseline)
+        raise ConfigError(f"{where}: two rows are called {twice!r}.")
+    return [_with_training(row, entry, by_name, place) for row, entry, place in zip(rows, entries, places)]
 
 
 def _row(entry, metrics, where: str) -> Row:
