@@ -1,6 +1,8 @@
 """Every rule of the imbalance report on made-up counts, both ways; what it recommends can be switched on."""
 
+import ast
 import os
+import pathlib
 import shlex
 
 import numpy as np
@@ -185,3 +187,8 @@ def test_treatments_can_be_switched_on(name):
         assert cfg != load_yaml(quick_config("faster_rcnn"))
     if treatment.lazy:
         assert load_lazy(quick_config("faster_rcnn", "py"), treatment.lazy.split()) is not None
+    assert treatment.lazy or treatment.function
+    if treatment.function:
+        name, path = treatment.function.split("(model) of ")
+        tree = ast.parse(pathlib.Path(ROOT, path).read_text(encoding="utf-8"))
+        assert name in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]

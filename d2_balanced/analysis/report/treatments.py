@@ -11,7 +11,8 @@ class Treatment(NamedTuple):
     """A component of a paper.
 
     ``component``: the name in ``RunData.components`` that tells that it is on; ``readme``, ``fragment``: paths in the
-    repository; ``yaml``, ``lazy``: overrides, empty where a fragment is the way.
+    repository; ``yaml``, ``lazy``: overrides, empty where a fragment is the way; ``function``: the fragment's LazyConfig
+    twin, where there is no ``lazy``.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Treatment(NamedTuple):
     fragment: str = ""
     yaml: str = ""
     lazy: str = ""
+    function: str = ""
 
 
 _LIBRA, _DYNAMIC, _RGA = "projects/LibraRCNN", "projects/DynamicRCNN", "projects/RGA_PRM"
@@ -59,15 +61,17 @@ TREATMENTS: Dict[str, Treatment] = {
     ),
     "parallel_branches": Treatment(
         "parallel R-CNN modules (PRM)", "branches", f"{_RGA}/README.md", f"{_RGA}/configs/components/prm.yaml",
-        f'MODEL.BALANCED.BRANCHES "{_PRM_BRANCHES}"',
+        f'MODEL.BALANCED.BRANCHES "{_PRM_BRANCHES}"', "", f"prm(model) of {_RGA}/configs/components/rga_prm.py",
     ),
     "generated_boxes": Treatment(
         "boxes generated uniformly in IoU (IoU-Uniform R-CNN)", "IoUBranch", "projects/IoUUniformRCNN/README.md",
         "projects/IoUUniformRCNN/configs/components/iou_uniform.yaml",
+        function="iou_uniform(model) of projects/IoUUniformRCNN/configs/components/iou_uniform.py",
     ),
     "loops": Treatment(
         "one head in a loop (R3-CNN)", "RecursiveStages", "projects/R3CNN/README.md",
         "projects/R3CNN/configs/components/loops.yaml",
+        function="loops(model) of projects/R3CNN/configs/components/r3.py",
     ),
     "repeat_factor": Treatment(
         "repeat-factor sampling of images (detectron2)", "", "",
