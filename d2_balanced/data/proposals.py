@@ -12,12 +12,13 @@ import tempfile
 
 import numpy as np
 from detectron2.structures import BoxMode
+from detectron2.utils.file_io import PathManager
 
 from ..engine.safe_load import load_pickled_arrays
 from .checks import load_registered
 from .report import DatasetError, Report
 
-__all__ = ["write_proposals", "read_proposals", "check_proposals", "check_proposal_files", "main"]
+__all__ = ["check_proposal_files", "check_proposals", "is_missing", "main", "read_proposals", "write_proposals"]
 
 _OLD_KEYS = {"indexes": "ids", "scores": "objectness_logits"}  # Detectron's files
 
@@ -48,14 +49,21 @@ def write_proposals(path, image_ids, boxes, objectness_logits):
     os.replace(temporary, path)
 
 
+def is_missing(path):
+    """Whether a file of proposals is certainly not there; what has to be fetched (``detectron2://..``) may be."""
+    return "://" not in path and not os.path.isfile(path)
+
+
 def read_proposals(path):
     """``{image id as text: (boxes (N, 4) x1 y1 x2 y2, objectness_logits (N,))}`` of a file; runs no code in it.
+
+    ``path`` may be anything that detectron2 can open, such as its own ``detectron2://..``, which it fetches once.
 
     Raises:
         DatasetError: the file is missing, damaged, or holds something else.
     """
     try:
-        with open(path, "rb") as f:
+        with PathManager.open(path, "rb") as f:
             content = load_pickled_arrays(f)
         content = {_OLD_KEYS.get(key, key): value for key, value in content.items()}
         mode = BoxMode(content.get("bbox_mode", BoxMode.XYXY_ABS))

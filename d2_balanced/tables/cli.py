@@ -152,10 +152,13 @@ def _dry_run(planned: List[PlannedRow], tasks: Dict[Run, List[Task]]) -> int:
 def _adopt(tasks: Dict[Run, List[Task]], folders: List[str]) -> None:
     for folder in folders:
         finished, others = finished_runs(folder)
-        for task in [task for of_seeds in tasks.values() for task in of_seeds]:
+        all_tasks = [task for of_seeds in tasks.values() for task in of_seeds]
+        for task in all_tasks:
             source = adopt(task, finished)
             if source:
                 print(f"{task.label}: taken over from {source}")
+        wanted = {(task.run.key, task.seed) for task in all_tasks}
+        others += [f"{path}: no row has its config and seed" for key, path in finished.items() if key not in wanted]
         for line in others:
             print(f"not taken over: {line}")
 

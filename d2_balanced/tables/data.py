@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import Dict, List, Sequence
 
 from ..config.suggestions import ConfigError
+from ..data.proposals import is_missing
 from ..data.report import DatasetError
 from ..engine.assemble import check_data
 from ..engine.from_yacs import YacsExperiment
@@ -18,13 +18,13 @@ def without_unusable_data(planned: Sequence[PlannedRow]) -> List[PlannedRow]:
     """The rows, those whose data are missing or do not fit their model with the reason in place of their run.
 
     A data set is checked once for every way in which models use it (classes, masks). Raises ``DatasetError`` with all
-    that was found if no row is left.
+    that was found if no row is left, also where the rows could not run anyway.
     """
     found: Dict[tuple, str] = {}
     checked = [_checked(row, found) for row in planned]
-    problems = [problem for problem in found.values() if problem]
-    if problems and not any(row.run for row in checked):
-        raise DatasetError("\n".join(problems))
+    if not any(row.run for row in checked):
+        problems = [problem for problem in found.values() if problem] or [row.reason for row in checked]
+        raise DatasetError("No row can run:\n" + "\n".join(dict.fromkeys(problems)))
     return checked
 
 
@@ -42,8 +42,10 @@ def _checked(row: PlannedRow, found: Dict[tuple, str]) -> PlannedRow:
 def _problem(run: Run, found: Dict[tuple, str]) -> str:
     experiment = YacsExperiment(run.cfg.clone())
     sets = experiment.cfg.DATASETS
+    if not run.test_set:
+        return "there is nothing to evaluate on: give --val-json and --val-images, or DATASETS.TEST"
     proposals = [*sets.PROPOSAL_FILES_TRAIN, *sets.PROPOSAL_FILES_TEST] if experiment.cfg.MODEL.LOAD_PROPOSALS else []
-    missing = [path for path in proposals if not os.path.isfile(path)]
+    missing = [path for path in proposals if is_missing(path)]
     if missing:
         return f"the file of proposals {missing[0]} does not exist"
     used = (tuple(sets.TRAIN), tuple(sets.TEST), experiment.mask_format, run.options.data)

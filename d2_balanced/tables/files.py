@@ -59,6 +59,7 @@ class Table:
     rows: Tuple[Row, ...]
     note: str = ""
     baseline: str = ""
+    file: str = ""
 
     @property
     def label(self) -> str:
@@ -77,7 +78,8 @@ def read_tables(path: str) -> List[Table]:
     """The tables of a file. Raises ``ConfigError`` that names the file, the table, the row and the key."""
     content = read_with_bases(path)[-1][1]
     paper = os.path.basename(os.path.dirname(os.path.abspath(path)))
-    return [_table(paper, str(name), content[name], f"{path}: {name}") for name in content]
+    tables = [_table(paper, str(name), content[name], f"{path}: {name}") for name in content]
+    return [replace(table, file=os.path.abspath(path)) for table in tables]
 
 
 def _table(paper: str, name: str, content, where: str) -> Table:
@@ -169,7 +171,7 @@ def select_tables(wanted: List[str], row_names: List[str] = (), root: str = ROOT
     """
     papers = find_papers(root)
     tables = [table for word in (wanted or papers) for table in _tables_of(word, papers)]
-    tables = list({table.label: table for table in tables}.values())
+    tables = _each_once(tables)
     names = [row.name for table in tables for row in table.rows]
     for name in row_names:
         if name not in names:
@@ -177,6 +179,16 @@ def select_tables(wanted: List[str], row_names: List[str] = (), root: str = ROOT
                               f"{did_you_mean(name, names)}")
     chosen = [(table, [row for row in table.rows if not row_names or row.name in row_names]) for table in tables]
     return [(table, rows) for table, rows in chosen if rows]
+
+
+def _each_once(tables: List[Table]) -> List[Table]:
+    by_label: Dict[str, Table] = {}
+    for table in tables:
+        first = by_label.setdefault(table.label, table)
+        if first.file != table.file:
+            raise ConfigError(f"{first.file} and {table.file} both have {table.label}, and their results would have one "
+                              "name: run them one at a time, each with its own --output.")
+    return list(by_label.values())
 
 
 def _tables_of(word: str, papers: Mapping[str, str]) -> List[Table]:

@@ -18,7 +18,7 @@ from .files import ROOT
 
 __all__ = ["identity", "run_key"]
 
-# What changes no result, or is decided when a run starts. The seed has a folder of its own.
+# What changes no result, or is decided when a run starts. The seed has a folder of its own; recording changes no bit.
 _BOOKKEEPING = (
     "OUTPUT_DIR", "SEED", "VERSION", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS",
     "SOLVER.CHECKPOINT_PERIOD", "SOLVER.LOG_PERIOD", "SOLVER.MAX_TO_KEEP",
@@ -51,11 +51,15 @@ def identity(cfg: CfgNode) -> Dict[str, Any]:
     changes no key; so is a beta that the chosen box loss does not read. A data set given by paths is its annotation
     file's content and the name of its image folder.
     """
-    settings = {key: _plain(value) for key, value in flatten(cfg).items() if key not in _BOOKKEEPING}
+    settings = {key: _plain(value) for key, value in flatten(cfg).items() if not _is_bookkeeping(key)}
     _drop_default_arguments(settings)
     _name_data_by_content(settings)
     defaults = _defaults()
     return {key: value for key, value in settings.items() if key not in defaults or value != defaults[key]}
+
+
+def _is_bookkeeping(key: str) -> bool:
+    return key in _BOOKKEEPING or key.startswith("ANALYSIS.")
 
 
 @functools.lru_cache(maxsize=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from detectron2.data import MetadataCatalog
@@ -34,6 +35,7 @@ def measure(task: Task, metrics: List[str]) -> Dict[str, Optional[float]]:
     """``{metric: value, or None where there is none}`` of a finished task, in percent.
 
     ``AP75 (class-agnostic)``, which no table has, is computed from the saved detections once and kept beside them.
+    Raises ``ValueError``, which names the file, where results cannot be read.
     """
     folder = os.path.join(task.folder, "inference", task.run.test_set)
     tasks = load_metrics(os.path.join(folder, "metrics.json"))
@@ -55,12 +57,15 @@ def _agnostic(task: Task, folder: str) -> Optional[float]:
     ground_truth = task.run.options.data.val_json or MetadataCatalog.get(task.run.test_set).get("json_file", "")
     if not (os.path.exists(results) and os.path.exists(ground_truth)):
         return None
-    if not (os.path.exists(cache) and os.path.getmtime(cache) >= os.path.getmtime(results)):
-        value = run_metrics(GroundTruth.from_file(ground_truth), results)[AGNOSTIC]
-        with atomic_write(cache, "w") as file:
-            json.dump({AGNOSTIC: value}, file)
-    with open(cache, encoding="utf-8") as file:
-        return json.load(file)[AGNOSTIC]
+    if os.path.exists(cache) and os.path.getmtime(cache) >= os.path.getmtime(results):
+        try:
+            return json.loads(Path(cache).read_text(encoding="utf-8"))[AGNOSTIC]
+        except (ValueError, KeyError, TypeError):
+            pass  # damaged: it is made again
+    value = run_metrics(GroundTruth.from_file(ground_truth), results)[AGNOSTIC]
+    with atomic_write(cache, "w") as file:
+        json.dump({AGNOSTIC: value}, file)
+    return value
 
 
 def parameters_in_thousands(run: Run) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import os
 from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, Optional, Sequence
@@ -40,18 +42,31 @@ class RowResult:
 
 
 def measure_row(planned: PlannedRow, tasks: Sequence[Task], problems: Mapping[Task, str]) -> RowResult:
-    """The figures of a row's finished tasks; of others the first line of their ``problems`` becomes a remark."""
+    """The figures of a row's finished tasks; of others, and of results that cannot be read, the first line of the
+    problem becomes a remark."""
     if planned.run is None:
         return RowResult(planned, remark=planned.reason)
-    finished = [task for task in tasks if task not in problems]
-    remark = _grouped({task.seed: problems[task].splitlines()[0] for task in tasks if task in problems})
     metrics = [metric for metric in planned.table.metrics if is_measured(metric) and metric != PARAMETERS]
-    found = [measure(task, [*metrics, AGNOSTIC]) for task in finished]
-    values = {metric: [one[metric] for one in found] for metric in (found[0] if found else ())}
+    found, unreadable = _measure_each([task for task in tasks if task not in problems], [*metrics, AGNOSTIC])
+    told = {**problems, **unreadable}
+    remark = _grouped({task.seed: told[task].splitlines()[0] for task in tasks if task in told})
+    measured = list(found.values())
+    values = {metric: [one[metric] for one in measured] for metric in (measured[0] if measured else ())}
     values = {metric: of_seeds for metric, of_seeds in values.items() if None not in of_seeds}
     if PARAMETERS in planned.table.metrics:
         values[PARAMETERS] = [parameters_in_thousands(planned.run)]
-    return RowResult(planned, [task.seed for task in finished], values, remark)
+    return RowResult(planned, [task.seed for task in found], values, remark)
+
+
+def _measure_each(tasks: Sequence[Task], metrics: List[str]):
+    """``({task: its figures}, {task: why its results cannot be read})``: one damaged file costs one run, not the table."""
+    found, unreadable = {}, {}
+    for task in tasks:
+        try:
+            found[task] = measure(task, metrics)
+        except (ValueError, OSError) as error:
+            unreadable[task] = str(error)
+    return found, unreadable
 
 
 def _grouped(problems: Mapping[int, str]) -> str:
@@ -63,11 +78,23 @@ def _grouped(problems: Mapping[int, str]) -> str:
 
 
 def write_table(folder: str, table: Table, results: List[RowResult], options: Options) -> str:
-    """Write ``<folder>/<paper>/<table>.md`` and ``.csv``; returns the Markdown's path."""
-    path = os.path.join(folder, table.paper, table.name)
+    """Write ``<folder>/<paper>/<table>.md`` and ``.csv``; returns the Markdown's path.
+
+    At another scale than tiny, on data given by paths, or with overrides the name says so, for these are other results.
+    """
+    path = os.path.join(folder, table.paper, table.name + _variant(options))
     write_text(path + ".md", table_markdown(table, results, options))
     write_text(path + ".csv", table_csv(table, results, options))
     return path + ".md"
+
+
+def _variant(options: Options) -> str:
+    """``-coco``, and for data or overrides six hexadecimal digits; empty for the tiny scale on the configs' data."""
+    scale = "" if options.scale == "tiny" else f"-{options.scale}"
+    if not any(options.data) and not options.overrides:
+        return scale
+    content = json.dumps([*options.data, {key: str(value) for key, value in options.overrides.items()}], sort_keys=True)
+    return f"{scale}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"
 
 
 def table_markdown(table: Table, results: List[RowResult], options: Options) -> str:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from detectron2.data.build import load_proposals_into_dataset
 from detectron2.structures import BoxMode
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler
 
-from d2_balanced.data.proposals import check_proposals, main, read_proposals, write_proposals
+from d2_balanced.data.proposals import check_proposals, is_missing, main, read_proposals, write_proposals
 from d2_balanced.data.report import DatasetError
 
 RECORDS = [{"image_id": k, "file_name": f"{k}.jpg", "width": 60, "height": 40} for k in (3, 4)]
@@ -34,6 +36,19 @@ def test_other_box_modes_and_old_names(tmp_path):
     content = {"indexes": [3], "boxes": [[[1, 2, 29, 18]]], "scores": [[1.0]], "bbox_mode": int(BoxMode.XYWH_ABS)}
     (tmp_path / "p.pkl").write_bytes(pickle.dumps(content, protocol=2))
     assert read_proposals(str(tmp_path / "p.pkl"))["3"][0].tolist() == [[1, 2, 30, 20]]
+
+
+def test_what_detectron2_would_fetch_is_fetched(path, tmp_path):
+    class Shelf(PathHandler):
+        def _get_supported_prefixes(self):
+            return ["shelf://"]
+
+        def _open(self, name, mode="r", **options):
+            return open(tmp_path / name[len("shelf://") :], mode)
+
+    PathManager.register_handler(Shelf(), allow_override=True)
+    np.testing.assert_array_equal(read_proposals("shelf://p.pkl")["3"][0], BOXES[0])
+    assert not is_missing("shelf://p.pkl") and not is_missing(path) and is_missing(path + "x")
 
 
 def test_a_sound_file(path):

@@ -82,4 +82,22 @@ def test_data_are_checked_first(experiment, tmp_path, capsys):
     assert "0.png" in capsys.readouterr().err
     assert main([str(path), *data[:4], "--val-json", "missing.json", "--val-images", ".", *words]) == 2
     assert "missing.json" in capsys.readouterr().err
+    assert main([str(path), *data[:4], *words]) == 2
+    assert "give --val-json" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_that_can_run_is_an_error(tmp_path, capsys):
+    rows = [{"name": "theirs", "paper": {}, "cannot_run": "a model that is not here"}]
+    tables = {"table_1": {"title": "A table", "metrics": ["AP"], "rows": rows}}
+    (tmp_path / "tables.yaml").write_text(yaml.safe_dump(tables))
+    assert main([str(tmp_path / "tables.yaml"), "--output", str(tmp_path / "out")]) == 2
+    assert "a model that is not here" in capsys.readouterr().err
+
+
+def test_the_documented_overrides_leave_boxes_only(capsys):
+    """Every row of the paper that is about masks can be built with them."""
+    with open(os.path.join(ROOT, "docs", "TABLES.md")) as file:
+        (words,) = re.findall(r"`--overrides (MODEL.MASK_ON False[^`]*)`", file.read())
+    assert main(["R3CNN", "--list", "--overrides", *shlex.split(words)]) == 0
+    assert "0 that cannot run" in capsys.readouterr().out.splitlines()[-1]

@@ -20,6 +20,7 @@ def key(*words, config=QUICK):
 @pytest.mark.parametrize("first, second", [
     ([], ["OUTPUT_DIR", "elsewhere", "SEED", "7", "MODEL.DEVICE", "cpu"]),
     ([], ["SOLVER.CHECKPOINT_PERIOD", "60", "SOLVER.LOG_PERIOD", "5", "DATALOADER.NUM_WORKERS", "2"]),
+    ([], ["ANALYSIS.RECORD", "True", "ANALYSIS.PERIOD", "10"]),
     ([], ["MODEL.BALANCED.SAMPLER.NAME", "RandomSampler"]),
     (BALANCED_L1, BALANCED_L1 + ["MODEL.BALANCED.BOX_LOSS.ALPHA", "0.5", "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", "1.0"]),
     (PYRAMID, PYRAMID + ["MODEL.BALANCED.FPN.REFINE_LEVEL", "2"]),

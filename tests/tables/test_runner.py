@@ -177,6 +177,7 @@ def test_finished_runs_are_adopted_by_config_and_seed(run, tmp_path, capsys):
     assert run([row("mine")], "--adopt", "before", "--seeds", "1", "3") == 0
     text = capsys.readouterr().out
     assert "seed 1: taken over from" in text and "not taken over: before/lazy" in text
+    assert len(re.findall(r"not taken over: .*other.*: no row has its config and seed", text)) == 2
     assert list(starts(tmp_path / "out" / "runs").values()) == [1, 1]
     adopted = next((tmp_path / "out").rglob("seed1/model_final.pth"))
     assert adopted.is_symlink() and not next((tmp_path / "out").rglob("seed3/model_final.pth")).is_symlink()
@@ -199,6 +200,37 @@ def test_an_adopted_folder_is_not_mixed_with_an_own_one(run, tmp_path):
     planned = plan.plan_rows(cli.select_tables(["tables.yaml"]), plan.Options())
     (tasks,) = cli._tasks(planned, cli.argument_parser().parse_args(["--output", "out", "--seeds", "1"])).values()
     assert adopt(tasks[0], finished) == ""
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"metrics": '])
+def test_a_damaged_result_costs_one_run_and_not_the_table(run, tmp_path, capsys, content):
+    assert run([row("plain"), row("other", 60)]) == 0
+    damaged = next((tmp_path / "out").rglob("*plain*/seed1/inference/generated_val/metrics.json"))
+    damaged.write_text(content)
+    capsys.readouterr()
+    assert run([row("plain"), row("other", 60)]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"- plain: seed 1: .*metrics.json is not the metrics.json of an evaluation", text)
+    assert [line.split("|")[2].strip() for line in text.splitlines() if line.startswith(("| plain", "| other"))] == ["1", "2"]
+
+
+def test_another_scale_other_data_and_overrides_have_files_of_their_own(run, tmp_path):
+    assert run([row("plain")]) == 0
+    assert run([row("plain")], "--report", "--scale", "coco") == 0
+    assert run([row("plain")], "--report", "--overrides", "SOLVER.MAX_ITER", "7") == 0
+    names = sorted(path.name for path in (tmp_path / "out").rglob("table_1*.md"))
+    assert len(names) == 3 and "table_1.md" in names and "table_1-coco.md" in names
+    assert "41.50" in next((tmp_path / "out").rglob("table_1.md")).read_text()
+
+
+def test_tables_of_two_files_with_one_name_are_refused(run, tmp_path, capsys):
+    assert run([row("plain")]) == 0
+    twin = tmp_path / "elsewhere" / tmp_path.name / "tables.yaml"
+    twin.parent.mkdir(parents=True)
+    twin.write_text((tmp_path / "tables.yaml").read_text())
+    assert cli.main(["tables.yaml", str(twin), "--output", "out"]) == 2
+    assert str(twin) in capsys.readouterr().err
+    assert cli.main(["tables.yaml", "tables.yaml", "--output", "out", "--seeds", "1", "2"]) == 0
 
 
 def test_only_the_final_checkpoint_stays(run, tmp_path):
