@@ -16,14 +16,14 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 SCALES = ("tiny", "coco")
 _OVERRIDES = ("overrides", "tiny_overrides", "coco_overrides")
 _TABLE_KEYS = ("title", "metrics", "scale_note", "baseline", "rows")
-_ROW_KEYS = ("name", "config", "tiny", *_OVERRIDES, "eval_of", "cannot_run", "paper")
+_ROW_KEYS = ("name", "config", "tiny", "no_tiny", *_OVERRIDES, "eval_of", "cannot_run", "paper")
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
     """A row: a run, an evaluation of another row's weights, or the reason why it is neither.
 
-    ``config`` is the paper's, ``tiny`` the quick one; ``overrides`` hold at both scales. ``trained`` is the row whose
+    ``config`` is the paper's, ``tiny`` the quick one, or ``no_tiny`` says why there is none; ``overrides`` hold at both scales. ``trained`` is the row whose
     weights this one evaluates (``eval_of``), which also gives its configs. ``paper`` holds the paper's figures.
     """
 
@@ -31,6 +31,7 @@ class Row:
     paper: Mapping[str, float] = field(default_factory=dict)
     config: str = ""
     tiny: str = ""
+    no_tiny: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     tiny_overrides: Mapping[str, Any] = field(default_factory=dict)
     coco_overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -41,6 +42,11 @@ class Row:
         """The config at a scale, relative to the checkout."""
         row = self.trained or self
         return row.tiny if scale == "tiny" else row.config
+
+    def why_not(self, scale: str) -> str:
+        """Why there is no run at a scale, whatever the machine; empty where there is one."""
+        row = self.trained or self
+        return self.cannot_run or (row.no_tiny if scale == "tiny" else "")
 
     def settings(self, scale: str) -> Dict[str, Any]:
         """``{KEY.PATH: value}`` of all overrides at a scale; an evaluated row's own come after its training's."""
@@ -113,12 +119,13 @@ def _row(entry, metrics, where: str) -> Row:
     name = str(entry["name"])
     where = f"{where} ({name})"
     kinds = [key for key in ("config", "eval_of", "cannot_run") if key in entry]
-    if len(kinds) != 1 or ("config" in entry) != ("tiny" in entry):
-        raise ConfigError(f"{where}: a row has config and tiny, or eval_of, or cannot_run, and only one of these; got "
-                          f"{', '.join(entry)}.")
+    scales = [key for key in ("tiny", "no_tiny") if key in entry]
+    if len(kinds) != 1 or len(scales) != ("config" in entry):
+        raise ConfigError(f"{where}: a row has config and tiny (or no_tiny), or eval_of, or cannot_run, and only one of "
+                          f"these; got {', '.join(entry)}.")
     _check_figures(entry["paper"], metrics, f"{where}.paper")
     overrides = {key: _mapping(entry.get(key, {}), f"{where}.{key}") for key in _OVERRIDES}
-    texts = {key: str(entry.get(key, "")) for key in ("config", "tiny", "cannot_run")}
+    texts = {key: str(entry.get(key, "")) for key in ("config", "tiny", "no_tiny", "cannot_run")}
     return Row(name, entry["paper"], **overrides, **texts)
 
 

@@ -100,8 +100,8 @@ def runs_of(planned: Sequence[PlannedRow]) -> List[Run]:
 
 
 def _plan(table: Table, row: Row, options: Options, runs: Dict[str, Run]) -> PlannedRow:
-    if row.cannot_run:
-        return PlannedRow(table, row, None, row.cannot_run)
+    if row.why_not(options.scale):
+        return PlannedRow(table, row, None, row.why_not(options.scale))
     try:
         trained = _run(table, row.trained, options, runs) if row.trained else None
         return PlannedRow(table, row, _run(table, row, options, runs, trained))

@@ -101,14 +101,6 @@ def test_the_rows_of_a_config():
         stages.stage_rows(CascadeStages(), up_to=4)
 
 
-def test_more_loops_than_the_masks_were_trained_for_are_refused(trained, tmp_path):
-    data, weights = trained
-    one = ["MODEL.ROI_BOX_CASCADE_HEAD.IOUS", "[0.5]", "MODEL.BALANCED.STAGES.LOSS_WEIGHTS", "[1.0]"]
-    arguments = ["--config-file", R3, *data, "--up-to", "2", "--weights", weights, "--output", str(tmp_path)]
-    with pytest.raises(SystemExit, match="single stage, and there are 1 in training and 2 at inference"):
-        stages.main([*arguments, *SETTINGS, *one])
-
-
 def test_settings_that_are_taken_for_weights_are_refused(trained, tmp_path, capsys):
     with pytest.raises(SystemExit):
         stages.main(["--config-file", R3, "--output", str(tmp_path), "--weights", trained[1], "SEED", "1"])

@@ -30,6 +30,13 @@ def test_overrides_by_scale(tmp_path):
     assert e.config_file("coco") == CONFIGS["config"] and e.config_file("tiny") == CONFIGS["tiny"]
 
 
+def test_a_row_that_has_no_quick_recipe(tmp_path):
+    deeper = {"name": "deeper", "config": CONFIGS["config"], "no_tiny": "one depth", "paper": {}}
+    (found,) = read(tmp_path, table(deeper, {"name": "e", "eval_of": "deeper", "paper": {}}))
+    assert [row.why_not("tiny") for row in found.rows] == ["", "one depth", "one depth"]
+    assert [row.why_not("coco") for row in found.rows] == ["", "", ""]
+
+
 NO = {"cannot_run": "reason", "paper": {}}
 
 
@@ -40,9 +47,10 @@ NO = {"cannot_run": "reason", "paper": {}}
     (table(rows=[]), r"table_1.rows: expected a list of rows"),
     (table(baseline="plan"), r"table_1.baseline: no row is called 'plan'. Did you mean plain"),
     (table({"name": "plain", **NO}), r"rows: two rows are called 'plain'"),
-    (table({"name": "x", **NO, "tiny": "a"}), r"rows\[1\] \(x\): a row has config and tiny, or"),
-    (table({"name": "x", **NO, **CONFIGS}), r"rows\[1\] \(x\): a row has config and tiny, or"),
+    (table({"name": "x", **NO, "tiny": "a"}), r"rows\[1\] \(x\): a row has config and tiny \(or no_tiny\), or"),
+    (table({"name": "x", **NO, **CONFIGS}), r"rows\[1\] \(x\): a row has config and tiny \(or no_tiny\), or"),
     (table({"name": "x", "paper": {}}), r"rows\[1\] \(x\): a row has config"),
+    (table({"name": "x", **CONFIGS, "no_tiny": "r", "paper": {}}), r"rows\[1\] \(x\): a row has config"),
     (table({"name": "x", **NO, "overides": {}}), r"rows\[1\].overides: .* Did you mean overrides"),
     (table({"name": "x", **NO, "overrides": [1]}), r"rows\[1\] \(x\).overrides: expected a mapping"),
     (table({"name": "x", "cannot_run": "r", "paper": {"AP51": 3}}), r"\(x\).paper.AP51: the table's metrics do not"),

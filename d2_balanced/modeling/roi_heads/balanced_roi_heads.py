@@ -22,7 +22,7 @@ from ..scoring import STAGE_MERGES, merge_branches
 from . import build, checks, labeling
 from .branches import BoxBranch, as_module
 from .candidates import BoxCandidates
-from .checkpoint_keys import fill_missing_branches
+from .checkpoint_keys import fill_missing_branches, spread_mask_head
 from .iou_branch import PredictorBoxes
 from .mask_branch import FirstStageMasks
 from .refine import one_box_per_proposal, refined_proposals
@@ -199,10 +199,14 @@ class BalancedROIHeads(StandardROIHeads):
         """Mask features (R, C, h, w) of a list of ``Boxes``, one an image, from the dict of feature maps."""
         return self.mask_pooler([features[f] for f in self.mask_in_features], boxes)
 
-    def _label(self, proposals, targets, matcher, stage):
+    def label_boxes(self, boxes, targets, matcher, stage):
+        """Boxes of a stage labeled, ground truth appended where that stage does so; see ``labeling.label_proposals``."""
         appends = self.proposal_append_gt and (stage == 0 or self.stages.resample)
-        proposals = labeling.append_gt(proposals, targets) if appends else labeling.mark_no_gt(proposals)
-        labeled = labeling.label_proposals(proposals, targets, matcher, self.num_classes)
+        boxes = labeling.append_gt(boxes, targets) if appends else labeling.mark_no_gt(boxes)
+        return labeling.label_proposals(boxes, targets, matcher, self.num_classes)
+
+    def _label(self, proposals, targets, matcher, stage):
+        labeled = self.label_boxes(proposals, targets, matcher, stage)
         if self.extra_proposals is None or stage > 0:
             return labeled
         generated = self.extra_proposals(labeled, targets, self.num_classes)
@@ -285,4 +289,5 @@ class BalancedROIHeads(StandardROIHeads):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         fill_missing_branches(self, state_dict, prefix)
+        spread_mask_head(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -8,7 +8,7 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import StandardROIHeads, build_box_head
 from detectron2.modeling.roi_heads.mask_head import ROI_MASK_HEAD_REGISTRY
 
-from d2_balanced.config import build_component
+from d2_balanced.config import build_component, get_balanced_cfg
 
 from ..box_predictor import BalancedFastRCNNOutputLayers
 from ..registry import (
@@ -131,9 +131,14 @@ def _pooled_shape(cfg, input_shape, node):
 
 def _bbox_reg_weights(cfg, stages):
     """The box weights of the only head; or a list of them, if every stage has a head of its own."""
+    weights = cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
+    if stages.shared_head and weights != get_balanced_cfg().MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS:
+        raise ValueError(
+            f"MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS is set to {weights}, but {type(stages).__name__} "
+            "(MODEL.BALANCED.STAGES) has one head, with MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS; leave it out"
+        )
     if stages.shared_head or stages.num_train == 1:
         return cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS
-    weights = cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
     if len(weights) != stages.num_train:
         raise ValueError(
             f"MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS has {len(weights)} entries and "

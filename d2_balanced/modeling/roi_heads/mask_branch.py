@@ -3,6 +3,8 @@
 Shape shorthand: R: RoIs of the minibatch; F: its foreground; K: foreground classes; h, w: size of a mask.
 """
 
+from contextlib import nullcontext
+
 import torch
 from detectron2.modeling.roi_heads import StandardROIHeads, select_foreground_proposals
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference, mask_rcnn_loss
@@ -86,7 +88,9 @@ class InterleavedMasks(FirstStageMasks):
         return [build_head(takes_previous=self.information_flow and k > 0) for k in range(stages.num_train)]
 
     def _flows(self, stages):
-        return self.information_flow and max(stages.num_train, stages.num_test) > 1
+        """Whether features flow: not after training with one stage, even if there are more at inference, since what
+        passes them on has never been trained."""
+        return self.information_flow and stages.num_train > 1
 
     def check(self, heads):
         if not heads.mask_on:
@@ -104,17 +108,21 @@ class InterleavedMasks(FirstStageMasks):
                 f"InterleavedMasks: stages ({type(heads.stages).__name__}) needs "
                 f"{'one mask head' if wanted is None else f'{wanted} mask heads, one a stage'}, got {have or 'one'}"
             )
-        later = mask_heads[1:] if wanted else mask_heads  # those that have a stage before them
-        if self._flows(heads.stages) and not all(hasattr(head, "previous") for head in later):
-            raise ValueError(
-                f"InterleavedMasks: information_flow needs mask heads with takes_previous, but this one was made for a "
-                f"single stage, and there are {heads.stages.num_train} in training and {heads.stages.num_test} at "
-                "inference"
-            )
+        self._check_flow(heads.stages, mask_heads)
         if heads.train_on_pred_boxes and not heads.keypoint_on:
             raise ValueError(
                 "InterleavedMasks (MODEL.BALANCED.MASKS) trains on refined boxes anyway, so that train_on_pred_boxes "
                 "(MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES) would have no effect; leave one of them out"
+            )
+
+    def _check_flow(self, stages, mask_heads):
+        takes = [hasattr(head, "previous") for head in mask_heads]
+        flows = self._flows(stages)
+        wanted = [flows] if stages.shared_head or stages.num_train == 1 else [flows and k > 0 for k in range(len(takes))]
+        if takes != wanted:
+            raise ValueError(
+                f"InterleavedMasks: with information_flow={self.information_flow} and {stages.num_train} training "
+                f"stage(s) takes_previous must be {wanted} for the mask head of every stage, got {takes}"
             )
 
     def stage_losses(self, heads, features, refined, targets, stage):
@@ -124,7 +132,9 @@ class InterleavedMasks(FirstStageMasks):
         pooled = heads.pool_masks(features, [s.proposal_boxes for s in foreground])
         mask_head = self._head(heads, stage)
         logits = mask_head.predict(self._features(heads, pooled, stage))
-        return _losses(heads, mask_head, pooled, logits, foreground, scored=stage == heads.stages.num_train - 1)
+        several = heads.stages.num_train > 1
+        with get_event_storage().name_scope(f"stage{stage}") if several else nullcontext():
+            return _losses(heads, mask_head, pooled, logits, foreground, scored=stage == heads.stages.num_train - 1)
 
     def forward(self, heads, features, instances):
         """In training nothing is left to do, {}; at inference ``pred_masks`` (R, 1, h, w) is set."""
@@ -142,7 +152,7 @@ class InterleavedMasks(FirstStageMasks):
         return instances
 
     def _samples(self, heads, refined, targets, stage):
-        labeled = heads._label(refined, targets, heads.matchers[stage], stage)
+        labeled = heads.label_boxes(refined, targets, heads.matchers[stage], stage)
         with get_event_storage().name_scope(f"stage{stage}/mask"):
             return heads.draw_samples(heads.main_branch, labeled, targets, stage)
 
@@ -153,7 +163,7 @@ class InterleavedMasks(FirstStageMasks):
         """Mask features of the stages 0 .. num_stages - 1 on the same RoIs, each from the one before."""
         chain = [None]
         for k in range(num_stages):
-            previous = chain[-1] if self.information_flow else None
+            previous = chain[-1] if self._flows(heads.stages) else None
             chain.append(self._head(heads, k).features(pooled, previous))
         return chain[1:]
 

@@ -43,12 +43,13 @@ def refined_proposals(boxes, samples, training, keep_appended_gt):
     Args:
         boxes: list of tensors (Ri, 4), in pixels.
         samples: list of ``Instances`` that they were predicted from; ``is_gt`` is needed to drop appended boxes.
-        training: drop boxes that became empty. At inference the rows stay aligned, so that scores can be merged.
+        training: drop boxes that became empty. At inference the rows stay aligned, so that scores can be merged, and
+            what is not finite is set to 0: a diverged detector detects nothing, as with one stage.
         keep_appended_gt: keep the rows that were appended ground truth (training only).
     """
     proposals = []
     for image_boxes, image_samples in zip(boxes, samples):
-        refined = Boxes(image_boxes.detach())
+        refined = Boxes(image_boxes.detach() if training else torch.nan_to_num(image_boxes.detach()))
         refined.clip(image_samples.image_size)
         if training:
             keep = refined.nonempty()

@@ -1,6 +1,7 @@
 """The stage axis: how often, with which thresholds and with whose weights the boxes of an image are refined."""
 
 import copy
+import math
 
 from ..matcher import FixedMatcher
 from ..registry import STAGES_REGISTRY
@@ -46,25 +47,25 @@ class Stages:
         self.num_train = len(self.ious)
         if not self.ious or not all(0.0 < iou < 1.0 for iou in self.ious):
             raise ValueError(f"{name}: ious must be one or more thresholds inside (0, 1), got {list(ious)}")
-        if len(self.loss_weights) != self.num_train or min(self.loss_weights) < 0:
+        if len(self.loss_weights) != self.num_train or not all(0 <= w < math.inf for w in self.loss_weights):
             raise ValueError(
-                f"{name}: loss_weights must be {self.num_train} numbers >= 0, one for each of ious={list(self.ious)}, "
+                f"{name}: loss_weights must be {self.num_train} finite numbers >= 0, one for each of ious={list(self.ious)}, "
                 f"got {list(self.loss_weights)}"
             )
         self.shared_head = shared_head
         self.resample = bool(resample)
         self.keep_appended_gt = bool(keep_appended_gt)
         self.feature_grad_scale = float(feature_grad_scale)
-        self._set_inference(self.num_train if num_test is None else int(num_test), merge)
+        self._set_inference(self.num_train if num_test is None else num_test, merge)
 
     def _set_inference(self, num_test, merge):
         name = type(self).__name__
         if merge not in STAGE_MERGES:
             raise ValueError(f"{name}: merge must be one of {sorted(STAGE_MERGES)}, got {merge!r}")
-        if num_test < 1 or (not self.shared_head and num_test > self.num_train):
+        if num_test != int(num_test) or num_test < 1 or (not self.shared_head and num_test > self.num_train):
             limit = "at least 1" if self.shared_head else f"between 1 and {self.num_train} (one head a stage)"
-            raise ValueError(f"{name}: num_test must be {limit}, got {num_test}")
-        self.num_test, self.merge = num_test, merge
+            raise ValueError(f"{name}: num_test must be a whole number, {limit}, got {num_test}")
+        self.num_test, self.merge = int(num_test), merge
 
     def for_inference(self, num_test, merge):
         """These stages with another number of them at inference, or another merge; raises as the constructor does."""
@@ -90,8 +91,8 @@ class SingleStage(Stages):
 class CascadeStages(Stages):
     """A head for every stage, as in Cascade R-CNN: by default exactly detectron2's ``CascadeROIHeads``.
 
-    Class probabilities are averaged over the stages. The gradient into the feature maps is divided by the number of
-    stages. For the arguments see :class:`Stages`.
+    Class probabilities are averaged over the stages. The boxes' gradient into the feature maps is divided by the number of
+    stages, unless ``feature_grad_scale`` is given. For the arguments see :class:`Stages`.
     """
 
     def __init__(
@@ -101,16 +102,18 @@ class CascadeStages(Stages):
         loss_weights=None,
         resample=False,
         keep_appended_gt=True,
+        feature_grad_scale=None,
         merge="probability",
         num_test=None,
     ):
+        one_each = 1.0 / max(len(ious), 1)
         super().__init__(
             ious=ious,
             shared_head=False,
             loss_weights=loss_weights,
             resample=resample,
             keep_appended_gt=keep_appended_gt,
-            feature_grad_scale=1.0 / max(len(ious), 1),
+            feature_grad_scale=one_each if feature_grad_scale is None else feature_grad_scale,
             merge=merge,
             num_test=num_test,
         )
