@@ -9,17 +9,27 @@ Counts are sums, so windows are merged by adding them up.
 from __future__ import annotations
 
 import json
+import operator
 import os
 from collections import namedtuple
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
 from ..engine.atomic import atomic_write
-from ..engine.writers import read_metrics
+from ..engine.writers import read_json_lines
 from .imbalance_counts import CLASS_FIELDS, FIELDS
 
-__all__ = ["FILE", "Recording", "append_line", "counts_line", "drop_from", "merge", "read_recording"]
+__all__ = [
+    "FILE",
+    "Recording",
+    "append_line",
+    "counts_line",
+    "drop_from",
+    "find_recording",
+    "merge",
+    "read_recording",
+]
 
 FILE = "imbalance.jsonl"
 
@@ -46,15 +56,18 @@ def drop_from(folder: str, window: int, iteration: int) -> None:
     Args:
         window: windows that begin here or later go;
         iteration: so do gradient norms from here on.
+
+    Raises ``ValueError`` with file and line number where the file is damaged elsewhere than at its end.
     """
     path = os.path.join(folder, FILE)
-    lines = [
-        line
-        for line in read_metrics(path)
-        if (line["first"] < window if "counts" in line else line["iteration"] < iteration)
-    ]
+
+    def kept(line):
+        stays = line["first"] < window if "counts" in line else line["iteration"] < iteration
+        return json.dumps(line) + "\n" if stays else ""
+
+    lines = read_json_lines(path, kept)
     with atomic_write(path, "w") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+        file.writelines(lines)
 
 
 def read_recording(folder: str) -> Recording:
@@ -65,20 +78,40 @@ def read_recording(folder: str) -> Recording:
             f"There is no {FILE} in {folder!r}: train with ANALYSIS.RECORD True (train.record_imbalance.enabled=true), "
             "or make one of a checkpoint with python -m d2_balanced.analysis.inspect."
         )
-    lines = read_metrics(path)
-    try:
-        windows = [(line["first"], line["last"], _arrays(line["counts"])) for line in lines if "counts" in line]
-        gradients = [(line["iteration"], line["gradients"]) for line in lines if "gradients" in line]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a recording of this version: {error!r}.") from error
-    if not windows:
+    recording = find_recording(folder)
+    if recording is None:
         raise ValueError(f"{path} has no window of iterations: training ended before the first one was full.")
-    return Recording(windows, gradients)
+    return recording
 
 
-def _arrays(entries: List[dict]) -> Dict[Tuple[int, int], Dict[str, np.ndarray]]:
-    names = (*FIELDS, *CLASS_FIELDS)
-    return {(e["stage"], e["branch"]): {name: np.asarray(e[name], dtype=float) for name in names} for e in entries}
+def find_recording(folder: str) -> Optional[Recording]:
+    """What a run recorded; ``None`` without a file, or without a window in it. ``ValueError`` for a damaged file."""
+    path = os.path.join(folder, FILE)
+    lines = read_json_lines(path, _read_line)
+    windows = [line for kind, line in lines if kind == "window"]
+    if len({len(fields[name]) for _, _, counts in windows for fields in counts.values() for name in CLASS_FIELDS}) > 1:
+        raise ValueError(f"{path}: its windows differ in the number of classes, so they are of several runs.")
+    return Recording(windows, [line for kind, line in lines if kind == "gradients"]) if windows else None
+
+
+def _read_line(line: Dict[str, Any]):
+    """``(kind, entry of Recording)``; ``KeyError``, ``TypeError`` or ``ValueError`` for another line."""
+    if "gradients" in line:
+        norms = {name: float(norm) for name, norm in dict(line["gradients"]).items()}
+        return "gradients", (operator.index(line["iteration"]), norms)
+    counts = {(entry["stage"], entry["branch"]): _arrays(entry) for entry in line["counts"]}
+    if not any(stage == 0 for stage, _ in counts):
+        raise ValueError("there are no counts of the first stage")
+    return "window", (operator.index(line["first"]), operator.index(line["last"]), counts)
+
+
+def _arrays(entry: Dict[str, Any]) -> Dict[str, np.ndarray]:
+    sizes = {**FIELDS, **{name: len(entry[CLASS_FIELDS[0]]) for name in CLASS_FIELDS}}
+    arrays = {name: np.asarray(entry[name], dtype=float) for name in sizes}
+    for name, values in arrays.items():
+        if values.shape != (sizes[name],):
+            raise ValueError(f"{name} should have {sizes[name]} numbers, and has the shape {values.shape}")
+    return arrays
 
 
 def merge(windows) -> Dict[Tuple[int, int], Dict[str, np.ndarray]]:

@@ -33,6 +33,7 @@ __all__ = [
     "open_checkpoint",
     "own_training_data",
     "record_once",
+    "refuse_folder_of_run",
     "run_in_training_mode",
 ]
 
@@ -106,8 +107,10 @@ def load_experiment(config_file, overrides=(), own_data=None):
 def open_checkpoint(experiment, weights, command):
     """The experiment's model on its device with these weights (empty: those that the config names), and their path.
 
-    Raises ``ValueError``, which begins with ``command``, without any weights; and for a model that cannot be recorded.
+    Raises ``ValueError``, which begins with ``command``, without any weights; ``DatasetError`` where the training set
+    has errors; and ``ValueError`` for a model that cannot be recorded.
     """
+    from ..engine.assemble import check_data
     from ..engine.checkpoint import BalancedCheckpointer
     from ..engine.setup import choose_device
 
@@ -117,6 +120,7 @@ def open_checkpoint(experiment, weights, command):
     weights = weights or settings.weights
     if not weights:
         raise ValueError(f"{command}: --weights is missing, and the config names none.")
+    check_data(experiment, experiment.train_datasets)
     model = experiment.build_model()
     find_recorded_heads(model)  # refuse before anything is loaded
     BalancedCheckpointer(model).load(weights)
@@ -124,13 +128,27 @@ def open_checkpoint(experiment, weights, command):
 
 
 def record_once(experiment, model, num_images, folder):
-    """:func:`inspect_model` on the training set, kept as the only window of ``imbalance.jsonl``: the ``Recording``."""
+    """:func:`inspect_model` on the training set, kept as the only window of ``imbalance.jsonl``: the ``Recording``.
+
+    Raises ``ValueError`` if ``folder`` is a run's (:func:`refuse_folder_of_run`).
+    """
+    refuse_folder_of_run(folder)
     counts = inspect_model(model, experiment.build_loader(), num_images)
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, FILE), "w", encoding="utf-8"):
         pass  # a new recording
     append_line(folder, counts_line(0, 0, counts))
     return read_recording(folder)
+
+
+def refuse_folder_of_run(folder):
+    """Raise ``ValueError`` if a training wrote into ``folder``: its recording would be lost, or taken for another."""
+    found = [name for name in ("config.yaml", "metrics.json") if os.path.isfile(os.path.join(folder, name))]
+    if found:
+        raise ValueError(
+            f"{folder!r} is the folder of a training run (it has {' and '.join(found)}), whose {FILE} is not to be "
+            "replaced. Choose another --output."
+        )
 
 
 def add_checkpoint_options(parser, config_required=True):
@@ -168,6 +186,7 @@ def main(argv=None):
 
 
 def _run(args, own_data):
+    refuse_folder_of_run(args.output)  # before time is spent on the model
     experiment = load_experiment(args.config_file, args.overrides, own_data)
     model, _ = open_checkpoint(experiment, args.weights, "inspect")
     recording = record_once(experiment, model, args.images, args.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import logging
 import os
 import platform
@@ -15,6 +16,7 @@ import yaml
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..analysis.imbalance_file import FILE as RECORDING
 from .experiment import Experiment
 
 __all__ = [
@@ -84,12 +86,15 @@ def require_something_left(done: int, max_iter: int) -> None:
 
 
 def keep_older_metrics(output_dir: str) -> None:
-    """Rename the metrics.json of a run that never reached a checkpoint, so that a new run does not replace it."""
-    path = os.path.join(output_dir, "metrics.json")
-    if os.path.isfile(path) and comm.is_main_process():
-        number = 1
-        while os.path.exists(f"{path}.{number}"):
-            number += 1
+    """Rename what a run that never reached a checkpoint measured, so that a new run does not replace it.
+
+    metrics.json and imbalance.jsonl get the same number at their end; files that are not there are passed over.
+    """
+    paths = [os.path.join(output_dir, name) for name in ("metrics.json", RECORDING)]
+    if not comm.is_main_process():
+        return
+    number = next(n for n in itertools.count(1) if not any(os.path.exists(f"{path}.{n}") for path in paths))
+    for path in filter(os.path.isfile, paths):
         os.rename(path, f"{path}.{number}")
 
 

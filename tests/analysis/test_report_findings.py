@@ -5,14 +5,23 @@ import os
 import pathlib
 import shlex
 
+import choices
 import numpy as np
+import outcomes
 import pytest
 from d2_balanced.analysis.imbalance_counts import CLASS_FIELDS, FIELDS
 from d2_balanced.analysis.imbalance_file import Recording
 from d2_balanced.analysis.report.findings import RULES, judge
-from d2_balanced.analysis.report.gather import RunData
+from d2_balanced.analysis.report.gather import RunData, components_of
+from d2_balanced.analysis.report.page import write_page
 from d2_balanced.analysis.report.treatments import TREATMENTS
-from d2_balanced.config import check_config, load_lazy, load_yaml
+from d2_balanced.config import annealing_settings, check_config, load_lazy, load_yaml, merge_overrides
+from d2_balanced.config.yaml_files import read_with_bases
+from d2_balanced.config.yacs import flatten
+from d2_balanced.engine.gradient_annealing import annealing_hooks
+from d2_balanced.modeling.registry import BOX_LOSS_REGISTRY, PROPOSAL_MATCHER_REGISTRY, PROPOSAL_SAMPLER_REGISTRY
+from detectron2.config import instantiate
+from detectron2.modeling import build_model
 from paths import ROOT
 from tiny_runs import quick_config
 
@@ -192,3 +201,143 @@ def test_treatments_can_be_switched_on(name):
         name, path = treatment.function.split("(model) of ")
         tree = ast.parse(pathlib.Path(ROOT, path).read_text(encoding="utf-8"))
         assert name in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+def suggested(title, *components):
+    """``(treatments by the key that they have in TREATMENTS, names of the refused ones)`` where these are on."""
+    found = finding(title, CASES[title][0]._replace(components=frozenset(components)))
+    keys = {treatment.name: key for key, treatment in TREATMENTS.items()}
+    return {keys[each.name]: each for each in found.treatments}, {keys[name]: by for name, by in found.refused.items()}
+
+
+@pytest.mark.parametrize("title, left, refused", [
+    ("Loose boxes", ["dynamic_labels"], ["dynamic_smooth_l1"]),
+    ("Regression makes good boxes worse", [], ["dynamic_smooth_l1"]),
+    ("Good boxes hardly train", [], ["dynamic_smooth_l1", "balanced_l1"]),
+])  # fmt: skip
+def test_no_box_loss_beside_an_iou_branch(title, left, refused):
+    to_try, not_to_try = suggested(title, "IoUBranch", "SmoothL1")
+    assert list(to_try) == left and not_to_try == dict.fromkeys(refused, ["IoUBranch"])
+    assert set(refused) <= set(suggested(title, "PredictorBoxes", "SmoothL1")[0])
+
+
+@pytest.mark.parametrize("loss", ["BalancedL1", "DynamicSmoothL1"])
+def test_no_iou_branch_beside_a_box_loss(loss):
+    to_try, refused = suggested("Few positives that fit well", loss)
+    assert list(to_try) == ["loops"] and refused == {"generated_boxes": [loss]}
+
+
+def test_samplers_are_combined():
+    positives = suggested("Some objects take most samples", "IoUBalancedSampler")[0]["instance_balanced_positives"]
+    assert positives.yaml == "MODEL.BALANCED.SAMPLER.POSITIVES instance_balanced" and positives.in_place_of == ()
+    negatives = suggested("Easy negatives", "InstanceBalancedSampler")[0]["iou_balanced_negatives"]
+    assert negatives.yaml.endswith(" MODEL.BALANCED.SAMPLER.POSITIVES instance_balanced")
+    assert negatives.fragment and negatives.in_place_of == ()
+    negatives = suggested("Easy negatives", "HardRatioSampler")[0]["iou_balanced_negatives"]
+    assert negatives.fragment == "", "its positives are others"
+
+
+@pytest.mark.parametrize("title, treatment, on", [
+    ("Good boxes hardly train", "dynamic_smooth_l1", "BalancedL1"),
+    ("Good boxes hardly train", "balanced_l1", "DynamicSmoothL1"),
+    ("Few positives that fit well", "loops", "CascadeStages"),
+    ("Some objects take most samples", "instance_balanced_positives", "HardRatioSampler"),
+])  # fmt: skip
+def test_what_is_replaced_is_said(title, treatment, on):
+    assert suggested(title, on, "FixedMatcher")[0][treatment].in_place_of == (on,)
+    defaults = ("RandomSampler", "SmoothL1", "SingleStage", "FixedMatcher", "PredictorBoxes")
+    assert suggested(title, *defaults)[0][treatment].in_place_of == ()
+
+
+@pytest.mark.parametrize("registry, title", [
+    (BOX_LOSS_REGISTRY, "Good boxes hardly train"), (PROPOSAL_MATCHER_REGISTRY, "Proposals become better in training"),
+    (PROPOSAL_SAMPLER_REGISTRY, "Easy negatives"),
+])  # fmt: skip
+def test_a_component_of_another_package_is_replaced_too(monkeypatch, registry, title):
+    monkeypatch.setitem(registry._obj_map, "OwnComponent", object)
+    to_try, _ = suggested(title, "OwnComponent", "Unregistered")
+    assert {treatment.in_place_of for treatment in to_try.values()} == {("OwnComponent",)}
+
+
+def test_the_page_says_what_is_replaced_and_what_is_refused(tmp_path):
+    run = CASES["Regression makes good boxes worse"][0]
+    pages = []
+    for components in ({"IoUBranch", "CascadeStages"}, {"BalancedL1", "branches"}):
+        on = run._replace(components=frozenset(components))
+        write_page(on, judge(on), {}, [], str(tmp_path / "page.html"))
+        pages.append((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "refused beside IoUBranch: dynamic SmoothL1 (Dynamic R-CNN)." in pages[0]
+    assert "dynamic SmoothL1 (Dynamic R-CNN), in place of BalancedL1:" in pages[1]
+    assert "for the first branch" in pages[1] and "for the first branch" not in pages[0]
+
+
+# Settings at these seats that RunData's components do not tell from others, or only in part.
+UNSEEN = ("FixedMatcher, ignored band", "SmoothL1, beta 1", "GIoU", "two branches, a sampler each")
+SEEN_SEATS = ("pyramid", "matcher", "RoI sampler", "stages", "branches", "IoU branch", "box loss", "gradients")
+SEEN = [choice for seat in SEEN_SEATS for choice in choices.SEATS[seat] if choice.name not in UNSEEN]
+
+
+def built(cfg):
+    """``(components in use, "")`` of the model that a config makes, or ``(None, why it is refused)``."""
+    try:
+        check_config(cfg)
+        model = build_model(cfg)
+        hooks = annealing_hooks(annealing_settings(cfg), "SOLVER.GRADIENT_ANNEALING", model)
+    except ValueError as error:
+        return None, str(error)
+    # Of both, the model's class names do not tell: RunData has the first from what the run logged.
+    logged = {"GradientAnnealing"} if hooks else set()
+    repeats = any(branch.sampler.repeats_positives for branch in model.roi_heads.branches)
+    return components_of(model) | logged | ({"HardRatioSampler"} if repeats else set()), ""
+
+
+def ways(treatment):
+    """The settings of every way to switch a treatment on in yaml, as words."""
+    if treatment.yaml:
+        yield shlex.split(treatment.yaml)
+    if treatment.fragment:
+        files = read_with_bases(os.path.join(ROOT, treatment.fragment))
+        yield [word for _, settings in files for pair in flatten(settings).items() for word in pair]
+
+
+def outcomes_of(treatment, cfg):
+    for words in ways(treatment):
+        changed = cfg.clone()
+        merge_overrides(changed, words)
+        yield built(changed)
+
+
+@pytest.mark.parametrize("choice", SEEN, ids=lambda choice: choice.name)
+def test_what_is_suggested_beside_a_component_is_built_and_says_what_it_switches_off(choice):
+    cfg = outcomes.config_of(choice)
+    components, _ = built(cfg)
+    found = [finding(title, run._replace(components=components)) for title, (run, _, _) in CASES.items()]
+    defaults = {"RandomSampler", "SmoothL1", "SingleStage", "FixedMatcher", "PredictorBoxes", "FPN"}
+    for treatment in {each.name: each for one in found for each in one.treatments}.values():
+        for after, refusal in outcomes_of(treatment, cfg):
+            assert refusal == "", treatment.name
+            assert treatment.component in after or not treatment.component
+            assert components - after - defaults == set(treatment.in_place_of), treatment.name
+    for treatment in (each for each in TREATMENTS.values() if any(each.name in one.refused for one in found)):
+        assert all(refusal for _, refusal in outcomes_of(treatment, cfg)), f"{treatment.name} can be built"
+
+
+@pytest.mark.parametrize("loss", ["BalancedL1", "DynamicSmoothL1"])
+def test_a_box_loss_in_every_stage_of_a_lazy_cascade(loss):
+    to_try, _ = suggested("Good boxes hardly train", "CascadeStages")
+    (treatment,) = [each for each in to_try.values() if each.component == loss]
+    model = load_lazy(quick_config("cascade_rcnn", "py"), treatment.lazy.split()).model
+    assert [type(instantiate(each.box_loss)).__name__ for each in model.roi_heads.box_predictor] == [loss] * 3
+
+
+@pytest.mark.parametrize("on, title, positives", [
+    ("IoUBalancedSampler", "Some objects take most samples", "instance_balanced"),
+    ("InstanceBalancedSampler", "Easy negatives", "instance_balanced"),
+    ("HardRatioSampler", "Easy negatives", "hard_ratio"),
+])  # fmt: skip
+def test_samplers_are_combined_in_lazy_config(on, title, positives):
+    (treatment,) = suggested(title, on)[0].values()
+    words = [f"model.roi_heads.proposal_sampler._target_={on}"]
+    heads = load_lazy(quick_config("faster_rcnn", "py"), words + treatment.lazy.split()).model.roi_heads
+    sampler = instantiate(heads.proposal_sampler)
+    assert type(sampler).__name__ == "IoUBalancedSampler" and sampler.positives == positives

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 
 import pytest
@@ -217,6 +218,22 @@ def test_metrics_of_iterations_that_are_done_again_and_half_lines_are_dropped(tm
     MetricsFile(str(path), start_iter=4, period=2).close()
     assert [line["iteration"] for line in read_metrics(str(path))] == [1, 3]
     assert path.read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("line, reason", [
+    ('{"iterat', "line 2: "),
+    ("3", "line 2: expected a JSON object, got int"),
+    ('{"total_loss": 1.0}', "line 2: 'iteration' is missing"),
+    ('{"iteration": "4"}', "line 2: 'str' object cannot be interpreted as an integer"),
+])  # fmt: skip
+def test_a_damaged_line_of_metrics_is_told_with_its_number(line, reason, tmp_path):
+    path = tmp_path / "metrics.json"
+    damaged = f'{{"iteration": 0}}\n{line}\n{{"iteration": 4}}\n'
+    path.write_text(damaged)
+    for read in (read_metrics, lambda path: MetricsFile(path, start_iter=9, period=2)):
+        with pytest.raises(ValueError, match=re.escape(f"{path}, {reason}")):
+            read(str(path))
+    assert path.read_text() == damaged, "a resume that is refused keeps the file"
 
 
 def test_results_table_has_a_row_per_log_line_and_a_picture(tmp_path):

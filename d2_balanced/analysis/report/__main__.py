@@ -24,6 +24,7 @@ def main(argv=None):
         parser.error("give either RUN_DIR or --config-file")
     if args.config_file and not args.output:
         parser.error("--config-file needs --output")
+    _refuse_options_of_config(parser, args)
     own_data = own_training_data(parser, args)
     try:
         path = _run(args, own_data)
@@ -31,6 +32,14 @@ def main(argv=None):
         raise SystemExit(f"error: {error}") from error
     print(path)
     return path
+
+
+def _refuse_options_of_config(parser, args):
+    """End with an error where RUN_DIR, which has its own config, data and weights, is given others."""
+    options = {"--weights": args.weights, "--train-json": args.train_json, "--train-images": args.train_images}
+    given = [option for option, value in {**options, "--opts": args.opts}.items() if value]
+    if args.run and given:
+        parser.error(f"{', '.join(given)}: only with --config-file; RUN_DIR has its own config, data and checkpoint")
 
 
 def _run(args, own_data):

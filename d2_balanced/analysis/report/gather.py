@@ -43,7 +43,7 @@ def gather(folder: str, *, model=None, class_names=(), recording=None, how="", m
 
     Args:
         model: the run's model, for the names of its components; without it they are unknown.
-        recording: what was measured on a checkpoint, in place of what the run recorded.
+        recording: what was measured on a checkpoint, or has been read already; ``None``: it is read.
         how: in words, where the counts come from; made up for a run's own recording.
         missing: reasons that are known already.
 
@@ -51,12 +51,10 @@ def gather(folder: str, *, model=None, class_names=(), recording=None, how="", m
     there is no recording at all.
     """
     missing = dict(missing or {})
-    if recording is None:
-        recording = read_recording(folder)
-        first, last = recording.windows[0][0], recording.windows[-1][1]
-        how = f"recorded in training, iterations {first} to {last}"
-    rows = results_rows(os.path.join(folder, "metrics.json"), None)
-    evaluations = _evaluations(folder)
+    recording = read_recording(folder) if recording is None else recording
+    how = how or "recorded in training, iterations {} to {}".format(recording.windows[0][0], recording.windows[-1][1])
+    rows = _rows(os.path.join(folder, "metrics.json"), missing)
+    evaluations = _evaluations(folder, missing)
     by_objects = _by_objects(folder, evaluations, missing)
     components = components_of(model) if model is not None else frozenset()
     if any("gradient_annealing/factor" in row for row in rows):
@@ -84,12 +82,38 @@ def names_of_classes(datasets: Sequence[str]) -> List[str]:
     return list(MetadataCatalog.get(datasets[0]).get("thing_classes", ()))
 
 
-def _evaluations(folder: str) -> Dict[str, dict]:
+def _rows(path: str, missing: Dict[str, str]) -> List[dict]:
+    try:
+        return results_rows(path, None)
+    except (OSError, ValueError) as error:
+        missing["adaptive"] = str(error)
+        return []
+
+
+def _evaluations(folder: str, missing: Dict[str, str]) -> Dict[str, dict]:
     found = {}
     for path in sorted(glob.glob(os.path.join(folder, "inference", "*", "metrics.json"))):
-        with open(path, encoding="utf-8") as file:
-            found[os.path.basename(os.path.dirname(path))] = json.load(file)
-    return {name: report for name, report in found.items() if "bbox" in report.get("metrics", {})}
+        try:
+            report = _evaluation(path)
+        except (OSError, ValueError) as error:
+            for key in ("evaluation", "evaluation in part"):
+                _add(missing, key, f"{path} could not be read: {error}.")
+        else:
+            found.update({os.path.basename(os.path.dirname(path)): report} if "bbox" in report["metrics"] else {})
+    return found
+
+
+def _evaluation(path: str) -> dict:
+    with open(path, encoding="utf-8") as file:
+        report = json.load(file)
+    tasks = report.get("metrics") if isinstance(report, dict) else None
+    if not isinstance(tasks, dict) or not isinstance(tasks.get("bbox", {}), dict):
+        raise ValueError("it is not the metrics.json of an evaluation")
+    return report
+
+
+def _add(missing: Dict[str, str], key: str, reason: str) -> None:
+    missing[key] = f"{missing[key]} {reason}" if key in missing else reason
 
 
 def _by_objects(folder: str, evaluations: Dict[str, dict], missing: Dict[str, str]) -> Dict[str, dict]:
@@ -97,8 +121,9 @@ def _by_objects(folder: str, evaluations: Dict[str, dict], missing: Dict[str, st
     for name, report in evaluations.items():
         try:
             found[name] = report["metrics"].get("bbox_by_objects") or _count_groups(folder, name, report["max_dets"])
-        except (OSError, KeyError, ValueError) as error:
-            missing["evaluation in part"] = f"The data set {name!r} or its results could not be read again: {error}"
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            reason = f"The data set {name!r} or its results could not be read again: {error}"
+            _add(missing, "evaluation in part", reason)
     return found
 
 

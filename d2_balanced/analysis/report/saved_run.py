@@ -8,6 +8,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from ...config import ConfigError
+from ...data.checks import DatasetError
+from ...engine.assemble import check_data
 from ...engine.checkpoint import BalancedCheckpointer
 from ...engine.setup import choose_device
 from ...engine.weights_fit import CheckpointError
@@ -37,7 +39,7 @@ def load_saved_experiment(path: str):
     try:
         with open(path, encoding="utf-8") as file:
             content = yaml.load(file, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path!r} cannot be read without running code: {error}") from error
     if isinstance(content, dict) and "MODEL" in content:
         experiment = YacsExperiment.from_file(path)
@@ -52,8 +54,9 @@ def load_saved_experiment(path: str):
 def open_run(folder: str):
     """``(experiment, model, problem)`` of a run: the model has the last checkpoint's weights.
 
-    Where something is missing, the parts that depend on it are ``None``, and ``problem`` says why. Raises
-    ``ValueError`` for a model that is no two-stage detector.
+    Where something is missing, the parts that depend on it are ``None``, and ``problem`` says why; it also says what
+    is wrong with the training images, which the model does not depend on. Raises ``ValueError`` for a model that is no
+    two-stage detector.
     """
     experiment = None
     try:
@@ -61,6 +64,9 @@ def open_run(folder: str):
         experiment.use_own_data()
         experiment.set_run(device=choose_device(experiment.settings.device))
         model = experiment.build_model()
+    except ImportError as error:  # of a LazyConfig's own component
+        reason = f"The run's config needs what cannot be imported; add its folder to PYTHONPATH: {error}"
+        return experiment, None, reason
     except (ValueError, OSError) as error:
         return experiment, None, f"The run's config or data could not be used: {error}"
     find_recorded_heads(model)
@@ -71,4 +77,8 @@ def open_run(folder: str):
         BalancedCheckpointer(model).load(weights)
     except (CheckpointError, OSError) as error:
         return experiment, None, f"The run's checkpoint could not be used: {error}"
+    try:
+        check_data(experiment, experiment.train_datasets)
+    except DatasetError as error:
+        return experiment, model, f"The run's training images could not be used: {error}"
     return experiment, model, ""

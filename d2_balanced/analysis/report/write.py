@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 
-from ..imbalance_file import FILE
+from ..imbalance_file import FILE, find_recording
 from ..inspect import open_checkpoint, record_once
 from .figures import save_figures
 from .findings import judge
@@ -33,18 +33,23 @@ def report_of_folder(folder: str, *, output: str = "", images: int = 100, pictur
     """The report of a finished (or stopped) run's folder.
 
     What the run did not record is measured on its last checkpoint, with ``images`` training images. Raises
-    ``FileNotFoundError`` or ``ValueError`` where there is neither, or the model is no two-stage detector.
+    ``FileNotFoundError`` or ``ValueError`` where there is neither, the recording is damaged, or the model is no
+    two-stage detector.
     """
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"There is no folder {folder!r}.")
-    has_recording = os.path.isfile(os.path.join(folder, FILE))
+    recording = find_recording(folder)
     experiment, model, problem = open_run(folder)
-    if model is None and not has_recording:
-        raise ValueError(f"{folder!r} has no {FILE}, and no checkpoint could be measured in its place: {problem}")
+    if problem and recording is None:
+        raise ValueError(
+            f"{folder!r} has no {FILE} with a window of iterations, and no checkpoint could be measured in its place: "
+            f"{problem}"
+        )
     output = output or folder
     names = names_of_classes(experiment.train_datasets) if experiment is not None else ()
-    settings = {"model": model, "class_names": names, "missing": {"pictures": problem} if problem else {}}
-    if not has_recording:
+    missing = {"pictures": problem} if problem else {}
+    settings = {"model": model, "class_names": names, "missing": missing, "recording": recording}
+    if recording is None:
         settings.update(_measure(experiment, model, images, output, "the run's last checkpoint"))
     return _write(output, gather(folder, **settings), model, experiment, pictures)
 
@@ -71,7 +76,7 @@ def _write(output: str, data, model, experiment, pictures: int) -> str:
     folder = os.path.join(output, "imbalance")
     os.makedirs(folder, exist_ok=True)
     figures = save_figures(data, folder)
-    drawn = _draw_rois(model, experiment, folder, pictures, data.missing) if model is not None else []
+    drawn = [] if model is None else _draw_rois(model, experiment, folder, pictures, data.missing)
     path = os.path.join(folder, PAGE)
     write_page(data, judge(data), figures, drawn, path)
     return path
@@ -80,9 +85,12 @@ def _write(output: str, data, model, experiment, pictures: int) -> str:
 def _draw_rois(model, experiment, folder, number, missing) -> list:
     if number < 1:
         missing["pictures"] = "None were asked for."
+    if "pictures" in missing:
         return []
     try:
         return save_roi_pictures(model, itertools.islice(experiment.build_loader(), number), folder, number)
-    except OSError as error:  # the images are no longer there
-        missing["pictures"] = f"The training images could not be read: {error}"
+    except (OSError, RuntimeError) as error:  # the loader's: an image is no longer there, or is damaged
+        # The last line: before it, a worker of the loader puts a traceback.
+        reason = (str(error).strip() or repr(error)).splitlines()[-1]
+        missing["pictures"] = f"The training images could not be read: {reason}"
         return []

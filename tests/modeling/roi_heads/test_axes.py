@@ -1,9 +1,11 @@
 """Stages, branches and options in combination: they train and infer, also on images with nothing to learn from."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
 
 import roi_heads_tools as h
@@ -148,17 +150,35 @@ def test_a_single_head_checkpoint_fills_every_branch():
         assert torch.equal(heads.branches[p].box_predictor.cls_score.weight, single.box_predictor.cls_score.weight)
 
 
-def test_a_recursive_head_has_the_keys_of_a_single_one_and_any_number_of_test_loops():
+def one_loop(single, feats, props):
+    """A single-stage head's logits and boxes for these proposals, and the boxes, clipped, as the next ones."""
+    pooled = single.box_pooler([feats[f] for f in single.box_in_features], [p.proposal_boxes for p in props])
+    logits, deltas = single.box_predictor(single.box_head(pooled))
+    boxes = [b.detach() for b in single.box_predictor.predict_boxes((logits, deltas), props)]
+    refined = [Instances(h.IMAGE_SIZE, proposal_boxes=Boxes(b.clone())) for b in boxes]
+    for image in refined:
+        image.proposal_boxes.clip(h.IMAGE_SIZE)
+    return logits.detach(), boxes, refined
+
+
+@pytest.mark.parametrize("loops", [1, 2, 5])
+def test_a_recursive_head_has_the_keys_of_a_single_one_and_any_number_of_test_loops(loops):
     single = h.build(h.tiny_cfg(**AGNOSTIC))
+    stages = {"NAME": "RecursiveStages", "NUM_TEST": loops}
+    heads = h.build(h.tiny_cfg(**AGNOSTIC, MODEL__BALANCED__STAGES=stages), seed=1)
+    heads.load_state_dict(single.state_dict(), strict=True)
     feats, props, _ = batch("objects")
-    scores = []
-    for loops in (1, 2, 5):
-        stages = {"NAME": "RecursiveStages", "NUM_TEST": loops}
-        heads = h.build(h.tiny_cfg(**AGNOSTIC, MODEL__BALANCED__STAGES=stages))
-        heads.load_state_dict(single.state_dict(), strict=True)
-        scores.append(torch.cat([d.scores for d in h.detect(heads, feats, props)]))
-    assert torch.equal(scores[0], torch.cat([d.scores for d in h.detect(single, feats, props)]))
-    assert scores[1].shape != scores[0].shape or not torch.equal(scores[1], scores[0])
+    all_logits, refined = [], props
+    for _ in range(loops):
+        logits, boxes, refined = one_loop(single, feats, refined)
+        all_logits.append(logits)
+    scores = (sum(all_logits) / loops).softmax(dim=1).split([len(p) for p in props])
+    predictor, sizes = single.box_predictor, [h.IMAGE_SIZE] * len(props)
+    limits = predictor.test_score_thresh, predictor.test_nms_thresh, predictor.test_topk_per_image
+    tolerance = {"rtol": 0, "atol": 0} if loops == 1 else {}
+    for want, got in zip(fast_rcnn_inference(boxes, scores, sizes, *limits)[0], h.detect(heads, feats, props)):
+        torch.testing.assert_close(want.scores, got.scores, **tolerance)
+        torch.testing.assert_close(want.pred_boxes.tensor, got.pred_boxes.tensor, **tolerance)
 
 
 def test_a_later_loop_alone_is_a_single_stage_on_the_boxes_that_the_one_before_refined():
@@ -166,25 +186,27 @@ def test_a_later_loop_alone_is_a_single_stage_on_the_boxes_that_the_one_before_r
     feats, props, _ = batch("objects")
     stages = {"NAME": "RecursiveStages", "NUM_TEST": 2, "MERGE": "last"}
     heads = h.build(h.tiny_cfg(**AGNOSTIC, MODEL__BALANCED__STAGES=stages))
-    maps = [feats[f] for f in single.box_in_features]
-    pooled = single.box_pooler(maps, [p.proposal_boxes for p in props])
-    predictor, refined = single.box_predictor, []
-    for image, boxes in zip(props, predictor.predict_boxes(predictor(single.box_head(pooled)), props)):
-        refined.append(Instances(h.IMAGE_SIZE, proposal_boxes=Boxes(boxes.detach())))
-        refined[-1].proposal_boxes.clip(h.IMAGE_SIZE)
+    _, _, refined = one_loop(single, feats, props)
     for want, got in zip(h.detect(single, feats, refined), h.detect(heads, feats, props)):
         assert torch.equal(want.scores, got.scores) and torch.equal(want.pred_boxes.tensor, got.pred_boxes.tensor)
 
 
 def test_recursive_loops_drop_appended_objects_and_append_them_anew():
     heads = h.build(h.tiny_cfg(**AGNOSTIC, **RECURSIVE))
-    seen = []
-    label = heads._label
-    heads._label = lambda *args: seen.append(label(*args)) or seen[-1]
-    feats, props, targets = batch("objects")
-    h.train_step(heads, feats, props, targets)
-    for labeled in seen:
-        assert [int(image.is_gt.sum()) for image in labeled] == [4, 7]
+    labeled, samples = [], []  # a list of images for every loop
+
+    def record(stage, targets, labeled_proposals, drawn, pooled, predictions):
+        labeled.append(labeled_proposals[0])
+        samples.append(drawn[0])
+
+    heads.recorders.append(SimpleNamespace(record=record))
+    h.train_step(heads, *batch("objects"))
+    for images in labeled:
+        assert [int(image.is_gt.sum()) for image in images] == [4, 7]
+    for before, after in zip(samples, labeled[1:]):
+        assert any(image.is_gt.any() for image in before), "no appended object was drawn"
+        for drawn, image in zip(before, after):
+            assert (~image.is_gt).sum() <= (~drawn.is_gt).sum()  # the refined boxes, fewer by those that became empty
 
 
 def test_boxes_that_all_became_empty_leave_a_later_stage_that_still_trains():
