@@ -10,6 +10,15 @@ import d2_balanced.modeling  # noqa: F401  (registers the components)
 from d2_balanced.config import get_balanced_cfg
 
 IMAGE_SIZE = (96, 128)
+# Changes for tiny_cfg.
+AGNOSTIC = {"MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True}
+CASCADE = {"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages"}}
+RECURSIVE = {"MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages"}}
+FLOW = {
+    "MODEL__MASK_ON": True,
+    "MODEL__ROI_MASK_HEAD__NAME": "FlowMaskHead",
+    "MODEL__BALANCED__MASKS": {"NAME": "InterleavedMasks"},
+}
 SHAPES = {"p2": ShapeSpec(channels=8, stride=4), "p3": ShapeSpec(channels=8, stride=8)}
 
 

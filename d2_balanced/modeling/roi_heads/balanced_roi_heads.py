@@ -200,7 +200,7 @@ class BalancedROIHeads(StandardROIHeads):
         return self.mask_pooler([features[f] for f in self.mask_in_features], boxes)
 
     def label_boxes(self, boxes, targets, matcher, stage):
-        """Boxes of a stage labeled, ground truth appended where that stage does so; see ``labeling.label_proposals``."""
+        """A stage's boxes, labeled (``labeling.label_proposals``), with ground truth where that stage appends it."""
         appends = self.proposal_append_gt and (stage == 0 or self.stages.resample)
         boxes = labeling.append_gt(boxes, targets) if appends else labeling.mark_no_gt(boxes)
         return labeling.label_proposals(boxes, targets, matcher, self.num_classes)
@@ -255,7 +255,8 @@ class BalancedROIHeads(StandardROIHeads):
         return self._weigh(losses, stage, "")
 
     def _mask_losses(self, features, refined, targets, stage):
-        losses = self.mask_branch.stage_losses(self, features, refined, targets, stage)
+        with self._log_scope(stage):
+            losses = self.mask_branch.stage_losses(self, features, refined, targets, stage)
         return self._weigh(losses, stage, "")
 
     def _weigh(self, losses, stage, suffix):
@@ -282,9 +283,9 @@ class BalancedROIHeads(StandardROIHeads):
     def _most_positive(self, indices):
         return max(indices, key=lambda p: self.branches[p].positive_fraction)  # the first of equals
 
-    def _log_scope(self, stage, p):
+    def _log_scope(self, stage, p=None):
         parts = [f"stage{stage}"] if len(self.matchers) > 1 and stage is not None else []
-        parts += [f"branch{p}"] if len(self.branches) > 1 else []
+        parts += [f"branch{p}"] if len(self.branches) > 1 and p is not None else []
         return get_event_storage().name_scope("/".join(parts)) if parts else nullcontext()
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):

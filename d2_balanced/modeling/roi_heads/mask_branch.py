@@ -3,8 +3,6 @@
 Shape shorthand: R: RoIs of the minibatch; F: its foreground; K: foreground classes; h, w: size of a mask.
 """
 
-from contextlib import nullcontext
-
 import torch
 from detectron2.modeling.roi_heads import StandardROIHeads, select_foreground_proposals
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference, mask_rcnn_loss
@@ -83,9 +81,13 @@ class InterleavedMasks(FirstStageMasks):
 
     def build_heads(self, build_head, stages):
         """As above; ``build_head`` makes a ``FlowMaskHead`` from its keyword arguments."""
-        if stages.shared_head or stages.num_train == 1:
-            return build_head(takes_previous=self._flows(stages))
-        return [build_head(takes_previous=self.information_flow and k > 0) for k in range(stages.num_train)]
+        mask_heads = [build_head(takes_previous=takes) for takes in self._takes_previous(stages)]
+        return mask_heads if len(mask_heads) > 1 else mask_heads[0]
+
+    def _takes_previous(self, stages):
+        """For every mask head, whether it gets features of the stage before."""
+        flows = self._flows(stages)
+        return [flows] if stages.shared_head else [flows and k > 0 for k in range(stages.num_train)]
 
     def _flows(self, stages):
         """Whether features flow: not after training with one stage, even if there are more at inference, since what
@@ -116,9 +118,7 @@ class InterleavedMasks(FirstStageMasks):
             )
 
     def _check_flow(self, stages, mask_heads):
-        takes = [hasattr(head, "previous") for head in mask_heads]
-        flows = self._flows(stages)
-        wanted = [flows] if stages.shared_head or stages.num_train == 1 else [flows and k > 0 for k in range(len(takes))]
+        takes, wanted = [hasattr(head, "previous") for head in mask_heads], self._takes_previous(stages)
         if takes != wanted:
             raise ValueError(
                 f"InterleavedMasks: with information_flow={self.information_flow} and {stages.num_train} training "
@@ -132,9 +132,7 @@ class InterleavedMasks(FirstStageMasks):
         pooled = heads.pool_masks(features, [s.proposal_boxes for s in foreground])
         mask_head = self._head(heads, stage)
         logits = mask_head.predict(self._features(heads, pooled, stage))
-        several = heads.stages.num_train > 1
-        with get_event_storage().name_scope(f"stage{stage}") if several else nullcontext():
-            return _losses(heads, mask_head, pooled, logits, foreground, scored=stage == heads.stages.num_train - 1)
+        return _losses(heads, mask_head, pooled, logits, foreground, scored=stage == heads.stages.num_train - 1)
 
     def forward(self, heads, features, instances):
         """In training nothing is left to do, {}; at inference ``pred_masks`` (R, 1, h, w) is set."""

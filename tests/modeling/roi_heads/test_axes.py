@@ -9,20 +9,13 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
 
 import roi_heads_tools as h
+from roi_heads_tools import AGNOSTIC, CASCADE, FLOW, RECURSIVE
 
-AGNOSTIC = {"MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True}
-CASCADE = {"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages"}}
-RECURSIVE = {"MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages"}}
 BRANCHES = {"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.1}, {"POSITIVE_FRACTION": 0.5}]}
 RESAMPLED = {"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages", "RESAMPLE": True, "KEEP_APPENDED_GT": False}}
 IGNORE = {"MODEL__ROI_HEADS__IOU_THRESHOLDS": [0.3, 0.5], "MODEL__ROI_HEADS__IOU_LABELS": [0, -1, 1]}
 IOU_BRANCH = {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch"}}
 ON_PROPOSALS = {"NAME": "IoUBranch", "REGRESSOR_SAMPLES": "proposals", "IOU_SAMPLES": "proposals", "EFO": False}
-FLOW = {
-    "MODEL__MASK_ON": True,
-    "MODEL__ROI_MASK_HEAD__NAME": "FlowMaskHead",
-    "MODEL__BALANCED__MASKS": {"NAME": "InterleavedMasks"},
-}
 NO_FLOW = {**FLOW, "MODEL__BALANCED__MASKS": {"NAME": "InterleavedMasks", "INFORMATION_FLOW": False}}
 COMBINATIONS = {
     "interleaved masks": FLOW,

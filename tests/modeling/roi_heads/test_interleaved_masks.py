@@ -4,15 +4,8 @@ import pytest
 import roi_heads_tools as h
 import torch
 from d2_balanced.modeling.roi_heads import CascadeStages, InterleavedMasks, RecursiveStages
+from roi_heads_tools import AGNOSTIC, CASCADE, FLOW, RECURSIVE
 
-AGNOSTIC = {"MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True}
-CASCADE = {"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages"}}
-RECURSIVE = {"MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages"}}
-FLOW = {
-    "MODEL__MASK_ON": True,
-    "MODEL__ROI_MASK_HEAD__NAME": "FlowMaskHead",
-    "MODEL__BALANCED__MASKS": {"NAME": "InterleavedMasks"},
-}
 LOOPS = {**AGNOSTIC, **RECURSIVE, **FLOW}
 HTC = {**AGNOSTIC, **CASCADE, **FLOW}
 ONE_LOOP = {

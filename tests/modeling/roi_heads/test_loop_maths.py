@@ -6,15 +6,10 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
 
 import roi_heads_tools as h
+from roi_heads_tools import AGNOSTIC, FLOW
 
-AGNOSTIC = {"MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True}
-CASCADE = {**AGNOSTIC, "MODEL__BALANCED__STAGES": {"NAME": "CascadeStages"}}
+CASCADE = {**AGNOSTIC, **h.CASCADE}
 IOUS = (0.5, 0.6, 0.7)  # of both by default
-FLOW = {
-    "MODEL__MASK_ON": True,
-    "MODEL__ROI_MASK_HEAD__NAME": "FlowMaskHead",
-    "MODEL__BALANCED__MASKS": {"NAME": "InterleavedMasks"},
-}
 BRANCHES = {"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.1}, {"POSITIVE_FRACTION": 0.5}]}
 IOU_BRANCH = {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch"}}
 
