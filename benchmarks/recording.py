@@ -10,8 +10,8 @@ import d2_balanced  # noqa: F401  (first: makes detectron2 importable)
 from interleave import benchmark_parser, headline, memory_of_steps, parse, report, time_interleaved
 from train_step import batch_of, config_of, training_step
 
-from d2_balanced.analysis.recorder import ImbalanceRecorder
-from d2_balanced.analysis.recording import find_recorded_heads
+from d2_balanced.recording.recorder import ImbalanceRecorder
+from d2_balanced.recording.hook import find_recorded_heads
 
 VARIANTS = ("plain", "recorded")
 

@@ -13,7 +13,7 @@ from detectron2.utils.events import EventStorage
 from paths import ROOT
 
 from d2_balanced.config import ConfigError, load_yaml
-from d2_balanced.engine.cli import argument_parser
+from d2_balanced.train import argument_parser
 from d2_balanced.engine.run import load_experiment
 
 with open(os.path.join(ROOT, "docs", "OWN_COMPONENTS.md"), encoding="utf-8") as page:

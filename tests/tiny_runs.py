@@ -5,8 +5,9 @@ import os
 
 import numpy as np
 import torch
-from d2_balanced.engine import assemble, cli
-from d2_balanced.engine.writers import read_metrics
+from d2_balanced.engine import build
+from d2_balanced.train import main as train_main
+from d2_balanced.utils.json_lines import read_metrics
 from detectron2.engine import HookBase
 from PIL import Image
 from paths import ROOT
@@ -85,15 +86,15 @@ class StopAfter(HookBase):
 def train_net(*words, stop_after=None, monkeypatch=None):
     """Run the command line in this process; returns its exit status."""
     if stop_after is not None:
-        build_hooks = assemble.build_hooks
-        monkeypatch.setattr(assemble, "build_hooks", lambda *args: build_hooks(*args) + [StopAfter(stop_after)])
+        build_hooks = build.build_hooks
+        monkeypatch.setattr(build, "build_hooks", lambda *args: build_hooks(*args) + [StopAfter(stop_after)])
     try:
-        cli.main([str(word) for word in words])
+        train_main([str(word) for word in words])
         status = 0
     except SystemExit as stop:
         status = stop.code
     if stop_after is not None:
-        monkeypatch.setattr(assemble, "build_hooks", build_hooks)
+        monkeypatch.setattr(build, "build_hooks", build_hooks)
     return status
 
 

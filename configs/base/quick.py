@@ -1,6 +1,6 @@
 """Small detectors for the CPU: R-18-FPN from scratch on small images, 240 iterations."""
 
-from d2_balanced.solver import clipped_sgd
+from d2_balanced.engine.optimizer import clipped_sgd
 
 from .compose import compose
 from .models.small import shrink_retinanet, shrink_rcnn

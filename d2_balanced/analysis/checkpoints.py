@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from .inspect import load_experiment
+from .training_samples import load_experiment
 
 __all__ = ["checkpoint_parser", "load_each", "open_experiment", "parse"]
 
@@ -36,7 +36,7 @@ def parse(parser, argv=None):
 def open_experiment(args):
     """The experiment of the arguments on its device. ``ValueError`` unless there is one test data set."""
     from ..engine.experiment import OwnData
-    from ..engine.setup import choose_device
+    from ..engine.start import choose_device
 
     own_data = OwnData(val_json=args.val_json, val_images=args.val_images)
     experiment = load_experiment(args.config_file, args.overrides, own_data)

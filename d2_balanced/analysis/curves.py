@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .imbalance_file import merge
+from ..recording.file import merge
 
 __all__ = ["bin_centres", "curves_of", "histograms", "means_by_bin", "over_time", "parts_of", "shares_by_bin", "spans"]
 

@@ -20,11 +20,11 @@ from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper
 from tabulate import tabulate
 
-from ..engine.weights_fit import CheckpointError
-from ..evaluation.report import without_nan, write_text
+from ..evaluation.write_results import without_nan, write_text
+from ..utils.errors import CheckpointError
 from .checkpoints import checkpoint_parser, load_each, open_experiment, parse
-from .figures import curve_figure, density_figure
 from .nms_recall import MATCHING_IOUS
+from .panels import curve_figure, density_figure
 from .pictures import choose_evenly
 from .ranking import mean_and_sd, measure
 

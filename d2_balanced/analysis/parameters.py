@@ -13,7 +13,7 @@ from detectron2.modeling import build_model
 from tabulate import tabulate
 
 from ..config import check_config, load_lazy, load_yaml
-from ..config.suggestions import ConfigError
+from ..utils.errors import ConfigError
 
 __all__ = ["count_parameters", "main", "model_without_values"]
 

@@ -20,8 +20,8 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from ..data.coco_paths import register_by_path  # importing it registers the data sets of this package, too
-from ..engine.weights_fit import CheckpointError
-from ..evaluation.results import load_results
+from ..evaluation.detections import load_results
+from ..utils.errors import CheckpointError
 from .drawing import contact_sheet, draw_objects, side_by_side
 
 __all__ = ["choose_evenly", "main", "save_pictures", "save_pictures_of_model"]
@@ -203,7 +203,7 @@ def _load_model(args):
     from ..engine.experiment import OwnData
     from ..engine.from_lazy import LazyExperiment
     from ..engine.from_yacs import YacsExperiment
-    from ..engine.setup import choose_device
+    from ..engine.start import choose_device
 
     own_data = OwnData(val_json=args.json or "", val_images=args.images or "")
     is_lazy = args.config_file.endswith(".py")

@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from .imbalance_file import read_recording
-from .plots import save_plots
+from ..recording.file import read_recording
+from .imbalance_figures import save_plots
 
 __all__ = ["main"]
 

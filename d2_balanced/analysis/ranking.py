@@ -9,9 +9,9 @@ import torch
 from detectron2.structures import Boxes, pairwise_iou
 
 from ..evaluation import summary
-from .candidates import find, objects_of
 from .nms_recall import MATCHING_IOUS, NmsRecall
 from .predicted_iou import agreement
+from .scored_boxes import find, objects_of
 
 __all__ = ["Scores", "mean_and_sd", "measure"]
 

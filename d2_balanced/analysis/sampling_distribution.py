@@ -15,10 +15,10 @@ import torch
 from detectron2.structures import Boxes, Instances
 from tabulate import tabulate
 
-from ..engine.weights_fit import CheckpointError
 from ..modeling.matcher import FixedMatcher
 from ..modeling.roi_heads.labeling import append_gt, label_proposals
 from ..modeling.sampling import IoUBalancedSampler, RandomSampler
+from ..utils.errors import CheckpointError
 
 __all__ = ["main", "negative_shares", "plot_shares", "random_proposals", "training_proposals"]
 
@@ -170,7 +170,7 @@ def _proposals(args):
     from ..engine.experiment import OwnData
     from ..engine.from_lazy import LazyExperiment
     from ..engine.from_yacs import YacsExperiment
-    from ..engine.setup import choose_device
+    from ..engine.start import choose_device
 
     own_data = OwnData(train_json=args.train_json, train_images=args.train_images)
     experiment_class = LazyExperiment if args.config_file.endswith(".py") else YacsExperiment

@@ -1,19 +1,16 @@
 """Configuration: this project's yacs keys, strict loading of yacs and LazyConfig files, components from spec nodes."""
 
-from .check import annealing_settings, changed_settings, check_config, describe_changes
+from ..utils.errors import ConfigError
+from .check_yacs import changed_settings, check_config, describe_changes
 from .defaults import add_balanced_config, get_balanced_cfg
 from .lazy import apply_overrides, check_lazy, load_lazy
 from .lazy_defaults import data_defaults, train_defaults
-from .spec import build_component
-from .suggestions import ConfigError
 from .yacs import load_yaml, merge_overrides
 
 __all__ = [
     "ConfigError",
     "add_balanced_config",
-    "annealing_settings",
     "apply_overrides",
-    "build_component",
     "changed_settings",
     "check_config",
     "check_lazy",

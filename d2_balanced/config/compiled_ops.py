@@ -7,8 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from d2_balanced import compat
 
+from ..utils.errors import ConfigError
 from .lazy_targets import walk
-from .suggestions import ConfigError
 
 __all__ = ["check_compiled_ops", "check_compiled_ops_lazy"]
 

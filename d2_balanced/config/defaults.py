@@ -2,6 +2,8 @@
 
 from detectron2.config import CfgNode, get_cfg
 
+import d2_balanced.modeling  # noqa: F401  (registers what the keys name)
+
 __all__ = ["add_balanced_config", "get_balanced_cfg"]
 
 
@@ -12,8 +14,6 @@ def _spec(name: str) -> CfgNode:
 
 def add_balanced_config(cfg: CfgNode) -> None:
     """Add the keys of d2_balanced to ``cfg``, in place. At these defaults every model is plain detectron2's."""
-    import d2_balanced.modeling  # noqa: F401  (registers what the keys name; it imports this package itself)
-
     # Modules with components of one's own, imported after the config is read (docs/OWN_COMPONENTS.md).
     cfg.IMPORTS = []
 

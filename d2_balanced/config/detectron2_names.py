@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from detectron2 import modeling
 
-from .spec import registered_names
-from .suggestions import ConfigError, did_you_mean
+import d2_balanced.modeling  # noqa: F401  (registers its own)
+
+from ..modeling.spec import registered_names
+from ..utils.errors import ConfigError, did_you_mean
 
 __all__ = ["CHOOSERS", "is_a", "registered"]
 
@@ -27,8 +29,6 @@ _NOTHING = {"MODEL.PROPOSAL_GENERATOR.NAME": "PrecomputedProposals", "MODEL.ROI_
 
 def registered(chooser: str, name: str):
     """What ``name``, the value of the key ``chooser``, stands for; None for nothing. ``ConfigError`` if unknown."""
-    import d2_balanced.modeling  # noqa: F401
-
     registry = CHOOSERS[chooser]
     if name == _NOTHING.get(chooser):
         return None

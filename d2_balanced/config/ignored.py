@@ -6,8 +6,8 @@ from typing import Any, Dict
 
 from detectron2.config import CfgNode
 
+from ..utils.errors import ConfigError
 from .detectron2_names import CHOOSERS, is_a, registered
-from .suggestions import ConfigError
 
 __all__ = ["check_ignored"]
 

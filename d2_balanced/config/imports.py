@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Sequence
 
-from .suggestions import ConfigError
+from ..utils.errors import ConfigError
 
 __all__ = ["import_modules"]
 

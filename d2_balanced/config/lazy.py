@@ -13,12 +13,12 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..modeling.spec import is_open_ended
+from ..utils.errors import ConfigError, did_you_mean
+from ..utils.values import check_minimum, fit_type, type_name
 from .compiled_ops import check_compiled_ops_lazy
 from .lazy_defaults import TRAIN_MINIMUM, data_defaults, train_defaults
 from .lazy_targets import find_target, parameters_to_keep, target_parameters, walk
-from .spec import is_open_ended
-from .suggestions import ConfigError, did_you_mean
-from .values import check_minimum, fit_type, type_name
 from .yacs import flatten
 from .yaml_files import require_file
 

@@ -1,17 +1,16 @@
 """A LazyConfig whose mapper keeps ignore regions needs modules that read them (yacs: ``INPUT.IGNORE_REGIONS``)."""
 
+from ..data.mapper import IgnoreRegionMapper
+from ..modeling.proposal_generator import BalancedRPN
+from ..modeling.roi_heads import BalancedROIHeads
+from ..utils.errors import ConfigError
 from .lazy_targets import find_target
-from .suggestions import ConfigError
 
 __all__ = ["check_lazy_regions"]
 
 
 def check_lazy_regions(cfg) -> None:
     """Raise ``ConfigError`` if ``dataloader.train.mapper`` keeps regions that a module of ``model`` would ignore."""
-    from d2_balanced.data.mapper import IgnoreRegionMapper
-    from d2_balanced.modeling.proposal_generator import BalancedRPN
-    from d2_balanced.modeling.roi_heads import BalancedROIHeads
-
     mapper = cfg.dataloader.train.get("mapper") or {}
     if not _derives(mapper, "dataloader.train.mapper", IgnoreRegionMapper):
         return

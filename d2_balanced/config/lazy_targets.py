@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 from typing import Any, Dict, Iterator, List, Tuple
 
+from detectron2 import modeling
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from .spec import signature_parameters
-from .suggestions import ConfigError, did_you_mean
+import d2_balanced.modeling  # noqa: F401  (registers the components)
+
+from ..modeling import registry as ours
+from ..modeling.spec import signature_parameters
+from ..utils.errors import ConfigError, did_you_mean
 
 __all__ = ["find_target", "target_parameters", "parameters_to_keep", "walk"]
 
@@ -29,11 +33,6 @@ def walk(node, path: str = "") -> Iterator[Tuple[str, DictConfig]]:
 
 
 def _registries() -> list:
-    # Imported when called: the modules that register the components import this package.
-    import d2_balanced.modeling  # noqa: F401
-    from d2_balanced.modeling import registry as ours
-    from detectron2 import modeling
-
     own = [getattr(ours, name) for name in ours.__all__]
     names = ["META_ARCH", "PROPOSAL_GENERATOR", "ROI_HEADS", "ROI_BOX_HEAD", "ROI_MASK_HEAD", "BACKBONE"]
     return own + [getattr(modeling, f"{name}_REGISTRY") for name in names]
@@ -83,8 +82,6 @@ def parameters_to_keep(target) -> List[str]:
     defaults.
     """
     parameters = signature_parameters(target)
-    from d2_balanced.modeling import registry as ours
-
     components = [component for name in ours.__all__ for _, component in getattr(ours, name)]
     if any(target is component for component in components):
         return [name for name, p in parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]

@@ -9,10 +9,10 @@ from typing import Any, Dict, Optional, Sequence
 import yaml
 from detectron2.config import CfgNode
 
+from ..utils.errors import ConfigError, did_you_mean
+from ..utils.values import fit_type, type_name
 from .defaults import get_balanced_cfg
 from .imports import import_modules
-from .suggestions import ConfigError, did_you_mean
-from .values import fit_type, type_name
 from .yaml_files import read_with_bases
 
 __all__ = ["load_yaml", "merge_overrides", "flatten", "is_spec"]

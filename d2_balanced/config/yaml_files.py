@@ -9,7 +9,7 @@ import yaml
 from detectron2.utils.file_io import PathManager
 from fvcore.common.config import BASE_KEY
 
-from .suggestions import ConfigError, did_you_mean
+from ..utils.errors import ConfigError, did_you_mean
 
 __all__ = ["read_with_bases", "require_file"]
 

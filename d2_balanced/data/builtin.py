@@ -9,21 +9,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 
 from .outlines import CLASS_NAMES
+from .roots import datasets_root, generated_folder
 from .voc import CLASS_NAMES as VOC_CLASS_NAMES
 from .voc import VOC_SPLITS, ensure_voc_json, voc_image_root
 
-__all__ = ["datasets_root", "generated_folder", "register_generated", "register_voc_coco",
-           "register_crowdhuman", "register_all"]
-
-
-def datasets_root():
-    """The folder that holds all data sets: ``$DETECTRON2_DATASETS``, or ``datasets`` as in detectron2."""
-    return os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
-
-
-def generated_folder(root=None):
-    """Where ``generated_train`` and ``generated_val`` live."""
-    return os.path.join(datasets_root() if root is None else root, "generated")
+__all__ = ["register_generated", "register_voc_coco", "register_crowdhuman", "register_all"]
 
 
 def register_generated(root=None):

@@ -6,7 +6,8 @@ Exit status 0 if there is no error (warnings are printed), 1 otherwise.
 import argparse
 import sys
 
-from .checks import DatasetError, check_dataset, check_registered
+from ..utils.errors import DataError
+from .check_dataset import check_dataset, check_registered
 
 __all__ = ["main"]
 
@@ -30,7 +31,7 @@ def main(args=None):
             report = check_registered(args.name, args.num_classes, **options)
         else:
             report = check_dataset(args.json, args.images, args.num_classes, **options)
-    except DatasetError as error:
+    except DataError as error:
         print(error)
         return 1
     print(report)

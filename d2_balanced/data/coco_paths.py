@@ -5,8 +5,9 @@ import os
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 
+from ..utils.errors import DataError
 from .annotation_table import read_json
-from .report import DatasetError, Report
+from .problems import Report
 
 __all__ = ["OwnDataset", "register_by_path", "register_train_val", "read_categories"]
 
@@ -35,7 +36,7 @@ class OwnDataset:
 
 
 def read_categories(json_file):
-    """{category id: name} of a COCO file in the order of the ids; ``DatasetError`` if the file cannot be used."""
+    """{category id: name} of a COCO file in the order of the ids; ``DataError`` if the file cannot be used."""
     report = Report(str(json_file))
     content = read_json(str(json_file), report)
     report.raise_if_errors()
@@ -43,11 +44,11 @@ def read_categories(json_file):
     try:
         found = dict(sorted((int(c["id"]), str(c["name"])) for c in categories))
     except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{json_file}: every category needs an integer 'id' and a 'name' ({error!r})") from None
+        raise DataError(f"{json_file}: every category needs an integer 'id' and a 'name' ({error!r})") from None
     if not found:
-        raise DatasetError(f"{json_file}: 'categories' is empty, so there is nothing to detect")
+        raise DataError(f"{json_file}: 'categories' is empty, so there is nothing to detect")
     if len(found) < len(categories):
-        raise DatasetError(f"{json_file}: two categories have the same id")
+        raise DataError(f"{json_file}: two categories have the same id")
     return found
 
 
@@ -59,12 +60,12 @@ def register_by_path(name, json_file, image_root, *, replace=False):
     Args:
         replace: whether a name that was registered with other paths is taken over; otherwise that is an error.
     Raises:
-        DatasetError: a path does not exist, the file has no usable categories, or the name is taken.
+        DataError: a path does not exist, the file has no usable categories, or the name is taken.
     """
     json_file, image_root = (os.path.abspath(os.path.expanduser(path)) for path in (json_file, image_root))
     categories = read_categories(json_file)
     if not os.path.isdir(image_root):
-        raise DatasetError(f"image folder {image_root} (for {json_file}) does not exist")
+        raise DataError(f"image folder {image_root} (for {json_file}) does not exist")
     dataset = OwnDataset(name, json_file, image_root, categories)
     if name in DatasetCatalog:
         metadata = MetadataCatalog.get(name)
@@ -73,7 +74,7 @@ def register_by_path(name, json_file, image_root, *, replace=False):
             return dataset
         if not replace:
             taken = metadata.get("json_file", "other data")
-            raise DatasetError(f"the name '{name}' is registered already, for {taken}; choose another for {json_file}")
+            raise DataError(f"the name '{name}' is registered already, for {taken}; choose another for {json_file}")
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
     _register(dataset)
@@ -95,12 +96,12 @@ def register_train_val(train_json=None, train_images=None, val_json=None, val_im
     Returns:
         (training :class:`OwnDataset` or None, validation :class:`OwnDataset` or None)
     Raises:
-        DatasetError: half of a pair of paths is missing, a path does not exist, or the splits' categories differ.
+        DataError: half of a pair of paths is missing, a path does not exist, or the splits' categories differ.
     """
     train = _register_split("train", TRAIN_NAME, train_json, train_images)
     val = _register_split("val", VAL_NAME, val_json, val_images)
     if train and val and train.categories != val.categories:
-        raise DatasetError(_category_difference(train, val))
+        raise DataError(_category_difference(train, val))
     return train, val
 
 
@@ -110,7 +111,7 @@ def _register_split(split, name, json_file, image_root):
     if not json_file or not image_root:
         given, needed = ("json", "images") if json_file else ("images", "json")
         keys = "DATASETS.{0}_JSON, DATASETS.{0}_IMAGES".format(split.upper())
-        raise DatasetError(f"--{split}-{given} needs --{split}-{needed} beside it (in configs: {keys})")
+        raise DataError(f"--{split}-{given} needs --{split}-{needed} beside it (in configs: {keys})")
     return register_by_path(name, json_file, image_root, replace=True)
 
 

@@ -20,10 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
+from ..utils.errors import DataError
 from .check_boxes import TOLERATED_SHARE
 from .check_images import upright_size
 from .json_cache import cached_json, write_json
-from .report import DatasetError, Report
+from .problems import Report
 
 __all__ = ["CROWDHUMAN_SPLITS", "crowdhuman_image_root", "ensure_crowdhuman_json", "convert_crowdhuman", "main"]
 
@@ -45,7 +46,7 @@ def ensure_crowdhuman_json(name, root):
     """Path of the COCO JSON of a name in :data:`CROWDHUMAN_SPLITS`; converts if there is none or it is out of date.
 
     Raises:
-        DatasetError: the annotation file or images are missing, or wrong: see :func:`convert_crowdhuman`.
+        DataError: the annotation file or images are missing, or wrong: see :func:`convert_crowdhuman`.
     """
     base = os.path.join(root, "crowdhuman")
     odgt, images = os.path.join(base, CROWDHUMAN_SPLITS[name]), crowdhuman_image_root(root)
@@ -53,7 +54,7 @@ def ensure_crowdhuman_json(name, root):
         with open(odgt, "rb") as f:
             digest = hashlib.sha256(f.read() + f"{VERSION} {images}".encode()).hexdigest()[:12]
     except OSError as error:
-        raise DatasetError(
+        raise DataError(
             f"CrowdHuman is not where it is looked for: {error}. The environment variable DETECTRON2_DATASETS (now "
             f"{os.getenv('DETECTRON2_DATASETS', 'not set: datasets below the working folder')}) must name the folder "
             f"that has crowdhuman/{CROWDHUMAN_SPLITS[name]} and crowdhuman/Images.") from None
@@ -71,7 +72,7 @@ def convert_crowdhuman(odgt, image_root):
         image_root: folder of the images, ``<ID>.jpg``.
 
     Raises:
-        DatasetError: names file and line of what is not JSON, lacks a field or has a wrong one; missing images.
+        DataError: names file and line of what is not JSON, lacks a field or has a wrong one; missing images.
     """
     records = _read_odgt(odgt)
     content = {"info": {"description": "CrowdHuman converted by d2_balanced, full-body boxes"}, "licenses": [],
@@ -100,7 +101,7 @@ def _read_odgt(path):
         with open(path, encoding="utf-8") as f:
             lines = f.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"annotation file {path} cannot be read: {error}") from None
+        raise DataError(f"annotation file {path} cannot be read: {error}") from None
     records, first_line = [], {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -108,11 +109,11 @@ def _read_odgt(path):
         where = f"{path}, line {number}"
         record = _parse(line, where)
         if record[0] in first_line:
-            raise DatasetError(f"{where}: the image {record[0]!r} is in line {first_line[record[0]]} already")
+            raise DataError(f"{where}: the image {record[0]!r} is in line {first_line[record[0]]} already")
         first_line[record[0]] = number
         records.append((number, *record))
     if not records:
-        raise DatasetError(f"{path}: there is no image in this file")
+        raise DataError(f"{path}: there is no image in this file")
     return records
 
 
@@ -120,7 +121,7 @@ def _parse(line, where):
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise DatasetError(f"{where}: not JSON ({error}). Was the file copied completely?") from None
+        raise DataError(f"{where}: not JSON ({error}). Was the file copied completely?") from None
     image_id = _field(record, "ID", str, where)
     boxes = _field(record, "gtboxes", list, where)
     return image_id, [_box(box, f"{where}, gtboxes[{k}]") for k, box in enumerate(boxes)]
@@ -131,7 +132,7 @@ def _box(record, where):
     tag, box = _field(record, "tag", str, where), _field(record, "fbox", list, where)
     numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in box)
     if len(box) != 4 or not numbers or not np.isfinite(box).all():
-        raise DatasetError(f"{where}: 'fbox' must be four numbers x, y, width, height, got {box!r}")
+        raise DataError(f"{where}: 'fbox' must be four numbers x, y, width, height, got {box!r}")
     extra = record.get("extra") or {}
     ignore = extra.get("ignore", 0) if isinstance(extra, dict) else 0
     return box, tag != "person" or ignore == 1
@@ -139,18 +140,18 @@ def _box(record, where):
 
 def _field(record, name, kind, where):
     if not isinstance(record, dict):
-        raise DatasetError(f"{where}: expected a JSON object, got {type(record).__name__}")
+        raise DataError(f"{where}: expected a JSON object, got {type(record).__name__}")
     if name not in record:
-        raise DatasetError(f"{where}: there is no {name!r}; it has {sorted(record)}")
+        raise DataError(f"{where}: there is no {name!r}; it has {sorted(record)}")
     if not isinstance(record[name], kind):
-        raise DatasetError(f"{where}: {name!r} must be a {kind.__name__}, got {record[name]!r}")
+        raise DataError(f"{where}: {name!r} must be a {kind.__name__}, got {record[name]!r}")
     return record[name]
 
 
 def _images(records, image_root, odgt):
     """The ``images`` of the COCO JSON, in the order of the lines, with ids from 1."""
     if not os.path.isdir(image_root):
-        raise DatasetError(f"image folder {image_root} (for {odgt}) does not exist")
+        raise DataError(f"image folder {image_root} (for {odgt}) does not exist")
     present = set(os.listdir(image_root))
     names = [next((i + e for e in _ENDINGS if i + e in present), None) for _, i, _ in records]
     missing = [f"line {line}, {i}{_ENDINGS[0]}" for (line, i, _), name in zip(records, names) if name is None]
@@ -169,7 +170,7 @@ def _size(path):
         with Image.open(path) as image:
             return upright_size(image)
     except Exception as error:  # Pillow raises many kinds
-        raise DatasetError(f"image file {path} cannot be read: {type(error).__name__}: {error}") from None
+        raise DataError(f"image file {path} cannot be read: {type(error).__name__}: {error}") from None
 
 
 def main(args=None):
@@ -184,7 +185,7 @@ def main(args=None):
     try:
         content = convert_crowdhuman(args.odgt, args.images)
         write_json(args.output, content)
-    except (DatasetError, OSError) as error:
+    except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     regions = sum(a["iscrowd"] for a in content["annotations"])

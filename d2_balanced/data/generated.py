@@ -20,10 +20,10 @@ import tempfile
 from PIL import Image
 from tqdm import tqdm
 
-from .builtin import generated_folder
+from ..utils.errors import DataError
 from .outlines import CLASS_NAMES
 from .raster import box_of, trace
-from .report import DatasetError
+from .roots import generated_folder
 from .scene import draw_scene
 
 __all__ = ["generate", "ensure", "annotation_file", "main"]
@@ -46,7 +46,7 @@ def generate(output, *, train_images=200, val_images=100, size=256, seed=0):
     Returns:
         whether anything was written.
     Raises:
-        ValueError: a setting out of range. DatasetError: ``output`` holds something else.
+        ValueError: a setting out of range. DataError: ``output`` holds something else.
     """
     settings = {"version": VERSION, "train_images": train_images, "val_images": val_images, "size": size, "seed": seed}
     _validate(settings)
@@ -69,7 +69,7 @@ def ensure(folder):
     """Draws the data set with the default settings if ``folder`` has none; one of other settings is used as it is.
 
     Raises:
-        DatasetError: it holds something else, is not complete, or was drawn by another version of this module.
+        DataError: it holds something else, is not complete, or was drawn by another version of this module.
     """
     if not os.path.isdir(folder) or not os.listdir(folder):
         generate(folder)
@@ -92,13 +92,13 @@ def _is_there(output, settings):
         return False
     found = _read_settings(output)
     if found != settings:
-        raise DatasetError(f"{output} holds a data set of other settings: {found}, wanted {settings}. "
+        raise DataError(f"{output} holds a data set of other settings: {found}, wanted {settings}. "
                            "Give another folder, or delete it.")
     for split in SPLITS:
         images = os.path.join(output, split)
         count = len(os.listdir(images)) if os.path.isdir(images) else 0
         if count < settings[split + "_images"] or not os.path.isfile(annotation_file(output, split)):
-            raise DatasetError(f"{output} is incomplete: {count} images of {settings[split + '_images']} in {images}, "
+            raise DataError(f"{output} is incomplete: {count} images of {settings[split + '_images']} in {images}, "
                                f"or no {annotation_file(output, split)}. Delete {output}; it is generated again.")
     return True
 
@@ -110,7 +110,7 @@ def _read_settings(output):
             found = json.load(f)
         _validate(found)
     except (OSError, ValueError, TypeError, KeyError):
-        raise DatasetError(f"{output} is not empty and holds no generated data set (no readable {path}). "
+        raise DataError(f"{output} is not empty and holds no generated data set (no readable {path}). "
                            "Give another folder, or delete it.") from None
     return found
 

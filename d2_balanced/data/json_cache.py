@@ -6,7 +6,7 @@ import tempfile
 
 from iopath.common.file_io import get_cache_dir
 
-from .report import DatasetError
+from ..utils.errors import DataError
 
 __all__ = ["cached_json", "write_json"]
 
@@ -20,7 +20,7 @@ def cached_json(base, cache_name, file_name, convert):
         file_name: has to change when the result of ``convert`` does.
 
     Raises:
-        DatasetError: neither folder can be written; and what ``convert`` raises.
+        DataError: neither folder can be written; and what ``convert`` raises.
     """
     folders = [os.path.join(base, "coco_format"), os.path.join(get_cache_dir(), cache_name)]
     for folder in folders:
@@ -32,7 +32,7 @@ def cached_json(base, cache_name, file_name, convert):
             return write_json(os.path.join(folder, file_name), content)
         except OSError as error:
             last = error
-    raise DatasetError(f"the converted annotations {file_name} cannot be written to {' or '.join(folders)}: {last}")
+    raise DataError(f"the converted annotations {file_name} cannot be written to {' or '.join(folders)}: {last}")
 
 
 def write_json(path, content):

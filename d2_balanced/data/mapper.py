@@ -5,7 +5,7 @@ import torch
 from detectron2.data import DatasetMapper
 from detectron2.structures import Boxes, BoxMode
 
-from ..ignore_regions import TargetsWithRegions
+from ..modeling.ignore_regions import TargetsWithRegions
 
 __all__ = ["IgnoreRegionMapper", "build_train_mapper"]
 
@@ -14,7 +14,7 @@ class IgnoreRegionMapper(DatasetMapper):
     """detectron2's mapper, with the boxes of crowd annotations (``iscrowd``) kept as the targets' ignore regions.
 
     An image without crowd annotations is mapped exactly as by ``DatasetMapper``; the others too, but for the class of
-    ``instances`` (:class:`~d2_balanced.ignore_regions.TargetsWithRegions`). For training only.
+    ``instances`` (:class:`~d2_balanced.modeling.ignore_regions.TargetsWithRegions`). For training only.
     """
 
     def _transform_annotations(self, dataset_dict, transforms, image_shape):

@@ -16,8 +16,8 @@ import xml.etree.ElementTree as ElementTree
 
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 
+from ..utils.errors import DataError
 from .json_cache import cached_json
-from .report import DatasetError
 
 __all__ = ["VOC_SPLITS", "ensure_voc_json", "convert_voc", "voc_image_root"]
 
@@ -44,7 +44,7 @@ def ensure_voc_json(name, root):
     """Path of the COCO JSON of a name in :data:`VOC_SPLITS`; converts if there is none or it is out of date.
 
     Raises:
-        DatasetError: a folder or file of VOC is missing or cannot be read; says which.
+        DataError: a folder or file of VOC is missing or cannot be read; says which.
     """
     parts, ignore_difficult = VOC_SPLITS[name]
     base = voc_image_root(root)
@@ -85,7 +85,7 @@ def _read_list(base, year, image_list):
         with open(_list_path(base, year, image_list)) as f:
             return f.read().split()
     except OSError as error:
-        raise DatasetError(
+        raise DataError(
             f"Pascal VOC is not where it is looked for: {error}. The environment variable DETECTRON2_DATASETS (now "
             f"{os.getenv('DETECTRON2_DATASETS', 'not set: datasets below the working folder')}) must name the folder "
             f"that has {year}/ImageSets, {year}/Annotations and {year}/JPEGImages, or VOCdevkit/{year}.") from None
@@ -98,7 +98,7 @@ def _read_xml(path, ignore_difficult):
         size = {key: int(float(tree.findtext("size/" + key))) for key in ("width", "height")}
         return size, [_annotation(element, ignore_difficult) for element in tree.findall("object")]
     except (OSError, ElementTree.ParseError, TypeError, ValueError) as error:
-        raise DatasetError(f"annotation file {path} is not a readable VOC annotation: {error}") from None
+        raise DataError(f"annotation file {path} is not a readable VOC annotation: {error}") from None
 
 
 def _annotation(element, ignore_difficult):

@@ -10,7 +10,7 @@ from typing import Dict, List, Optional
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from .atomic import atomic_write
+from ..utils.atomic import atomic_write
 
 __all__ = ["BestCheckpoint"]
 

@@ -8,11 +8,12 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 
-from .atomic import atomic_write, remove_unfinished
-from .safe_load import load_pickled_arrays, to_plain
-from .weights_fit import CheckpointError, WeightsFit
+from ..utils.atomic import atomic_write, remove_unfinished
+from ..utils.errors import CheckpointError
+from ..utils.safe_load import load_pickled_arrays, to_plain
+from .weights_fit import WeightsFit
 
-__all__ = ["BalancedCheckpointer", "CheckpointError", "UnreadableCheckpointError"]
+__all__ = ["BalancedCheckpointer","UnreadableCheckpointError"]
 
 _NUMBERED = re.compile(r"model_(\d+)\.pth")
 _BEST = "model_best"

@@ -11,7 +11,9 @@ from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["launch", "wrap_ddp", "broadcast_buffers", "reduce_sum", "reduce_mean", "gather_cat"]
+from ..utils.reductions import message_device
+
+__all__ = ["launch", "wrap_ddp", "broadcast_buffers"]
 
 # ProcessPlace: of one process in the job, and among those of its machine
 ProcessPlace = namedtuple("ProcessPlace", ["rank", "world_size", "local_rank", "local_size"])
@@ -104,47 +106,11 @@ def broadcast_buffers(model):
     buffers = list(model.buffers())
     if comm.get_world_size() == 1 or not buffers:
         return
-    packed = torch.cat([_as_bytes(buffer).to(_message_device(buffer)) for buffer in buffers])
+    packed = torch.cat([_as_bytes(buffer).to(message_device(buffer)) for buffer in buffers])
     dist.broadcast(packed, src=0)
     sizes = [buffer.numel() * buffer.element_size() for buffer in buffers]
     for buffer, data in zip(buffers, packed.split(sizes)):
         buffer.copy_(data.clone().view(buffer.dtype).view(buffer.shape))
-
-
-@torch.no_grad()
-def reduce_sum(tensor):
-    """Sum of ``tensor`` over all processes, a new tensor, bitwise equal in all of them; for statistics, no gradient.
-
-    In a single process a detached copy. All processes must call it, with the same shape and type.
-    """
-    total = tensor.detach().clone().to(_message_device(tensor))
-    if comm.get_world_size() > 1:
-        dist.all_reduce(total)
-    return total.to(tensor.device)
-
-
-def reduce_mean(tensor):
-    """Mean of a floating-point ``tensor`` over all processes; otherwise like :func:`reduce_sum`."""
-    return reduce_sum(tensor) / comm.get_world_size()
-
-
-@torch.no_grad()
-def gather_cat(tensor):
-    """``tensor`` (n, ...) of all processes, concatenated in the order of ranks: (sum of n, ...), the same in all.
-
-    n may differ between processes, and be 0; the other dimensions and the type may not. For statistics, no gradient.
-    """
-    tensor = tensor.detach().clone()
-    if comm.get_world_size() == 1:
-        return tensor
-    sizes = torch.zeros(comm.get_world_size(), dtype=torch.int64, device=tensor.device)
-    sizes[comm.get_rank()] = len(tensor)
-    sizes = reduce_sum(sizes).tolist()
-    padded = tensor.new_zeros((max(sizes),) + tuple(tensor.shape[1:]), device=_message_device(tensor))
-    padded[: len(tensor)] = tensor
-    parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes)]).to(tensor.device)
 
 
 def _check_request(num_gpus, num_machines, machine_rank, dist_url):
@@ -205,13 +171,6 @@ def _leave_group():
     dist.destroy_process_group()
     comm._LOCAL_PROCESS_GROUP = None
     comm._get_global_gloo_group.cache_clear()
-
-
-def _message_device(tensor):
-    """Where the process group can take a tensor from: NCCL cannot read CPU memory."""
-    if comm.get_world_size() > 1 and dist.get_backend() == "nccl":
-        return torch.device("cuda", torch.cuda.current_device())
-    return tensor.device
 
 
 def _as_bytes(tensor):

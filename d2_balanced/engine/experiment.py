@@ -72,7 +72,7 @@ class Experiment(ABC):
     def use_own_data(self) -> None:
         """Register the data sets that are given by paths, and take the number of classes from them; else do nothing.
 
-        Reads the annotation files. Raises ``DatasetError`` if they are missing or are no COCO files.
+        Reads the annotation files. Raises ``DataError`` if they are missing or are no COCO files.
         """
 
     @property

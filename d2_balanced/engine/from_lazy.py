@@ -11,9 +11,9 @@ from detectron2.solver import LRMultiplier
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..config import ConfigError, data_defaults, load_lazy, train_defaults
-from ..config.yacs import flatten
 from ..config.lazy_regions import check_lazy_regions
 from ..config.lazy_targets import find_target, target_parameters, walk
+from ..config.yacs import flatten
 from ..data.coco_paths import register_train_val
 from .experiment import Experiment, OwnData, RunSettings
 from .gradient_annealing import annealing_hooks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Sequence
+from typing import Any, Dict, Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -12,16 +12,19 @@ from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 
-from ..config import ConfigError, annealing_settings, check_config, describe_changes, load_yaml
+from ..config import ConfigError, check_config, describe_changes, load_yaml
 from ..data.coco_paths import register_train_val
 from ..data.loader import build_train_loader
 from ..data.mapper import build_train_mapper
 from ..evaluation import build_evaluator
+from ..modeling.spec import call_arguments
 from .experiment import Experiment, OwnData, RunSettings
-from .gradient_annealing import annealing_hooks
+from .gradient_annealing import GradientAnnealing, annealing_hooks
 from .schedule import Schedule
 
-__all__ = ["YacsExperiment"]
+__all__ = ["YacsExperiment", "annealing_settings"]
+
+_ANNEALING = "SOLVER.GRADIENT_ANNEALING"
 
 _NOT_SUPPORTED = {
     "TEST.PRECISE_BN.ENABLED": "its batches are not part of the exact data order",
@@ -47,6 +50,7 @@ class YacsExperiment(Experiment):
                 f"DATALOADER.SAMPLER_TRAIN: {cfg.DATALOADER.SAMPLER_TRAIN!r} is not supported; "
                 "use TrainingSampler or RepeatFactorTrainingSampler."
             )
+        annealing_hooks(annealing_settings(cfg), _ANNEALING)
         self.cfg = cfg
 
     @classmethod
@@ -175,7 +179,7 @@ class YacsExperiment(Experiment):
         return build_lr_scheduler(self.cfg, optimizer)
 
     def build_method_hooks(self, model):
-        return annealing_hooks(annealing_settings(self.cfg), "SOLVER.GRADIENT_ANNEALING", model)
+        return annealing_hooks(annealing_settings(self.cfg), _ANNEALING, model)
 
     def evaluate(self, model):
         results = OrderedDict()
@@ -192,6 +196,11 @@ class YacsExperiment(Experiment):
     def save_config(self, path):
         with open(path, "w", encoding="utf-8") as file:
             file.write(self.cfg.dump())
+
+
+def annealing_settings(cfg: CfgNode) -> Dict[str, Any]:
+    """The arguments of ``GradientAnnealing`` in ``cfg.SOLVER.GRADIENT_ANNEALING``; ``ConfigError`` for unknown ones."""
+    return call_arguments(GradientAnnealing, cfg.SOLVER.GRADIENT_ANNEALING, _ANNEALING, taken=["model"])
 
 
 def _get(cfg, key):

@@ -14,9 +14,9 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..config import ConfigError
-from . import setup
-from .assemble import build_trainer, check_data, evaluate_checkpoint
-from .atomic import atomic_write
+from ..utils.atomic import atomic_write
+from . import start
+from .build import build_trainer, check_data, evaluate_checkpoint
 from .experiment import Experiment, OwnData
 from .from_lazy import LazyExperiment
 from .from_yacs import YacsExperiment
@@ -68,11 +68,11 @@ def prepare(
 ) -> BalancedTrainer:
     """Everything up to a trainer that only has to run. Raises what is wrong: see ``cli.py`` for the types."""
     settings = experiment.settings
-    setup.require_divisible(settings.batch_size, settings.accumulate)
-    setup.require_writable(settings.output_dir)
+    start.require_divisible(settings.batch_size, settings.accumulate)
+    start.require_writable(settings.output_dir)
     if not resume:
-        setup.refuse_other_run(settings.output_dir)
-    setup.require_weights(settings.weights)
+        start.refuse_other_run(settings.output_dir)
+    start.require_weights(settings.weights)
     _start(experiment, resume)
     fit_to_batch_size(experiment, auto_scale_lr)
     experiment.use_own_data()
@@ -86,22 +86,22 @@ def prepare(
         logger.info("--epochs %g:\n%s", epochs, old.describe_change(experiment.schedule))
     logger.info("Settings that differ from the defaults (all of them are in config.yaml):\n%s", experiment.describe())
     trainer = build_trainer(experiment, loader, resume=resume)
-    setup.require_something_left(trainer.last_finished_iter + 1, experiment.schedule.max_iter)
+    start.require_something_left(trainer.last_finished_iter + 1, experiment.schedule.max_iter)
     if trainer.last_finished_iter < 0:
-        setup.keep_older_metrics(settings.output_dir)
+        start.keep_older_metrics(settings.output_dir)
     if comm.is_main_process():
-        setup.save_config(experiment, resume)
+        start.save_config(experiment, resume)
     return trainer
 
 
 def _start(experiment: Experiment, resume: bool) -> None:
     """Log, device and seed."""
     settings = experiment.settings
-    setup.start_log(settings.output_dir)
-    saved = setup.saved_seed(settings.output_dir) if resume and settings.seed < 0 else None
+    start.start_log(settings.output_dir)
+    saved = start.saved_seed(settings.output_dir) if resume and settings.seed < 0 else None
     saved = comm.all_gather(saved)[0]
     seed = resolve_seed(settings.seed) if saved is None else saved
-    experiment.set_run(seed=seed, device=setup.choose_device(settings.device))
+    experiment.set_run(seed=seed, device=start.choose_device(settings.device))
     seed_all_rng(seed + comm.get_rank())  # for whatever is drawn outside the seeded steps
     logger.info("Seed %d, output folder %s", seed, settings.output_dir)
 
@@ -136,14 +136,14 @@ def train(trainer: BalancedTrainer, experiment: Experiment) -> int:
 def evaluate(experiment: Experiment, resume: bool) -> Dict[str, Any]:
     """``--eval-only``: metrics of the given weights, or with ``resume`` of the last checkpoint in the output folder."""
     settings = experiment.settings
-    setup.require_writable(settings.output_dir)
+    start.require_writable(settings.output_dir)
     if not settings.weights and not resume:
         raise ConfigError(
             "--eval-only needs weights: MODEL.WEIGHTS <file> (yaml), train.init_checkpoint=<file> (LazyConfig), or "
             "--resume for the last checkpoint of the output folder."
         )
     if not resume:
-        setup.require_weights(settings.weights)
+        start.require_weights(settings.weights)
     _start(experiment, resume)
     experiment.use_own_data()
     if not experiment.test_datasets:

@@ -2,14 +2,12 @@
 
 import logging
 
-__all__ = ["CheckpointError", "WeightsFit"]
+from ..utils.errors import CheckpointError
+
+__all__ = ["WeightsFit"]
 
 _LISTED = 6  # names per kind of misfit in a message
 _ALMOST_NOTHING = 0.05
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be used; the message says why."""
 
 
 class WeightsFit:

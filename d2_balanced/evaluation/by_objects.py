@@ -9,9 +9,9 @@ import math
 from tabulate import tabulate
 
 from .coco_metrics import evaluate_coco
+from .detections import internal_detections, load_results
 from .diagnosis import unknown_id_notes
 from .ground_truth import GroundTruth
-from .results import internal_detections, load_results
 
 __all__ = ["ObjectCountGroups", "main"]
 

@@ -12,14 +12,14 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import BoxMode
 
-from ..engine.atomic import atomic_write
-from . import proposals as box_proposals
+from ..utils.atomic import atomic_write
+from . import proposal_recall as box_proposals
 from .coco_backend import resolve_backend
 from .coco_metrics import evaluate_coco
+from .detections import internal_detections
 from .diagnosis import diagnose
 from .ground_truth import GroundTruth
-from .report import class_table, summary_table, write_reports, write_text
-from .results import internal_detections
+from .write_results import class_table, summary_table, write_reports, write_text
 
 __all__ = ["COCODetectionEvaluator"]
 

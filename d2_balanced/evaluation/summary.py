@@ -13,8 +13,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from .coco_metrics import evaluate_coco
+from .detections import internal_detections, load_results
 from .ground_truth import GroundTruth
-from .results import internal_detections, load_results
 
 __all__ = [
     "METRICS", "run_metrics", "arm_metrics", "difference", "is_seen", "mean_and_sd", "show_difference", "show_mean",

@@ -3,7 +3,7 @@
 from . import (  # noqa: F401
     backbone,
     box_losses,
-    dynamic,
+    dynamic_smooth_l1,
     extra_proposals,
     matcher,
     meta_arch,

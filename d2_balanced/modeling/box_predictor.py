@@ -9,8 +9,8 @@ from detectron2.layers import nonzero_tuple
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from torch import Tensor
 
-from d2_balanced.config import build_component
 from d2_balanced.modeling.registry import BOX_LOSS_REGISTRY
+from d2_balanced.modeling.spec import build_component
 
 __all__ = ["BalancedFastRCNNOutputLayers", "build_box_loss", "check_box_loss_type", "check_smooth_l1_beta"]
 

@@ -14,7 +14,9 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["Scope", "SCOPES", "StatisticRecorder", "kth_largest", "gather_over_processes"]
+from ..utils.reductions import gather_over_processes
+
+__all__ = ["Scope", "SCOPES", "StatisticRecorder", "kth_largest"]
 
 EXCLUDED = float("-inf")
 NOTHING = float("nan")
@@ -75,16 +77,6 @@ SCOPES = {
     "batch": Scope(of_batch, upper_median, sampled_positives=False, counts_batches=False),
     "image": Scope(mean_of_images, middle_median, sampled_positives=True, counts_batches=True),
 }
-
-
-def gather_over_processes(values: Tensor) -> Tensor:
-    """(V,) -> (P, V), the same on every process; a collective call without a host-device sync."""
-    processes = comm.get_world_size()
-    table = values.new_zeros(processes, len(values))
-    table[comm.get_rank()] = values
-    if processes > 1:
-        torch.distributed.all_reduce(table)  # a sum with zeros: exact, and on every backend
-    return table
 
 
 class StatisticRecorder(nn.Module):

@@ -12,8 +12,8 @@ from typing import List, NamedTuple, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from .iou_candidates import Found, Objects
 from .iou_pools import INTERVALS, jitter_corners, jitter_pool, released_range
+from .jittered_boxes import Found, Objects
 
 __all__ = ["GeneratedBoxes", "UniformIoUGenerator", "RejectionIoUGenerator", "CASCADE_INTERVALS"]
 

@@ -8,14 +8,13 @@ import shlex
 import sys
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from ..config.suggestions import ConfigError
-from ..data.report import DatasetError
 from ..engine.experiment import OwnData
+from ..utils.errors import ConfigError, DataError
 from .data import without_unusable_data
 from .execute import FINISHED, Interrupted, execute
 from .files import SCALES, Table, find_papers, select_tables
 from .plan import Options, PlannedRow, Run, plan_rows, runs_of
-from .report import measure_row, write_table
+from .results import measure_row, write_table
 from .state import Task, adopt, finished_runs, keep_final_only, run_folder
 
 __all__ = ["argument_parser", "main"]
@@ -81,7 +80,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         tasks = _tasks(planned, args)
         _adopt(tasks, args.adopt)
         return _run(planned, runs_of(chosen), tasks, args)
-    except (ConfigError, DatasetError, OSError) as error:
+    except (ConfigError, DataError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return MISUSE
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Dict, List, Sequence
 
-from ..config.suggestions import ConfigError
-from ..data.proposals import is_missing
-from ..data.report import DatasetError
-from ..engine.assemble import check_data
+from ..data.proposal_files import is_missing
+from ..engine.build import check_data
 from ..engine.from_yacs import YacsExperiment
+from ..utils.errors import ConfigError, DataError
 from .plan import PlannedRow, Run
 
 __all__ = ["without_unusable_data"]
@@ -17,14 +16,14 @@ __all__ = ["without_unusable_data"]
 def without_unusable_data(planned: Sequence[PlannedRow]) -> List[PlannedRow]:
     """The rows, those whose data are missing or do not fit their model with the reason in place of their run.
 
-    A data set is checked once for every way in which models use it (classes, masks). Raises ``DatasetError`` with all
+    A data set is checked once for every way in which models use it (classes, masks). Raises ``DataError`` with all
     that was found if no row is left, also where the rows could not run anyway.
     """
     found: Dict[tuple, str] = {}
     checked = [_checked(row, found) for row in planned]
     if not any(row.run for row in checked):
         problems = [problem for problem in found.values() if problem] or [row.reason for row in checked]
-        raise DatasetError("No row can run:\n" + "\n".join(dict.fromkeys(problems)))
+        raise DataError("No row can run:\n" + "\n".join(dict.fromkeys(problems)))
     return checked
 
 
@@ -56,6 +55,6 @@ def _problem(run: Run, found: Dict[tuple, str]) -> str:
             experiment.use_own_data()
             check_data(experiment, [*experiment.train_datasets, *experiment.test_datasets])
             found[used] = ""
-        except (DatasetError, ConfigError, OSError) as error:
+        except (DataError, ConfigError, OSError) as error:
             found[used] = str(error)
     return found[used]

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence
 
-from ..config.suggestions import ConfigError
+from ..utils.errors import ConfigError
 from .state import Task
 
 __all__ = ["FAILED", "FINISHED", "Interrupted", "LOG", "execute", "last_lines"]

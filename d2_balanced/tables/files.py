@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from glob import glob
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from ..config.suggestions import ConfigError, did_you_mean
 from ..config.yaml_files import read_with_bases
+from ..utils.errors import ConfigError, did_you_mean
 
 __all__ = ["ROOT", "SCALES", "Row", "Table", "find_papers", "read_tables", "select_tables"]
 

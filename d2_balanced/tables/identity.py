@@ -11,9 +11,9 @@ from typing import Any, Dict
 from detectron2.config import CfgNode
 
 from ..config import get_balanced_cfg
-from ..config.check import spec_registries
-from ..config.spec import signature_parameters
+from ..config.check_yacs import spec_registries
 from ..config.yacs import flatten
+from ..modeling.spec import signature_parameters
 from .files import ROOT
 
 __all__ = ["identity", "run_key"]

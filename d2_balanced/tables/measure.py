@@ -11,10 +11,10 @@ from detectron2.data import MetadataCatalog
 
 from ..analysis.parameters import count_parameters, model_without_values
 from ..data.coco_paths import read_categories
-from ..engine.atomic import atomic_write
 from ..evaluation.compare import load_metrics
 from ..evaluation.ground_truth import GroundTruth
 from ..evaluation.summary import METRICS, RESULTS_NAME, run_metrics
+from ..utils.atomic import atomic_write
 from .plan import Run
 from .state import Task
 

@@ -12,9 +12,9 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 from detectron2.config import CfgNode
 
 from .. import compat
-from ..config.suggestions import ConfigError
 from ..engine.experiment import OwnData
 from ..engine.from_yacs import YacsExperiment
+from ..utils.errors import ConfigError
 from .files import ROOT, Row, Table
 from .identity import run_key
 

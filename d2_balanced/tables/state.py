@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from ..config import load_yaml
-from ..config.suggestions import ConfigError
+from ..utils.errors import ConfigError
 from .identity import run_key
 from .plan import Run
 

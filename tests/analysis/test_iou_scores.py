@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from d2_balanced.analysis import iou_scores
-from d2_balanced.analysis.candidates import Found, find, objects_of
+from d2_balanced.analysis.scored_boxes import Found, find, objects_of
 from d2_balanced.analysis.nms_recall import MATCHING_IOUS, NmsRecall
 from d2_balanced.analysis.predicted_iou import agreement, pearson, reliability, spearman
 from d2_balanced.analysis.ranking import mean_and_sd, measure

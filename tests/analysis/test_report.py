@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from d2_balanced.analysis.imbalance_counts import ImbalanceCounts
-from d2_balanced.analysis.imbalance_file import FILE, Recording, append_line, counts_line, read_recording
-from d2_balanced.analysis.recordable import make_recordable
+from d2_balanced.recording.counts import ImbalanceCounts
+from d2_balanced.recording.file import FILE, Recording, append_line, counts_line, read_recording
+from d2_balanced.recording.recordable import make_recordable
 from d2_balanced.analysis.report import report_of_folder
 from d2_balanced.analysis.report.__main__ import main
 from d2_balanced.analysis.report.sections import SECTIONS
-from d2_balanced.analysis.sample_plots import draw_iou_by_time, draw_predicted_iou
+from d2_balanced.analysis.sample_figures import draw_iou_by_time, draw_predicted_iou
 from d2_balanced.config import load_lazy
 from d2_balanced.engine.from_lazy import LazyExperiment
 from detectron2.config import LazyCall as L

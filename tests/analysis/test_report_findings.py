@@ -9,15 +9,16 @@ import choices
 import numpy as np
 import outcomes
 import pytest
-from d2_balanced.analysis.imbalance_counts import CLASS_FIELDS, FIELDS
-from d2_balanced.analysis.imbalance_file import Recording
+from d2_balanced.recording.counts import CLASS_FIELDS, FIELDS
+from d2_balanced.recording.file import Recording
 from d2_balanced.analysis.report.findings import RULES, judge
 from d2_balanced.analysis.report.gather import RunData, components_of
 from d2_balanced.analysis.report.page import write_page
 from d2_balanced.analysis.report.treatments import TREATMENTS
-from d2_balanced.config import annealing_settings, check_config, load_lazy, load_yaml, merge_overrides
+from d2_balanced.config import check_config, load_lazy, load_yaml, merge_overrides
 from d2_balanced.config.yaml_files import read_with_bases
 from d2_balanced.config.yacs import flatten
+from d2_balanced.engine.from_yacs import annealing_settings
 from d2_balanced.engine.gradient_annealing import annealing_hooks
 from d2_balanced.modeling.registry import BOX_LOSS_REGISTRY, PROPOSAL_MATCHER_REGISTRY, PROPOSAL_SAMPLER_REGISTRY
 from detectron2.config import instantiate

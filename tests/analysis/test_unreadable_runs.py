@@ -9,8 +9,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from d2_balanced.analysis import inspect
-from d2_balanced.analysis.imbalance_file import FILE, find_recording, read_recording
+from d2_balanced.analysis import training_samples
+from d2_balanced.recording.file import FILE, find_recording, read_recording
 from d2_balanced.analysis.report import report_of_training, write
 from d2_balanced.analysis.report.__main__ import main
 from d2_balanced.analysis.report.gather import gather
@@ -68,15 +68,15 @@ def on_a_copy_of_its_data(run, train, tmp_path):
 def test_inspecting_into_the_folder_of_a_run_keeps_its_recording(run, trained, tmp_path, monkeypatch):
     before = (run / FILE).read_bytes()
     words = [*CONFIG, *data_arguments(trained[1]), "--weights", run / "model_final.pth", "--images", 2, "--output"]
-    monkeypatch.setattr(inspect, "open_checkpoint", lambda *args: pytest.fail("the model was built first"))
-    assert "folder of a training run (it has config.yaml and metrics.json)" in refusal(inspect.main, *words, run)
+    monkeypatch.setattr(training_samples, "open_checkpoint", lambda *args: pytest.fail("the model was built first"))
+    assert "folder of a training run (it has config.yaml and metrics.json)" in refusal(training_samples.main, *words, run)
     with pytest.raises(ValueError, match="folder of a training run"):
-        inspect.record_once(None, None, 2, str(run))
+        training_samples.record_once(None, None, 2, str(run))
     monkeypatch.undo()
     assert (run / FILE).read_bytes() == before
-    monkeypatch.setattr(inspect, "save_plots", lambda recordings, folder: [])
+    monkeypatch.setattr(training_samples, "save_plots", lambda recordings, folder: [])
     for _ in range(2):  # a second time it replaces its own
-        inspect.main([str(word) for word in [*words, tmp_path / "inspected", *SETTINGS]])
+        training_samples.main([str(word) for word in [*words, tmp_path / "inspected", *SETTINGS]])
     assert len((tmp_path / "inspected" / FILE).read_text().splitlines()) == 1
 
 
@@ -144,7 +144,7 @@ def wrong_size(content):
 @pytest.mark.parametrize("fault, message", [
     (no_objects, "object"), (missing_image, "gone.png"), (unknown_category, "99"), (wrong_size, "image 0")
 ])  # fmt: skip
-@pytest.mark.parametrize("command", [main, inspect.main])
+@pytest.mark.parametrize("command", [main, training_samples.main])
 def test_faulty_data_are_told_as_before_a_training(command, fault, message, trained, tmp_path):
     run, (path, images) = trained
     content = json.loads(Path(path).read_text())

@@ -13,9 +13,10 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
 from detectron2.utils.events import EventStorage
 
-from d2_balanced.config import annealing_settings, check_config, get_balanced_cfg, load_yaml, merge_overrides
+from d2_balanced.config import check_config, get_balanced_cfg, load_yaml, merge_overrides
+from d2_balanced.engine.from_yacs import annealing_settings
 from d2_balanced.engine.gradient_annealing import annealing_hooks
-from d2_balanced.ignore_regions import TargetsWithRegions
+from d2_balanced.modeling.ignore_regions import TargetsWithRegions
 
 HEIGHT, WIDTH = 64, 96
 OBJECTS = (

@@ -9,7 +9,7 @@ import pytest
 from outcomes import is_neutral, outcome_alone, outcome_of, without_effect
 
 from d2_balanced.config import get_balanced_cfg
-from d2_balanced.config.check import spec_registries
+from d2_balanced.config.check_yacs import spec_registries
 
 DOCUMENTED = document.read()
 WRITE = "python tests/compatibility/document.py writes the page anew"

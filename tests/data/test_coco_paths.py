@@ -7,7 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from d2_balanced.data.coco_paths import read_categories, register_by_path, register_train_val
-from d2_balanced.data.report import DatasetError
+from d2_balanced.utils.errors import DataError
 
 CATEGORIES = [{"id": 9, "name": "dog"}, {"id": 2, "name": "cat"}]
 
@@ -49,7 +49,7 @@ def test_same_paths_again_are_fine_and_others_are_not(folder, monkeypatch):
     register_by_path("by_path", *paths(folder))
     monkeypatch.chdir(folder)
     register_by_path("by_path", "train.json", "images")  # the same, written differently
-    with pytest.raises(DatasetError, match="'by_path' is registered already, for .*train.json.*val.json"):
+    with pytest.raises(DataError, match="'by_path' is registered already, for .*train.json.*val.json"):
         register_by_path("by_path", *paths(folder, "val"))
     register_by_path("by_path", *paths(folder, "val"), replace=True)
     assert MetadataCatalog.get("by_path").json_file == str(folder / "val.json")
@@ -78,22 +78,22 @@ def test_one_split_or_none(folder):
 ])
 def test_splits_with_different_categories(folder, categories, text):
     write(folder / "val.json", categories)
-    with pytest.raises(DatasetError) as info:
+    with pytest.raises(DataError) as info:
         register_train_val(*paths(folder), *paths(folder, "val"))
     assert text in str(info.value) and "train.json" in str(info.value) and "val.json" in str(info.value)
 
 
 def test_half_a_pair_of_paths(folder):
-    with pytest.raises(DatasetError, match="--val-json needs --val-images.*DATASETS.VAL_JSON, DATASETS.VAL_IMAGES"):
+    with pytest.raises(DataError, match="--val-json needs --val-images.*DATASETS.VAL_JSON, DATASETS.VAL_IMAGES"):
         register_train_val(*paths(folder), str(folder / "val.json"), "")
-    with pytest.raises(DatasetError, match="--train-images needs --train-json"):
+    with pytest.raises(DataError, match="--train-images needs --train-json"):
         register_train_val("", str(folder))
 
 
 def test_missing_paths(folder):
-    with pytest.raises(DatasetError, match="annotation file .*no.json does not exist"):
+    with pytest.raises(DataError, match="annotation file .*no.json does not exist"):
         register_by_path("by_path", str(folder / "no.json"), str(folder / "images"))
-    with pytest.raises(DatasetError, match="image folder .*nothing .*train.json.* does not exist"):
+    with pytest.raises(DataError, match="image folder .*nothing .*train.json.* does not exist"):
         register_by_path("by_path", str(folder / "train.json"), str(folder / "nothing"))
     assert "by_path" not in DatasetCatalog
 
@@ -104,5 +104,5 @@ def test_missing_paths(folder):
 ])
 def test_unusable_categories(folder, categories, text):
     write(folder / "train.json", categories)
-    with pytest.raises(DatasetError, match=text):
+    with pytest.raises(DataError, match=text):
         read_categories(str(folder / "train.json"))

@@ -11,13 +11,13 @@ from detectron2.data import transforms as T
 from PIL import Image
 
 from d2_balanced.data import builtin, crowdhuman
-from d2_balanced.data.checks import check_registered
+from d2_balanced.data.check_dataset import check_registered
 from d2_balanced.data.mapper import IgnoreRegionMapper, build_train_mapper
-from d2_balanced.data.report import DatasetError
+from d2_balanced.utils.errors import DataError
 from d2_balanced.config import ConfigError, apply_overrides, check_config, get_balanced_cfg, load_lazy
 from d2_balanced.config.lazy_regions import check_lazy_regions
 from d2_balanced.evaluation import build_evaluator
-from d2_balanced.ignore_regions import TargetsWithRegions
+from d2_balanced.modeling.ignore_regions import TargetsWithRegions
 from tiny_runs import TINY, checkpoint, quick_config, told, train_net
 
 
@@ -106,7 +106,7 @@ def test_bad_lines_are_named_with_file_and_line(tmp_path, line, words):
     odgt, images = write(str(tmp_path), [GOOD, line], images=False)
     for name in (GOOD["ID"], "a"):
         Image.new("RGB", (100, 80)).save(os.path.join(images, name + ".jpg"))
-    with pytest.raises(DatasetError) as error:
+    with pytest.raises(DataError) as error:
         crowdhuman.convert_crowdhuman(odgt, images)
     assert all(word in str(error.value) for word in ["annotation_train.odgt", *words]), str(error.value)
 
@@ -121,18 +121,18 @@ def test_a_few_boxes_without_area_are_left_out_with_a_warning(tmp_path, caplog):
 def test_missing_files(tmp_path):
     odgt, images = write(str(tmp_path))
     os.remove(os.path.join(images, RECORDS[1]["ID"] + ".jpg"))
-    with pytest.raises(DatasetError, match=r"1 of 2 images are not in .*Images.*line 2, 282555"):
+    with pytest.raises(DataError, match=r"1 of 2 images are not in .*Images.*line 2, 282555"):
         crowdhuman.convert_crowdhuman(odgt, images)
     with open(os.path.join(images, RECORDS[1]["ID"] + ".jpg"), "wb") as file:
         file.write(b"no image")
-    with pytest.raises(DatasetError, match=r"282555.*\.jpg cannot be read"):
+    with pytest.raises(DataError, match=r"282555.*\.jpg cannot be read"):
         crowdhuman.convert_crowdhuman(odgt, images)
-    with pytest.raises(DatasetError, match="image folder .*nowhere.* does not exist"):
+    with pytest.raises(DataError, match="image folder .*nowhere.* does not exist"):
         crowdhuman.convert_crowdhuman(odgt, str(tmp_path / "nowhere"))
-    with pytest.raises(DatasetError, match=r"annotation_val\.odgt.*DETECTRON2_DATASETS"):
+    with pytest.raises(DataError, match=r"annotation_val\.odgt.*DETECTRON2_DATASETS"):
         crowdhuman.ensure_crowdhuman_json("crowdhuman_val", str(tmp_path))
     (tmp_path / "empty.odgt").write_text("\n")
-    with pytest.raises(DatasetError, match="no image in this file"):
+    with pytest.raises(DataError, match="no image in this file"):
         crowdhuman.convert_crowdhuman(str(tmp_path / "empty.odgt"), images)
 
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from d2_balanced.data import check, check_boxes
 from d2_balanced.data.check_masks import rle_length
-from d2_balanced.data.checks import DatasetError, check_dataset, check_dicts, check_registered, run_checks
+from d2_balanced.utils.errors import DataError
+from d2_balanced.data.check_dataset import check_dataset, check_dicts, check_registered, run_checks
 
 
 def square(x, y, side):
@@ -146,7 +147,7 @@ def test_error(folder, fault):
     assert len(matching) == 1, report
     for text in expected:
         assert text in matching[0]
-    with pytest.raises(DatasetError) as info:
+    with pytest.raises(DataError) as info:
         report.raise_if_errors()
     assert info.value.report is report and all(message in str(info.value) for message in report.errors)
 
@@ -327,7 +328,7 @@ def test_registered_coco_is_checked_from_its_file(registered, folder):
     content = copy.deepcopy(SOUND)
     content["annotations"][1]["id"] = 1  # detectron2's loader would fail with an assertion
     (folder / "a.json").write_text(json.dumps(content))
-    with pytest.raises(DatasetError, match=r"checked_coco[\s\S]*duplicate annotation id"):
+    with pytest.raises(DataError, match=r"checked_coco[\s\S]*duplicate annotation id"):
         run_checks([name], 2)
 
 
@@ -367,13 +368,13 @@ def test_run_checks_logs_warnings_and_collects_errors(registered, folder, caplog
         reports = run_checks([name], 2, logger=logging.getLogger("check_test"))
     assert len(reports) == 1 and "image(s) without objects" in caplog.text and "per class: cat 1, dog 2" in caplog.text
     second = registered("checked_second", lambda: [], json_file=str(folder / "a.json"), image_root=str(folder))
-    with pytest.raises(DatasetError) as info:
+    with pytest.raises(DataError) as info:
         run_checks([name, second], 7)
     assert str(info.value).count("the model has 7 classes") == 2
 
 
 def test_unknown_name():
-    with pytest.raises(DatasetError, match="no registered data set 'coco_2017_trian'.*Did you mean coco_2017_train"):
+    with pytest.raises(DataError, match="no registered data set 'coco_2017_trian'.*Did you mean coco_2017_train"):
         check_registered("coco_2017_trian")
 
 
@@ -383,7 +384,7 @@ def test_unknown_name():
 ])
 def test_detectron2s_own_names_say_where_they_are_looked_for(name, parts):
     assert name in DatasetCatalog
-    with pytest.raises(DatasetError) as info:
+    with pytest.raises(DataError) as info:
         check_registered(name)
     for part in parts + [name, "DETECTRON2_DATASETS"]:
         assert part in str(info.value)

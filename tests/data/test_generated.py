@@ -12,10 +12,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from d2_balanced.data import builtin, generated, scene
-from d2_balanced.data.checks import check_dataset
+from d2_balanced.data.check_dataset import check_dataset
 from d2_balanced.data.outlines import CLASS_NAMES
 from d2_balanced.data.raster import box_of
-from d2_balanced.data.report import DatasetError
+from d2_balanced.utils.errors import DataError
 
 SMALL = {"train_images": 6, "val_images": 3, "size": 128, "seed": 5}
 PIXELS_SHA256 = "d9fbb2ed1fa12064cb2168c8336d56213ef146a33452930681d94b6d33287bf9"
@@ -149,16 +149,16 @@ def test_generating_again_writes_nothing(folder):
 
 
 def test_it_refuses_other_settings_other_content_and_half_a_set(folder, tmp_path):
-    with pytest.raises(DatasetError, match="other settings.*'seed': 5.*'seed': 6"):
+    with pytest.raises(DataError, match="other settings.*'seed': 5.*'seed': 6"):
         generated.generate(folder, **{**SMALL, "seed": 6})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
-    with pytest.raises(DatasetError, match="holds no generated data set"):
+    with pytest.raises(DataError, match="holds no generated data set"):
         generated.generate(str(tmp_path / "mine"), **SMALL)
     assert os.listdir(tmp_path / "mine") == ["thesis.txt"]
     generated.generate(str(tmp_path / "half"), **SMALL)
     os.remove(tmp_path / "half" / "train" / "000002.png")
-    with pytest.raises(DatasetError, match="incomplete: 5 images of 6"):
+    with pytest.raises(DataError, match="incomplete: 5 images of 6"):
         generated.generate(str(tmp_path / "half"), **SMALL)
 
 
@@ -174,7 +174,7 @@ def test_a_folder_drawn_by_an_older_version_is_not_used_silently(tmp_path):
     generated.ensure(str(tmp_path / "g"))  # other settings are the user's choice
     settings = json.loads((tmp_path / "g" / "settings.json").read_text())
     (tmp_path / "g" / "settings.json").write_text(json.dumps({**settings, "version": generated.VERSION - 1}))
-    with pytest.raises(DatasetError, match="other settings"):
+    with pytest.raises(DataError, match="other settings"):
         generated.ensure(str(tmp_path / "g"))
 
 

@@ -9,8 +9,8 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
 
-from d2_balanced.data.proposals import check_proposals, is_missing, main, read_proposals, write_proposals
-from d2_balanced.data.report import DatasetError
+from d2_balanced.data.proposal_files import check_proposals, is_missing, main, read_proposals, write_proposals
+from d2_balanced.utils.errors import DataError
 
 RECORDS = [{"image_id": k, "file_name": f"{k}.jpg", "width": 60, "height": 40} for k in (3, 4)]
 BOXES = [np.array([[1, 2, 30, 20.5], [0, 0, 60, 40]], dtype=np.float32), np.zeros((0, 4), dtype=np.float32)]
@@ -86,7 +86,7 @@ class Exploit:
                                      pickle.dumps({"ids": [1]})])
 def test_unreadable_files(tmp_path, content):
     (tmp_path / "p.pkl").write_bytes(content)
-    with pytest.raises(DatasetError, match="p.pkl is no readable proposal file"):
+    with pytest.raises(DataError, match="p.pkl is no readable proposal file"):
         read_proposals(str(tmp_path / "p.pkl"))
 
 

@@ -10,8 +10,8 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from d2_balanced.data import builtin, voc
-from d2_balanced.data.checks import check_dataset
-from d2_balanced.data.report import DatasetError
+from d2_balanced.data.check_dataset import check_dataset
+from d2_balanced.utils.errors import DataError
 
 OBJECT = ("<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax>"
           "<ymax>{}</ymax></bndbox></object>")
@@ -122,7 +122,7 @@ def test_registered_names(root):
 
 
 def test_missing_folder_and_broken_files(root, tmp_path):
-    with pytest.raises(DatasetError, match="VOC2007/ImageSets/Main/trainval.txt.*DETECTRON2_DATASETS"):
+    with pytest.raises(DataError, match="VOC2007/ImageSets/Main/trainval.txt.*DETECTRON2_DATASETS"):
         voc.ensure_voc_json("voc_0712_trainval_coco", str(tmp_path / "nowhere"))
     path = os.path.join(root, "VOC2007", "Annotations", "000012.xml")
     with open(path) as f:
@@ -133,8 +133,8 @@ def test_missing_folder_and_broken_files(root, tmp_path):
                            (text.replace("<width>60", "<width>x"), "x")]:
         with open(path, "w") as f:
             f.write(broken)
-        with pytest.raises(DatasetError, match=f"000012.xml is not a readable VOC annotation: .*({reason})"):
+        with pytest.raises(DataError, match=f"000012.xml is not a readable VOC annotation: .*({reason})"):
             voc.convert_voc(root, (("VOC2007", "trainval"),), False)
     os.remove(path)
-    with pytest.raises(DatasetError, match="000012.xml"):
+    with pytest.raises(DataError, match="000012.xml"):
         voc.convert_voc(root, (("VOC2007", "trainval"),), False)

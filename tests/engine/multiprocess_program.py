@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from d2_balanced.engine import run
-from d2_balanced.engine.cli import argument_parser
+from d2_balanced.train import argument_parser
 from d2_balanced.engine.distributed import launch, wrap_ddp
 
 MIDDLE = "model_0000002.pth"

@@ -12,7 +12,8 @@ from detectron2.modeling.backbone.resnet import BasicStem
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from d2_balanced.engine.checkpoint import BalancedCheckpointer, CheckpointError, UnreadableCheckpointError
+from d2_balanced.utils.errors import CheckpointError
+from d2_balanced.engine.checkpoint import BalancedCheckpointer, UnreadableCheckpointError
 
 
 class Counter:

@@ -11,11 +11,12 @@ import signal
 
 import pytest
 import torch
-from d2_balanced.engine import results
+from d2_balanced.engine import history
 from d2_balanced.engine.best import BestCheckpoint
 from d2_balanced.engine.hooks import Checkpoints, EndIteration, Evaluate, StopOnSignal
-from d2_balanced.engine.results import ResultsTable, plot_adaptive, plot_results, results_rows
-from d2_balanced.engine.writers import MetricsFile, ProgressBar, WritePeriodically, read_metrics
+from d2_balanced.engine.history import ResultsTable, plot_adaptive, plot_results, results_rows
+from d2_balanced.engine.writers import MetricsFile, ProgressBar, WritePeriodically
+from d2_balanced.utils.json_lines import read_metrics
 from detectron2.engine import HookBase
 from detectron2.utils.logger import setup_logger
 from engine_toys import ToyModel, toy_trainer
@@ -258,7 +259,7 @@ def test_results_of_nothing(tmp_path):
 
 def test_what_adapts_has_a_panel_per_component_in_a_picture_of_its_own(tmp_path, monkeypatch):
     panels = {}
-    monkeypatch.setattr(results, "_draw", lambda drawn, path: panels.update({path: drawn}))
+    monkeypatch.setattr(history, "_draw", lambda drawn, path: panels.update({path: drawn}))
     row = {
         "iteration": 4, "epoch": 1.0, "total_loss": 2.0, "lr": 0.1, "roi_head/num_fg_samples": 9.0, "memory_mb": 5.0,
         "matcher/threshold": 0.4, "matcher/statistic": 0.5, "matcher/num_positives": 7.0, "heads.1.loss/beta": 0.9,

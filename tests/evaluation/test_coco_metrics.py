@@ -9,7 +9,7 @@ import pytest
 from d2_balanced.evaluation.coco_backend import resolve_backend
 from d2_balanced.evaluation.coco_metrics import IOU_PERCENTS, detection_limits, evaluate_coco
 from d2_balanced.evaluation.ground_truth import GroundTruth
-from d2_balanced.evaluation.results import internal_detections
+from d2_balanced.evaluation.detections import internal_detections
 from evaluation.coco_data import random_dataset, random_results
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval

@@ -6,7 +6,7 @@ import math
 import pytest
 from d2_balanced.evaluation import ObjectCountGroups, by_objects, compare
 from d2_balanced.evaluation.ground_truth import GroundTruth
-from d2_balanced.evaluation.results import load_results
+from d2_balanced.evaluation.detections import load_results
 from evaluation.coco_data import random_dataset, random_results
 
 

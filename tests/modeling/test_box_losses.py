@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from paths import shared_file
 from reference import losses as reference
 
-from d2_balanced.config import build_component
+from d2_balanced.modeling.spec import build_component
 from d2_balanced.modeling.box_losses import BalancedL1, SmoothL1, balanced_l1_loss
 from d2_balanced.modeling.registry import BOX_LOSS_REGISTRY
 

@@ -9,7 +9,7 @@ from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.structures import Boxes
 
 import roi_heads_tools as h
-from d2_balanced.ignore_regions import TargetsWithRegions, ignore_regions_of, in_ignore_region
+from d2_balanced.modeling.ignore_regions import TargetsWithRegions, ignore_regions_of, in_ignore_region
 from d2_balanced.modeling.matcher import DynamicMatcher
 from d2_balanced.modeling.proposal_generator import BalancedRPN
 from d2_balanced.modeling.roi_heads.labeling import label_proposals, mark_no_gt

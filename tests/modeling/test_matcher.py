@@ -6,7 +6,8 @@ from detectron2.modeling.matcher import Matcher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2_balanced.config import ConfigError, build_component
+from d2_balanced.config import ConfigError
+from d2_balanced.modeling.spec import build_component
 from d2_balanced.modeling.matcher import DynamicMatcher, FixedMatcher
 from d2_balanced.modeling.registry import PROPOSAL_MATCHER_REGISTRY
 

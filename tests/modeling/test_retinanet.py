@@ -18,7 +18,7 @@ from torch import nn
 from d2_balanced.config import get_balanced_cfg
 from d2_balanced.engine.training_state import gather_plain_attributes, load_plain_attributes
 from d2_balanced.modeling.box_losses import BalancedL1, SmoothL1
-from d2_balanced.modeling.dynamic import DynamicSmoothL1
+from d2_balanced.modeling.dynamic_smooth_l1 import DynamicSmoothL1
 from d2_balanced.modeling.meta_arch import BalancedRetinaNet
 
 K, SIZE = 3, (64, 96)

@@ -16,7 +16,7 @@ from reference.losses import balanced_l1
 
 from d2_balanced.config import get_balanced_cfg
 from d2_balanced.modeling.box_losses import BalancedL1, SmoothL1
-from d2_balanced.modeling.dynamic import DynamicSmoothL1
+from d2_balanced.modeling.dynamic_smooth_l1 import DynamicSmoothL1
 from d2_balanced.modeling.proposal_generator import BalancedRPN
 from d2_balanced.modeling.sampling import HardRatioSampler, InstanceBalancedSampler, IoUBalancedSampler, RandomSampler
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reference import sampling as reference
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from d2_balanced.config import build_component
+from d2_balanced.modeling.spec import build_component
 from d2_balanced.modeling.registry import PROPOSAL_SAMPLER_REGISTRY
 from d2_balanced.modeling.sampling import (
     HardRatioSampler,

@@ -8,8 +8,8 @@ import d2_balanced  # noqa: F401  (first: it makes detectron2 importable)
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from d2_balanced.engine import assemble, run
-from d2_balanced.engine.cli import argument_parser
+from d2_balanced.engine import build, run
+from d2_balanced.train import argument_parser
 from d2_balanced.engine.distributed import launch
 
 
@@ -40,13 +40,13 @@ class Watch(HookBase):
 
 def main(words):
     args = argument_parser().parse_args(words)
-    build_hooks = assemble.build_hooks
+    build_hooks = build.build_hooks
 
     def with_watch(experiment, trainer, checkpointer):
         path = os.path.join(args.output_dir, f"{comm.get_rank()}.json")
         return build_hooks(experiment, trainer, checkpointer) + [Watch(checkpointer.model, path)]
 
-    assemble.build_hooks = with_watch
+    build.build_hooks = with_watch
     experiment = run.load_experiment(args)
     run.train(run.prepare(experiment, resume=False), experiment)
 

@@ -1,4 +1,4 @@
-"""What ``analysis/recorder.py`` counts, one RoI at a time in plain Python."""
+"""What ``recording/recorder.py`` counts, one RoI at a time in plain Python."""
 
 import math
 

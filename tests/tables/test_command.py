@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 import yaml
-from d2_balanced.engine.cli import argument_parser
+from d2_balanced.train import argument_parser
 from d2_balanced.engine.run import load_experiment
 from d2_balanced.tables.cli import main
 from paths import ROOT

@@ -2,8 +2,8 @@
 
 import argparse
 
-from ...engine.weights_fit import CheckpointError
-from ..inspect import add_checkpoint_options, load_experiment, own_training_data
+from ...utils.errors import CheckpointError
+from ..training_samples import add_checkpoint_options, load_experiment, own_training_data
 from .write import report_of_checkpoint, report_of_folder
 
 __all__ = ["main"]

@@ -6,8 +6,8 @@ from typing import Dict, FrozenSet, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ...recording.file import Recording, merge
 from ..curves import bin_centres, spans
-from ..imbalance_file import Recording, merge
 
 __all__ = ["Evidence", "between", "evidence_of", "mean_positives", "ratio"]
 

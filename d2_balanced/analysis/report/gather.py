@@ -9,12 +9,12 @@ from typing import Dict, FrozenSet, List, NamedTuple, Optional, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...engine.results import results_rows
+from ...engine.history import results_rows
 from ...evaluation.by_objects import ObjectCountGroups
+from ...evaluation.detections import internal_detections, load_results
 from ...evaluation.ground_truth import GroundTruth
-from ...evaluation.results import internal_detections, load_results
-from ..imbalance_file import Recording, read_recording
-from ..recording import find_recorded_heads
+from ...recording.file import Recording, read_recording
+from ...recording.hook import find_recorded_heads
 
 __all__ = ["RunData", "components_of", "gather", "names_of_classes"]
 

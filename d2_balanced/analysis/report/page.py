@@ -8,7 +8,7 @@ from typing import Dict, List
 
 import jinja2
 
-from ...engine.atomic import atomic_write
+from ...utils.atomic import atomic_write
 from .findings import LIMITS, Finding
 from .sections import SECTIONS
 

@@ -8,9 +8,9 @@ from typing import Iterable, List, NamedTuple
 import torch
 from PIL import Image, ImageDraw
 
+from ...recording.hook import find_recorded_heads
 from ..drawing import class_color, side_by_side
-from ..inspect import run_in_training_mode
-from ..recording import find_recorded_heads
+from ..training_samples import run_in_training_mode
 
 __all__ = ["save_roi_pictures"]
 

@@ -8,13 +8,12 @@ import yaml
 from omegaconf import OmegaConf
 
 from ...config import ConfigError
-from ...data.checks import DatasetError
-from ...engine.assemble import check_data
+from ...engine.build import check_data
 from ...engine.checkpoint import BalancedCheckpointer
-from ...engine.setup import choose_device
-from ...engine.weights_fit import CheckpointError
-from ..recordable import make_recordable
-from ..recording import find_recorded_heads
+from ...engine.start import choose_device
+from ...recording.hook import find_recorded_heads
+from ...recording.recordable import make_recordable
+from ...utils.errors import CheckpointError, DataError
 
 __all__ = ["load_saved_experiment", "open_run"]
 
@@ -79,6 +78,6 @@ def open_run(folder: str):
         return experiment, None, f"The run's checkpoint could not be used: {error}"
     try:
         check_data(experiment, experiment.train_datasets)
-    except DatasetError as error:
+    except DataError as error:
         return experiment, model, f"The run's training images could not be used: {error}"
     return experiment, model, ""

@@ -1,7 +1,7 @@
 """What treats an imbalance, and how it is switched on. The overrides are for any config with ``BalancedROIHeads``.
 
 At a seat there is one component, so that a second one replaces it; and beside some seats' components, those of others
-are refused (``modeling/roi_heads/checks.py``). Hence a treatment depends on what is on already.
+are refused (``modeling/roi_heads/check_axes.py``). Hence a treatment depends on what is on already.
 """
 
 from __future__ import annotations

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 
-from ..imbalance_file import FILE, find_recording
-from ..inspect import open_checkpoint, record_once
-from .figures import save_figures
+from ...recording.file import FILE, find_recording
+from ..training_samples import open_checkpoint, record_once
 from .findings import judge
 from .gather import gather, names_of_classes
 from .page import write_page
+from .page_figures import save_figures
 from .rois import save_roi_pictures
 from .saved_run import open_run
 

@@ -15,12 +15,12 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor
 
-from d2_balanced.config import build_component
-from d2_balanced.ignore_regions import ignore_regions_of, in_ignore_region
 from d2_balanced.modeling.box_predictor import build_box_loss, check_smooth_l1_beta
 from d2_balanced.modeling.dense_box_loss import check_anchor_matcher, check_dense_box_loss, dense_box_loss
+from d2_balanced.modeling.ignore_regions import ignore_regions_of, in_ignore_region
 from d2_balanced.modeling.registry import PROPOSAL_SAMPLER_REGISTRY
 from d2_balanced.modeling.sampling import RandomSampler
+from d2_balanced.modeling.spec import build_component
 
 __all__ = ["BalancedRPN"]
 

@@ -19,7 +19,7 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from ..scoring import STAGE_MERGES, merge_branches
-from . import build, checks, labeling
+from . import build, check_axes, labeling
 from .branches import BoxBranch, as_module
 from .candidates import BoxCandidates
 from .checkpoint_keys import fill_missing_branches, spread_mask_head
@@ -86,10 +86,10 @@ class BalancedROIHeads(StandardROIHeads):
         self.test_branches = sorted(set(test_branches or range(len(self.branches))))
         self.matchers = self.stages.matchers(self.proposal_matcher)
         self.num_refinements = self.stages.num_train - 1 + self.mask_branch.refines_last_stage
-        checks.check_axes(self)
+        check_axes.check_axes(self)
         # The main branch has the most positives. It feeds the mask head and gives the boxes at inference.
         self.main_branch = self._most_positive(range(len(self.branches)))
-        # Whoever wants to see the training step (analysis/recorder.py): `record(stage, targets, labeled, samples, pooled,
+        # Whoever wants to see the training step (recording/recorder.py): `record(stage, targets, labeled, samples, pooled,
         # predictions)` is called once a stage; all but the first two are lists with one entry a branch.
         self.recorders = []
         self._register_modules()

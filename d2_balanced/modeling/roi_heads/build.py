@@ -2,13 +2,14 @@
 
 import functools
 
+from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import StandardROIHeads, build_box_head
 from detectron2.modeling.roi_heads.mask_head import ROI_MASK_HEAD_REGISTRY
 
-from d2_balanced.config import build_component, get_balanced_cfg
+from d2_balanced.modeling.spec import build_component
 
 from ..box_predictor import BalancedFastRCNNOutputLayers
 from ..registry import (
@@ -132,7 +133,7 @@ def _pooled_shape(cfg, input_shape, node):
 def _bbox_reg_weights(cfg, stages):
     """The box weights of the only head; or a list of them, if every stage has a head of its own."""
     weights = cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
-    if stages.shared_head and weights != get_balanced_cfg().MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS:
+    if stages.shared_head and weights != get_cfg().MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS:
         raise ValueError(
             f"MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS is set to {weights}, but {type(stages).__name__} "
             "(MODEL.BALANCED.STAGES) has one head, with MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS; leave it out"

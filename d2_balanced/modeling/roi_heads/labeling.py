@@ -13,7 +13,7 @@ from detectron2.modeling.proposal_generator.proposal_utils import add_ground_tru
 from detectron2.structures import Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 
-from d2_balanced.ignore_regions import ignore_regions_of, in_ignore_region
+from d2_balanced.modeling.ignore_regions import ignore_regions_of, in_ignore_region
 
 __all__ = [
     "append_gt",

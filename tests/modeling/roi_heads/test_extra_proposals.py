@@ -6,7 +6,7 @@ import pytest
 import roi_heads_tools as h
 import torch
 from d2_balanced.config import load_lazy, load_yaml
-from d2_balanced.ignore_regions import TargetsWithRegions
+from d2_balanced.modeling.ignore_regions import TargetsWithRegions
 from d2_balanced.modeling.extra_proposals import GeneratedPositives
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model

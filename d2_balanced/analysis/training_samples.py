@@ -1,0 +1,197 @@
+"""What a checkpoint's box heads would train on, for any data set, without training (docs/ANALYSIS.md):
+
+    python -m d2_balanced.analysis.training_samples --config-file CONFIG --weights model_final.pth --output inspected
+    python -m d2_balanced.analysis.training_samples --config-file CONFIG --weights model_final.pth \\
+        --train-json val.json --train-images val --images 500 --output inspected
+
+Images come from the training loader, with its augmentation; proposals, matching and sampling are those of training.
+Writes ``imbalance.jsonl`` (one window) and its figures. A config with detectron2's StandardROIHeads or
+CascadeROIHeads is built with BalancedROIHeads, which have the same weights and train in the same way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import torch
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from ..recording.file import FILE, append_line, counts_line, read_recording
+from ..recording.hook import find_recorded_heads
+from ..recording.recordable import make_recordable
+from ..recording.recorder import ImbalanceRecorder
+from ..utils.errors import CheckpointError
+from .imbalance_figures import save_plots
+
+__all__ = [
+    "add_checkpoint_options",
+    "inspect_model",
+    "load_experiment",
+    "main",
+    "open_checkpoint",
+    "own_training_data",
+    "record_once",
+    "refuse_folder_of_run",
+    "run_in_training_mode",
+]
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+@torch.no_grad()
+def inspect_model(model, batches, num_images, seed=0):
+    """Counts of what ``model`` would train on: ``{(stage, branch): ImbalanceCounts}``.
+
+    Args:
+        model: a detector with ``BalancedROIHeads``; it is left in training mode, its weights and statistics as they are
+            (those of adaptive matchers and losses aside).
+        batches: iterable of lists of training inputs.
+        num_images: stop after so many.
+        seed: of the sampling.
+
+    Raises ``ValueError`` for ``num_images`` below 1 and for a model that cannot be recorded.
+    """
+    if num_images < 1:
+        raise ValueError(f"inspect_model: num_images must be 1 or more, got {num_images}")
+    recorder = ImbalanceRecorder(find_recorded_heads(model))
+    run_in_training_mode(model, _first(batches, num_images), recorder, seed)
+    return recorder.counts
+
+
+def _first(batches, num_images):
+    """The batches, up to so many images."""
+    for batch in batches:
+        yield batch[:num_images]
+        num_images -= len(batch)
+        if num_images <= 0:
+            return
+
+
+@torch.no_grad()
+def run_in_training_mode(model, batches, recorder, seed=0):
+    """Run the forward pass of training on ``batches``, seen by ``recorder``; normalisation statistics stay as they are.
+
+    Args:
+        recorder: an object for ``BalancedROIHeads.recorders``.
+        seed: of the sampling.
+    """
+    heads = find_recorded_heads(model)
+    model.train()
+    for module in model.modules():
+        if isinstance(module, _NORMS):
+            module.eval()
+    heads.recorders.append(recorder)
+    torch.manual_seed(seed)
+    try:
+        with EventStorage():
+            for batch in batches:
+                model(batch)
+    finally:
+        heads.recorders.remove(recorder)
+
+
+def load_experiment(config_file, overrides=(), own_data=None):
+    """The experiment of a config, detectron2's ROI heads replaced by ``BalancedROIHeads`` (``recordable.py``)."""
+    from ..engine.experiment import OwnData
+    from ..engine.from_lazy import LazyExperiment
+    from ..engine.from_yacs import YacsExperiment
+
+    system = LazyExperiment if config_file.endswith(".py") else YacsExperiment
+    experiment = system.from_file(config_file, overrides, own_data or OwnData())
+    make_recordable(experiment)
+    return experiment
+
+
+def open_checkpoint(experiment, weights, command):
+    """The experiment's model on its device with these weights (empty: those that the config names), and their path.
+
+    Raises ``ValueError``, which begins with ``command``, without any weights; ``DataError`` where the training set
+    has errors; and ``ValueError`` for a model that cannot be recorded.
+    """
+    from ..engine.build import check_data
+    from ..engine.checkpoint import BalancedCheckpointer
+    from ..engine.start import choose_device
+
+    experiment.use_own_data()
+    settings = experiment.settings
+    experiment.set_run(seed=max(settings.seed, 0), device=choose_device(settings.device))
+    weights = weights or settings.weights
+    if not weights:
+        raise ValueError(f"{command}: --weights is missing, and the config names none.")
+    check_data(experiment, experiment.train_datasets)
+    model = experiment.build_model()
+    find_recorded_heads(model)  # refuse before anything is loaded
+    BalancedCheckpointer(model).load(weights)
+    return model, weights
+
+
+def record_once(experiment, model, num_images, folder):
+    """:func:`inspect_model` on the training set, kept as the only window of ``imbalance.jsonl``: the ``Recording``.
+
+    Raises ``ValueError`` if ``folder`` is a run's (:func:`refuse_folder_of_run`).
+    """
+    refuse_folder_of_run(folder)
+    counts = inspect_model(model, experiment.build_loader(), num_images)
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, FILE), "w", encoding="utf-8"):
+        pass  # a new recording
+    append_line(folder, counts_line(0, 0, counts))
+    return read_recording(folder)
+
+
+def refuse_folder_of_run(folder):
+    """Raise ``ValueError`` if a training wrote into ``folder``: its recording would be lost, or taken for another."""
+    found = [name for name in ("config.yaml", "metrics.json") if os.path.isfile(os.path.join(folder, name))]
+    if found:
+        raise ValueError(
+            f"{folder!r} is the folder of a training run (it has {' and '.join(found)}), whose {FILE} is not to be "
+            "replaced. Choose another --output."
+        )
+
+
+def add_checkpoint_options(parser, config_required=True):
+    """Options of a command that measures a checkpoint on training images: config, weights, the images, how many."""
+    parser.add_argument("--config-file", required=config_required, default="", help="config of a model (.yaml or .py)")
+    parser.add_argument("--weights", default="", help="its checkpoint; default: the one that the config names")
+    parser.add_argument("--train-json", default="", help="COCO annotation file, in place of the config's training set")
+    parser.add_argument("--train-images", default="", help="folder of its images")
+    parser.add_argument("--images", type=int, default=100, help="how many images to measure on")
+
+
+def own_training_data(parser, args):
+    """The data set of :func:`add_checkpoint_options`; the command ends with an error where only half of it is given."""
+    from ..engine.experiment import OwnData
+
+    if bool(args.train_json) != bool(args.train_images):
+        parser.error("--train-json and --train-images belong together")
+    return OwnData(train_json=args.train_json, train_images=args.train_images)
+
+
+def main(argv=None):
+    """The commands at the top of this module; prints and returns the paths of the PNGs."""
+    parser = argparse.ArgumentParser(description="What a checkpoint's box heads would train on, as figures.")
+    add_checkpoint_options(parser)
+    parser.add_argument("--output", required=True, help="folder for imbalance.jsonl and the figures")
+    parser.add_argument("overrides", nargs="*", help="settings of the config, in the form that its kind has")
+    args = parser.parse_args(argv)
+    own_data = own_training_data(parser, args)
+    try:
+        paths = _run(args, own_data)
+    except (ValueError, OSError, CheckpointError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print("\n".join(paths))
+    return paths
+
+
+def _run(args, own_data):
+    refuse_folder_of_run(args.output)  # before time is spent on the model
+    experiment = load_experiment(args.config_file, args.overrides, own_data)
+    model, _ = open_checkpoint(experiment, args.weights, "inspect")
+    recording = record_once(experiment, model, args.images, args.output)
+    return save_plots({os.path.basename(os.path.normpath(args.output)): recording}, args.output)
+
+
+if __name__ == "__main__":
+    main()

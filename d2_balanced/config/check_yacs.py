@@ -1,0 +1,128 @@
+"""Checks of a complete yacs config, before anything is built or read."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Mapping, Optional
+
+from detectron2.config import CfgNode
+
+from ..modeling import registry
+from ..modeling.spec import check_spec
+from ..utils.errors import ConfigError, did_you_mean
+from ..utils.values import check_minimum, fit_type
+from .compiled_ops import check_compiled_ops
+from .defaults import get_balanced_cfg
+from .detectron2_names import CHOOSERS, registered
+from .ignored import check_ignored
+from .yacs import flatten
+
+__all__ = ["check_config", "describe_changes", "changed_settings", "spec_registries"]
+
+_MINIMUM = {
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.ACCUMULATE": 1,
+    "SOLVER.LOG_PERIOD": 1,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "SOLVER.MAX_TO_KEEP": 0,
+    "ANALYSIS.PERIOD": 1,
+    "ANALYSIS.GRADIENT_PERIOD": 0,
+    "TEST.EVAL_PERIOD": 0,
+    "TEST.PATIENCE": 0,
+    "TEST.DETECTIONS_PER_IMAGE": 1,
+}
+_BRANCH_KEYS = ("POSITIVE_FRACTION", "BATCH_SIZE_PER_IMAGE", "SAMPLER")
+
+
+def changed_settings(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> Dict[str, Any]:
+    """``{"KEY.PATH": value}`` of the settings that differ from the ``defaults`` (``get_balanced_cfg()``)."""
+    before = flatten(get_balanced_cfg() if defaults is None else defaults)
+    nothing = object()
+    return {key: value for key, value in flatten(cfg).items() if before.get(key, nothing) != value}
+
+
+def describe_changes(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> str:
+    """One line per setting that is not at its default, sorted; for the log at the start of a run."""
+    changes = changed_settings(cfg, defaults)
+    return "\n".join(f"{key}: {changes[key]!r}" for key in sorted(changes)) or "(all settings at their defaults)"
+
+
+def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
+    """Check a complete config; raises ``ConfigError`` at the first thing that is wrong.
+
+    - keys that are not among the ``defaults``: attributes set by mistake (``cfg.MODEL_WEIGHTS = ...`` makes a new key);
+    - values of another type than the default's, or below what makes sense (iterations, periods);
+    - names that no registry of detectron2 knows;
+    - spec nodes whose component does not exist or does not have such an argument;
+    - deformable convolutions without detectron2's compiled operators;
+    - settings that the chosen ROI heads, proposal generator or meta-architecture ignores (``ignored.py``).
+
+    Args:
+        defaults: the keys that may be set, where they are others than ``get_balanced_cfg()``.
+    """
+    defaults = get_balanced_cfg() if defaults is None else defaults
+    _check_keys(cfg, defaults, "", list(flatten(defaults)))
+    check_minimum({key: _get(cfg, key) for key in _MINIMUM}, _MINIMUM)
+    for chooser in CHOOSERS:
+        registered(chooser, _get(cfg, chooser))
+    for index, branch in enumerate(cfg.MODEL.BALANCED.BRANCHES):
+        _check_branch(branch, f"MODEL.BALANCED.BRANCHES[{index}]")
+    check_ignored(cfg, changed_settings(cfg, defaults))
+    for key, components in spec_registries().items():
+        node = _get(cfg, key)
+        if node.get("NAME"):
+            check_spec(components, node, key)
+    check_compiled_ops(cfg)
+
+
+def _get(cfg: CfgNode, key: str):
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def spec_registries() -> Dict[str, Any]:
+    """``{full key of a spec node: the registry of its component}``."""
+    return {
+        "MODEL.BALANCED.MATCHER": registry.PROPOSAL_MATCHER_REGISTRY,
+        "MODEL.BALANCED.SAMPLER": registry.PROPOSAL_SAMPLER_REGISTRY,
+        "MODEL.BALANCED.BOX_LOSS": registry.BOX_LOSS_REGISTRY,
+        "MODEL.BALANCED.EXTRA_PROPOSALS": registry.EXTRA_PROPOSALS_REGISTRY,
+        "MODEL.BALANCED.STAGES": registry.STAGES_REGISTRY,
+        "MODEL.BALANCED.IOU_BRANCH": registry.IOU_BRANCH_REGISTRY,
+        "MODEL.BALANCED.MASKS": registry.MASK_BRANCH_REGISTRY,
+        "MODEL.BALANCED.MASK_IOU_HEAD": registry.MASK_IOU_HEAD_REGISTRY,
+        "MODEL.BALANCED.BOX_POOLER": registry.POOLER_REGISTRY,
+        "MODEL.BALANCED.MASK_POOLER": registry.POOLER_REGISTRY,
+        "MODEL.BALANCED.RPN.SAMPLER": registry.PROPOSAL_SAMPLER_REGISTRY,
+        "MODEL.BALANCED.RPN.BOX_LOSS": registry.BOX_LOSS_REGISTRY,
+        "MODEL.BALANCED.RETINANET.BOX_LOSS": registry.BOX_LOSS_REGISTRY,
+    }
+
+
+def _check_keys(node: CfgNode, defaults: CfgNode, prefix: str, known) -> None:
+    for key, value in node.items():
+        full_key = f"{prefix}{key}"
+        if key not in defaults:
+            if not defaults.is_new_allowed() and not key.startswith("COMPUTED_"):
+                raise ConfigError(
+                    f"{full_key}: there is no such key; it was set as an attribute (cfg.{full_key} = {value!r}), and "
+                    f"nothing reads it.{did_you_mean(full_key, known)}"
+                )
+        elif isinstance(defaults[key], CfgNode) and isinstance(value, CfgNode):
+            _check_keys(value, defaults[key], full_key + ".", known)
+        else:
+            fit_type(value, defaults[key], full_key)
+
+
+def _check_branch(branch, key: str) -> None:
+    if not isinstance(branch, Mapping):
+        raise ConfigError(f"{key}: expected a mapping of {', '.join(_BRANCH_KEYS)}, got {branch!r}.")
+    for name in branch:
+        if name not in _BRANCH_KEYS:
+            raise ConfigError(
+                f"{key}.{name}: a branch has no such setting, only {', '.join(_BRANCH_KEYS)}."
+                + did_you_mean(name, _BRANCH_KEYS)
+            )
+    if "SAMPLER" in branch:
+        check_spec(registry.PROPOSAL_SAMPLER_REGISTRY, branch["SAMPLER"], f"{key}.SAMPLER")

@@ -1,0 +1,58 @@
+"""What a check of a data set found: errors (training or evaluation would fail or lie), warnings, and a summary."""
+
+from ..utils.errors import DataError
+
+__all__ = ["Report"]
+
+EXAMPLES = 5
+
+
+class Report:
+    """Findings about one data set.
+
+    Attributes:
+        title: the annotation file or data set the findings are about.
+        errors, warnings: lists of messages; each names the first few places and how many there are.
+        summary: dict of plain numbers (``images``, ``annotations``, ``per_class``, ...).
+    """
+
+    def __init__(self, title):
+        self.title = title
+        self.errors, self.warnings, self.summary = [], [], {}
+
+    def error(self, what, places=(), advice=""):
+        """Adds an error that occurs at ``places`` (texts such as "image 3, annotation 7"); nothing if advice only."""
+        self.errors.append(_message(what, places, advice))
+
+    def warn(self, what, places=(), advice=""):
+        """Adds a warning; the arguments are those of :meth:`error`."""
+        self.warnings.append(_message(what, places, advice))
+
+    def raise_if_errors(self):
+        """Raises one :class:`DataError` with all errors, if there are any; returns the report otherwise."""
+        if self.errors:
+            raise DataError(str(self), self)
+        return self
+
+    def __str__(self):
+        lines = [f"{self.title}: {len(self.errors)} error(s), {len(self.warnings)} warning(s)"]
+        lines += [f"  error: {message}" for message in self.errors]
+        lines += [f"  warning: {message}" for message in self.warnings]
+        return "\n".join(lines + _summary_lines(self.summary))
+
+
+def _message(what, places, advice):
+    places = list(places)
+    if places:
+        more = f" and {len(places) - EXAMPLES} more" if len(places) > EXAMPLES else ""
+        what = f"{what}: {'; '.join(places[:EXAMPLES])}{more}"
+    return f"{what}. {advice}" if advice else what
+
+
+def _summary_lines(summary):
+    lines = []
+    for key, value in summary.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {count}" for name, count in value.items())
+        lines.append(f"  {key.replace('_', ' ')}: {value}")
+    return lines

@@ -1,0 +1,139 @@
+"""Puts an experiment's parts together, in the same way for yacs and LazyConfig: trainer, hooks, writers, evaluation."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, Dict, List
+
+import torch
+from detectron2.engine import hooks as d2_hooks
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter
+
+from ..data.check_dataset import run_checks
+from ..data.proposal_files import check_proposal_files
+from ..recording.hook import RecordImbalance
+from ..utils.errors import DataError
+from .best import BestCheckpoint
+from .checkpoint import BalancedCheckpointer
+from .distributed import broadcast_buffers, wrap_ddp
+from .experiment import Experiment
+from .history import ResultsTable
+from .hooks import Checkpoints, EndIteration, Evaluate, LearningRate, StopOnSignal
+from .precision import build_precision
+from .rng import ReseedEveryStep, seed_step
+from .trainer import BalancedTrainer
+from .writers import MetricsFile, ProgressBar, TensorBoard, WritePeriodically
+
+__all__ = ["build_hooks", "build_trainer", "check_data", "evaluate_checkpoint", "evaluate_model"]
+
+logger = logging.getLogger(__name__)
+
+
+def check_data(experiment: Experiment, names) -> None:
+    """Check the named data sets, and their precomputed proposals, against the model; the main process does, and all raise the same ``DataError``."""
+    error = ""
+    if comm.is_main_process():
+        try:
+            run_checks(names, experiment.num_classes, mask_format=experiment.mask_format, logger=logger)
+            for datasets, files in experiment.proposal_files:
+                check_proposal_files(datasets, files, names)
+        except Exception as found:  # of whatever kind: the other processes wait to hear of it
+            error = str(found) or repr(found)
+    error = comm.all_gather(error)[0]
+    if error:
+        raise DataError(error)
+
+
+def build_trainer(experiment: Experiment, loader, *, resume: bool) -> BalancedTrainer:
+    """Model, optimizer, scheduler and hooks, from the last checkpoint (``resume``) or with given weights.
+
+    The first iteration to train is then ``trainer.last_finished_iter + 1``.
+    Raises ``CheckpointError`` if the checkpoint is of another model.
+    """
+    settings = experiment.settings
+    seed_step(settings.seed, -1)  # the same random weights in every process
+    model = experiment.build_model()
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    logger.info("%s with %.2f million trained parameters", type(model).__name__, trained / 1e6)
+    optimizer = experiment.build_optimizer(model)
+    trainer = BalancedTrainer(
+        wrap_ddp(model, **experiment.ddp_settings),
+        loader,
+        optimizer,
+        experiment.build_scheduler(optimizer),
+        accumulate=settings.accumulate,
+        precision=build_precision(settings.amp, torch.device(settings.device)),
+    )
+    checkpointer = BalancedCheckpointer(model, settings.output_dir, max_to_keep=settings.max_to_keep, trainer=trainer)
+    trainer.register_hooks(build_hooks(experiment, trainer, checkpointer))
+    checkpointer.check_before_training()
+    checkpointer.resume_or_load(settings.weights, resume=resume)
+    return trainer
+
+
+def build_hooks(experiment: Experiment, trainer: BalancedTrainer, checkpointer: BalancedCheckpointer) -> List[Any]:
+    """All hooks of a run. They are called in this order, and the order matters:
+
+    1. the seed of the step comes before anything draws; the timer before anything takes time;
+    2. modules adapt and the learning rate moves, so that
+    3. the checkpoint holds the state after the step. It is written before the evaluation, which might fail;
+    4. the evaluation, then those who use its result: the best checkpoint, and the logs.
+    """
+    settings, schedule = experiment.settings, experiment.schedule
+    model = checkpointer.model
+    hooks = [
+        ReseedEveryStep(settings.seed),
+        d2_hooks.IterationTimer(),
+        StopOnSignal(),
+        *experiment.build_method_hooks(model),
+        *_recording_hooks(settings, model),
+        EndIteration(model, settings.log_period),
+        LearningRate(),
+        Checkpoints(checkpointer, schedule.checkpoint_period),
+    ]
+    if experiment.test_datasets:
+        hooks.append(Evaluate(schedule.eval_period, lambda: evaluate_model(experiment, model)))
+        hooks.append(BestCheckpoint(checkpointer, settings.best_metric, settings.patience))
+    if comm.is_main_process():
+        hooks.append(WritePeriodically(lambda *span: build_writers(experiment, trainer, *span), settings.log_period))
+        if ProgressBar.is_wanted():
+            hooks.append(ProgressBar())
+    return hooks
+
+
+def _recording_hooks(settings, model) -> List[Any]:
+    return [RecordImbalance(model, settings.output_dir, **settings.recording)] if settings.recording else []
+
+
+def build_writers(experiment: Experiment, trainer: BalancedTrainer, start_iter: int, max_iter: int) -> List[Any]:
+    """Lines in the log, metrics.json, TensorBoard events, results.csv and results.png."""
+    settings = experiment.settings
+    return [
+        CommonMetricPrinter(max_iter),
+        MetricsFile(os.path.join(settings.output_dir, "metrics.json"), start_iter, settings.log_period),
+        TensorBoard(settings.output_dir, start_iter),
+        ResultsTable(settings.output_dir, getattr(trainer.data_loader, "batches_per_epoch", None)),
+    ]
+
+
+def evaluate_model(experiment: Experiment, model: torch.nn.Module) -> Dict[str, Any]:
+    """Evaluate ``model`` as it is, with the main process's batch statistics in all processes."""
+    broadcast_buffers(model)
+    return experiment.evaluate(model)
+
+
+def evaluate_checkpoint(experiment: Experiment, *, resume: bool) -> Dict[str, Any]:
+    """Evaluate the given weights, or with ``resume`` the last checkpoint of the output folder; returns the metrics.
+
+    Raises ``CheckpointError`` unless the checkpoint has every weight of the model, ``FileNotFoundError`` without one.
+    """
+    settings = experiment.settings
+    model = experiment.build_model()
+    checkpointer = BalancedCheckpointer(model, settings.output_dir, save_to_disk=False)
+    path = checkpointer.get_checkpoint_file() if resume else settings.weights
+    if not path:
+        raise FileNotFoundError(f"There is no checkpoint in {settings.output_dir!r} to evaluate.")
+    checkpointer.load(path, checkpointables=[], strict=True)
+    return evaluate_model(experiment, model)

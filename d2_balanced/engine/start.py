@@ -1,0 +1,173 @@
+"""The start of a run: output folder, log, device, seed, and what changed since the run was stopped."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import logging
+import os
+import platform
+import sys
+import tempfile
+from typing import Optional
+
+import torch
+import yaml
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..recording.file import FILE as RECORDING
+from .experiment import Experiment
+
+__all__ = [
+    "choose_device",
+    "keep_older_metrics",
+    "refuse_other_run",
+    "require_divisible",
+    "require_something_left",
+    "require_weights",
+    "require_writable",
+    "save_config",
+    "saved_seed",
+    "start_log",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def require_writable(output_dir: str) -> None:
+    """Make the output folder, and raise ``PermissionError`` if that or writing a file into it is not possible."""
+    try:
+        os.makedirs(output_dir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir):
+            pass
+    except OSError as error:
+        raise PermissionError(
+            f"Cannot write to the output folder {output_dir!r}: {error.strerror or error}. Choose another one with "
+            "--output-dir, OUTPUT_DIR (yaml) or train.output_dir (LazyConfig)."
+        ) from error
+
+
+def refuse_other_run(output_dir: str) -> None:
+    """Raise ``FileExistsError`` if the folder holds checkpoints: a new run there would overwrite them."""
+    names = os.listdir(output_dir) if os.path.isdir(output_dir) else []
+    found = sorted(name for name in names if name.startswith("model_") and name.endswith(".pth"))
+    if found:
+        raise FileExistsError(
+            f"The output folder {output_dir!r} already holds a run ({', '.join(found[-3:])}). Add --resume to continue "
+            "it, choose another folder with --output-dir, or delete the old run first."
+        )
+
+
+def require_weights(path: str) -> None:
+    """Raise ``FileNotFoundError`` for initial weights that are a local path and are not there."""
+    if path and "://" not in path and not os.path.isfile(path):
+        raise FileNotFoundError(f"There are no weights at {path!r}; see MODEL.WEIGHTS (yaml) or train.init_checkpoint.")
+
+
+def require_divisible(batch_size: int, accumulate: int) -> None:
+    """Raise ``ValueError`` unless all processes and forward passes get the same number of images."""
+    processes = comm.get_world_size()
+    if accumulate < 1 or batch_size < 1 or batch_size % (processes * accumulate):
+        raise ValueError(
+            f"The batch size (SOLVER.IMS_PER_BATCH, dataloader.train.total_batch_size) has to be a multiple of the "
+            f"{processes} process(es) times SOLVER.ACCUMULATE / train.accumulate: it is {batch_size}, and accumulate "
+            f"is {accumulate}."
+        )
+
+
+def require_something_left(done: int, max_iter: int) -> None:
+    """Raise ``ValueError`` for a resume at or past the end."""
+    if done >= max_iter:
+        raise ValueError(
+            f"Nothing is left to train: the checkpoint has done {done} iterations, and SOLVER.MAX_ITER / "
+            f"train.max_iter is {max_iter}. Raise it to go on, or evaluate with --eval-only --resume."
+        )
+
+
+def keep_older_metrics(output_dir: str) -> None:
+    """Rename what a run that never reached a checkpoint measured, so that a new run does not replace it.
+
+    metrics.json and imbalance.jsonl get the same number at their end; files that are not there are passed over.
+    """
+    paths = [os.path.join(output_dir, name) for name in ("metrics.json", RECORDING)]
+    if not comm.is_main_process():
+        return
+    number = next(n for n in itertools.count(1) if not any(os.path.exists(f"{path}.{n}") for path in paths))
+    for path in filter(os.path.isfile, paths):
+        os.rename(path, f"{path}.{number}")
+
+
+def start_log(output_dir: str) -> None:
+    """Log to the terminal (main process) and to log.txt; say where this runs."""
+    for name in ("detectron2", "fvcore", "d2_balanced"):
+        _close_handlers(logging.getLogger(name))  # of an earlier run in this process
+        getattr(setup_logger, "__wrapped__", setup_logger)(output_dir, distributed_rank=comm.get_rank(), name=name)
+    logger.info("Command: %s", " ".join(sys.argv))
+    logger.info(
+        "Python %s, torch %s, %d process(es), %d thread(s) each, process id %d",
+        platform.python_version(), torch.__version__, comm.get_world_size(), torch.get_num_threads(), os.getpid(),
+    )
+
+
+def _close_handlers(of: logging.Logger) -> None:
+    for handler in list(of.handlers):
+        of.removeHandler(handler)
+        handler.close()
+
+
+def choose_device(wanted: str) -> str:
+    """``wanted``, or "cpu" where CUDA is wanted but absent, saying so; ``ValueError`` for what torch does not know."""
+    try:
+        device_type = torch.device(wanted).type
+    except RuntimeError as error:
+        raise ValueError(f"MODEL.DEVICE / train.device: torch knows no device {wanted!r}; use cuda or cpu.") from error
+    if device_type == "cuda" and not torch.cuda.is_available():
+        logger.warning("There is no CUDA device here: running on the CPU, with %d thread(s).", torch.get_num_threads())
+        return "cpu"
+    return wanted
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Reads a saved config without making the Python objects that a LazyConfig may name in it."""
+
+
+_PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
+
+
+def _read(path: str) -> str:
+    if not os.path.isfile(path):
+        return ""
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def saved_seed(output_dir: str) -> Optional[int]:
+    """The seed of the run in this folder; None if there is none."""
+    try:
+        saved = yaml.load(_read(os.path.join(output_dir, "config.yaml")), Loader=_PlainLoader) or {}
+    except yaml.YAMLError:
+        return None
+    seed = saved.get("SEED", (saved.get("train") or {}).get("seed"))
+    return seed if isinstance(seed, int) and seed >= 0 else None
+
+
+def save_config(experiment: Experiment, resume: bool) -> None:
+    """Write config.yaml; at a resume, list the lines that are no longer what they were."""
+    path = os.path.join(experiment.settings.output_dir, "config.yaml")
+    old_text = _read(path) if resume else ""
+    experiment.save_config(path)
+    if old_text:
+        _warn_of_changes(old_text, _read(path))
+
+
+def _warn_of_changes(old_text: str, new_text: str) -> None:
+    changes = [
+        line
+        for line in difflib.unified_diff(old_text.splitlines(), new_text.splitlines(), n=0, lineterm="")
+        if line[:1] in "+-" and line[:3] not in ("+++", "---")
+    ]
+    if changes:
+        shown = "\n".join(f"    {line[:150]}" for line in changes[:20])
+        more = f"\n    ... and {len(changes) - 20} lines more" if len(changes) > 20 else ""
+        logger.warning("The config is not the one this run was started with (- before, + now):\n%s%s", shown, more)

@@ -1,0 +1,173 @@
+"""What a two-stage detector trains on, counted in the training step: IoUs, accuracy, losses, scores (see ``FIELDS``).
+
+Shape shorthand: R, Ri: RoIs of the minibatch, of image i; K: foreground classes; B: images.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Dict, List, Tuple
+
+import torch
+from detectron2.structures import Boxes
+from detectron2.structures.boxes import matched_pairwise_iou
+from torch import Tensor
+
+from .counts import MAX_OBJECTS, ImbalanceCounts
+from .sample_gradients import box_loss_and_gradient, class_loss_and_gradient
+
+__all__ = ["ImbalanceRecorder"]
+
+
+class ImbalanceRecorder:
+    """Counts a window of training steps of one ``BalancedROIHeads``, for every stage and branch.
+
+    Put it into ``heads.recorders``. It draws nothing and changes nothing, so training with it is bit-identical (box
+    heads with BatchNorm or dropout aside: branches beside the main one predict its RoIs, too). The counters stay on the
+    device; nothing waits for it, but for a check that detectron2's ``get_deltas`` makes in every call.
+
+    Args:
+        heads: the ROI heads whose steps it will see: branches, predictors and the IoU branch are read from it.
+    """
+
+    def __init__(self, heads):
+        self.heads = heads
+        self.counts: Dict[Tuple[int, int], ImbalanceCounts] = {}
+
+    def reset(self) -> None:
+        """Start a new window."""
+        for counts in self.counts.values():
+            counts.values.zero_()
+
+    @torch.no_grad()
+    def record(self, stage, targets, labeled, samples, pooled, predictions) -> None:
+        """Count one stage of one forward pass.
+
+        Args:
+            stage: index of the stage.
+            targets: list of B ``Instances`` with ``gt_boxes``.
+            labeled, samples: per branch a list of B labeled proposals and of the minibatches drawn from them.
+            pooled: per branch the features (R, C, h, w) of its minibatch.
+            predictions: per branch class logits (R, K+1) and deltas (R, 4) or (R, 4K).
+        """
+        main = self.heads.main_branch
+        for p in range(len(predictions)):
+            counts = self._of(stage, p, predictions[p][0].device)
+            self._count_proposals(counts, targets, labeled[p])
+            self._count_objects(counts, targets, labeled[p], samples[p])
+            rois = _Rois(samples[p], self.heads.num_classes)
+            self._count_classes(counts, rois, predictions[p][0].float())
+            self._count_boxes(counts, rois, self._refined(stage, p, predictions[p], pooled[p], samples[p]))
+            self._count_box_loss(counts, rois, self.heads.branches[p].predictor(stage), predictions[p][1].float())
+            self._count_predicted_ious(counts, rois, samples[p], pooled[p], stage)
+            if p != main:
+                logits = self.heads.branches[p].predict(pooled[main], stage)[0]
+                difference = _foreground(logits.float()) - _foreground(predictions[main][0].float())
+                counts.histogram("score_differences", difference.abs(), torch.ones_like(difference, dtype=torch.bool))
+
+    def new_counts(self, device) -> ImbalanceCounts:
+        """Empty counts of these heads."""
+        return ImbalanceCounts(device, self.heads.num_classes)
+
+    def _of(self, stage, p, device) -> ImbalanceCounts:
+        if (stage, p) not in self.counts:
+            self.counts[stage, p] = self.new_counts(device)
+        return self.counts[stage, p]
+
+    def _count_proposals(self, counts, targets, labeled):
+        for image, objects in zip(labeled, targets):
+            proposal = (image.gt_classes >= 0) & ~image.is_gt  # -1: in an ignore region, or between two thresholds
+            counts.histogram("proposal_ious", image.matched_ious, proposal)
+            positives = (proposal & (image.gt_classes < self.heads.num_classes)).sum()
+            number = min(len(objects), MAX_OBJECTS)
+            counts["images"].add_(1)
+            counts["images_by_objects"][number].add_(1)
+            counts["positives_by_objects"][number].add_(positives)
+            counts["squared_positives_by_objects"][number].add_(positives**2)
+
+    def _count_objects(self, counts, targets, labeled, samples):
+        """Positives of every object, and objects by class; an image without objects has none to count."""
+        for objects, all_of_image, sampled in zip(targets, labeled, samples):
+            if len(objects) == 0:
+                continue
+            every = torch.ones_like(objects.gt_classes, dtype=torch.bool)
+            counts.tally("class_objects", objects.gt_classes, every)
+            for field, image in (("objects_by_positives", all_of_image), ("objects_by_samples", sampled)):
+                positive = (image.gt_classes >= 0) & (image.gt_classes < self.heads.num_classes) & ~image.is_gt
+                number = torch.zeros_like(objects.gt_classes).index_add_(0, image.matched_idxs, positive.long())
+                counts.tally(field, number, every)
+
+    def _count_classes(self, counts, rois, logits):
+        correct = logits.argmax(dim=1) == rois.gt_classes
+        scores = _foreground(logits)
+        for kind, rows in (("positive", rois.positive), ("negative", ~rois.positive)):
+            counts.count(f"{kind}s", rows)
+            counts.count(f"{kind}s_correct", rows & correct)
+            counts.histogram(f"{kind}_scores", scores, rows)
+            counts.histogram(f"{kind}_ious", rois.ious, rows & ~rois.is_gt)
+        counts.count("appended_gt", rois.positive & rois.is_gt)
+        counts.tally("class_positives", rois.gt_classes, rois.positive)
+        loss, gradient = class_loss_and_gradient(logits, rois.gt_classes)
+        counts.histogram("cls_loss", rois.ious, ~rois.is_gt, loss)
+        counts.histogram("cls_gradient", rois.ious, ~rois.is_gt, gradient)
+
+    def _count_boxes(self, counts, rois, boxes):
+        rows = rois.positive & ~rois.is_gt
+        ious = matched_pairwise_iou(boxes, rois.gt_boxes)
+        counts.histogram("positive_iou_sum", rois.ious, rows, rois.ious)
+        counts.histogram("refined_ious", ious, rows)
+        counts.histogram("refined_iou_sum", rois.ious, rows, ious)
+
+    def _count_box_loss(self, counts, rois, predictor, deltas):
+        if not any(parameter.requires_grad for parameter in predictor.bbox_pred.parameters()):
+            return  # an IoU branch regresses the boxes, and not these
+        deltas = _of_gt_class(deltas, rois.gt_classes)
+        loss, gradient = box_loss_and_gradient(predictor, deltas, rois.proposal_boxes.tensor, rois.gt_boxes.tensor)
+        counts.histogram("box_loss", rois.ious, rois.positive & ~rois.is_gt, loss)
+        counts.histogram("box_gradient", rois.ious, rois.positive & ~rois.is_gt, gradient)
+
+    def _count_predicted_ious(self, counts, rois, samples, pooled, stage):
+        boxes = [s.proposal_boxes.tensor for s in samples]
+        minibatch = SimpleNamespace(boxes=boxes, pooled=pooled, stage=stage)  # the part of BoxCandidates that is used
+        predicted = self.heads.iou_branch.predicted_ious(minibatch, efo=False)
+        if predicted is None:
+            return
+        predicted = torch.cat(list(predicted)).float()
+        sums = {"predicted_ious": None, "predicted_iou_sum": predicted, "predicted_iou_true_sum": rois.ious}
+        for field, weights in sums.items():
+            counts.histogram(field, predicted, ~rois.is_gt, weights)
+
+    def _refined(self, stage, p, predictions, pooled, samples) -> Boxes:
+        """The minibatch after regression, clipped to the images: ``Boxes`` (R)."""
+        predictor = self.heads.branches[p].predictor(stage)
+        per_image: List[Boxes] = []
+        for boxes, image in zip(self.heads.iou_branch.boxes(predictor, predictions, pooled, samples, stage), samples):
+            per_image.append(Boxes(_of_gt_class(boxes.float(), image.gt_classes)))
+            per_image[-1].clip(image.image_size)
+        return Boxes.cat(per_image)
+
+
+class _Rois:
+    """A minibatch over all images: classes, IoUs and boxes (R rows each); the background's ground truth is itself."""
+
+    def __init__(self, samples, num_classes):
+        self.gt_classes = torch.cat([s.gt_classes for s in samples])
+        self.ious = torch.cat([s.matched_ious for s in samples])
+        self.is_gt = torch.cat([s.is_gt for s in samples])
+        self.positive = self.gt_classes < num_classes
+        self.proposal_boxes = Boxes.cat([s.proposal_boxes for s in samples])
+        self.gt_boxes = Boxes.cat([s.gt_boxes if s.has("gt_boxes") else s.proposal_boxes for s in samples])
+
+
+def _foreground(logits: Tensor) -> Tensor:
+    """Foreground probability (R,) of logits (R, K+1)."""
+    return 1 - logits.softmax(dim=1)[:, -1]
+
+
+def _of_gt_class(values: Tensor, gt_classes: Tensor) -> Tensor:
+    """Of (R, 4K) the columns (R, 4) of the ground truth's class, for background those of any; (R, 4) as it is."""
+    if values.shape[1] == 4:
+        return values
+    per_class = values.view(len(values), values.shape[1] // 4, 4)
+    rows = torch.arange(len(values), device=values.device)
+    return per_class[rows, gt_classes.clamp(0, per_class.shape[1] - 1)]

@@ -1,0 +1,141 @@
+"""The command line of ``train_net.py``: arguments, and errors that fit on one screen."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from typing import Optional, Sequence
+
+from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException
+
+from .config import ConfigError
+from .engine.distributed import launch
+from .engine.run import evaluate, load_experiment, prepare, train
+from .engine.step_losses import NonFiniteLossError
+from .utils.errors import CheckpointError
+
+__all__ = ["argument_parser", "main"]
+
+MISUSE, DIVERGED, REPORT_FAILED = 2, 1, 3  # exit statuses
+# Before training. detectron2 asserts what users set, and Python itself refuses unknown arguments in a LazyConfig.
+MISUSES = (ValueError, KeyError, OSError, CheckpointError, AssertionError, TypeError)
+
+logger = logging.getLogger(__name__)
+
+_EPILOG = """
+Examples:
+  train_net.py --config-file configs/quick/faster_rcnn_R_18_FPN.yaml --output-dir output/first
+  train_net.py --config-file ... --train-json A.json --train-images DIR --val-json B.json --val-images DIR
+  train_net.py --config-file ... --resume --output-dir output/first
+  train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/first/model_best.pth
+  torchrun --nproc_per_node 8 train_net.py --config-file ...
+
+Overrides at the end: "SOLVER.BASE_LR 0.01" for .yaml configs, "optimizer.lr=0.01" for .py configs.
+"""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """detectron2's usual arguments, then those of own data and of the schedule."""
+    parser = argparse.ArgumentParser(
+        prog="train_net.py", description="Train or evaluate a detector.", epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help=".yaml (yacs) or .py (LazyConfig)")
+    parser.add_argument("--output-dir", default="", metavar="DIR", help="where everything is written")
+    parser.add_argument("--resume", action="store_true", help="continue the run in the output folder")
+    parser.add_argument("--eval-only", action="store_true", help="no training; with --resume: of the last checkpoint")
+    parser.add_argument(
+        "--imbalance-report", action="store_true",
+        help="record what is trained on, and write <output folder>/imbalance/report.html at the end",
+    )
+    data = parser.add_argument_group("own data in COCO format (the number of classes is taken from it)")
+    for split in ("train", "val"):
+        data.add_argument(f"--{split}-json", default="", metavar="FILE", help="annotations")
+        data.add_argument(f"--{split}-images", default="", metavar="DIR", help="folder of the images")
+    schedule = parser.add_argument_group("schedule")
+    schedule.add_argument("--epochs", type=float, metavar="N", help="passes through the data, in place of iterations")
+    schedule.add_argument(
+        "--auto-scale-lr", action="store_true",
+        help="scale learning rate and schedule from the config file's batch size to the one that is used (SGD only)",
+    )
+    several = parser.add_argument_group("several processes (or start with torchrun)")
+    several.add_argument("--num-gpus", type=int, default=1, help="GPUs of this machine")
+    several.add_argument("--num-machines", type=int, default=1)
+    several.add_argument("--machine-rank", type=int, default=0)
+    several.add_argument("--dist-url", default="auto", help="tcp://<machine 0>:<port> for several machines")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides, see below")
+    return parser
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """``train_net.py``. Exits with status 2 for misuse, before time is spent on training; with 1 if a loss diverged."""
+    args = argument_parser().parse_args(argv)
+    try:
+        launch(_one_process, (args,), args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
+    except ProcessExitedException as error:  # a spawned process, which has said why
+        sys.exit(error.exit_code)
+    except ValueError as error:  # what launch itself refuses
+        _exit(error, MISUSE)
+
+
+def _one_process(args: argparse.Namespace) -> None:
+    try:
+        experiment = load_experiment(args)
+        if args.imbalance_report:
+            _record(experiment, args.eval_only)
+        if args.eval_only:
+            evaluate(experiment, args.resume)
+            return
+        trainer = prepare(experiment, resume=args.resume, auto_scale_lr=args.auto_scale_lr, epochs=args.epochs)
+    except MISUSES as error:
+        _exit(error, MISUSE)
+    try:
+        status = train(trainer, experiment)
+    except NonFiniteLossError as error:  # in full in the log
+        _exit(RuntimeError(f"{str(error).splitlines()[0]} See above, and nonfinite_loss.json."), DIVERGED)
+    if status:
+        sys.exit(status)
+    if args.imbalance_report and comm.is_main_process():
+        _report(experiment, trainer)
+
+
+def _record(experiment, eval_only: bool) -> None:
+    from .recording.recordable import record_in_training
+
+    if eval_only:
+        raise ConfigError(
+            "--imbalance-report records training. For a checkpoint: "
+            "python -m d2_balanced.analysis.report --config-file CONFIG --weights FILE --output DIR"
+        )
+    record_in_training(experiment)
+
+
+def _report(experiment, trainer) -> None:
+    """Write the report; the run is complete and saved, so a failure here says how to repeat only this."""
+    from .analysis.report import report_of_training
+
+    model = getattr(trainer.model, "module", trainer.model)
+    try:
+        logger.info("Imbalance report: %s", report_of_training(experiment, model))
+    except Exception:
+        again = f"python -m d2_balanced.analysis.report {experiment.settings.output_dir}"
+        logger.exception("The run is complete, its report is not. Repeat it with %s", again)
+        sys.exit(REPORT_FAILED)
+
+
+def _exit(error: Exception, status: int) -> None:
+    """Say what is wrong, in the first process in full, and exit."""
+    if os.environ.get("D2_BALANCED_TRACEBACK"):
+        traceback.print_exc()
+    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if not message or isinstance(error, (AssertionError, TypeError)):
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{message or type(error).__name__} ({os.path.basename(place.filename)}, line {place.lineno})"
+    if not comm.is_main_process():
+        message = f"(process {comm.get_rank()}) {message.splitlines()[0] if message else ''}"
+    print(f"train_net.py: error: {message}", file=sys.stderr, flush=True)
+    sys.exit(status)

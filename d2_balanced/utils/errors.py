@@ -1,0 +1,64 @@
+"""The errors that are the user's to mend, and the "did you mean" at their end.
+
+Whatever the command line was given (a config, data, a checkpoint, a folder, a machine) and cannot use ends in a
+:class:`UsageError`. Its message names the file, key or annotation and says what to do, so it is shown alone; any other
+exception is a fault of code and keeps its traceback (``d2_balanced/train.py``).
+"""
+
+import difflib
+from typing import Iterable, List
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "LaunchError",
+    "OutputError",
+    "UsageError",
+    "close_keys",
+    "did_you_mean",
+]
+
+
+class UsageError(Exception):
+    """Something that the user gave cannot be used: the message names it and says what to do."""
+
+
+class ConfigError(UsageError, ValueError):
+    """A setting is wrong: the message names the key, where it stands, its value, and what is allowed."""
+
+
+class DataError(UsageError, ValueError):
+    """A data set that cannot be used as it is. ``report`` holds all findings where a check raised it."""
+
+    def __init__(self, message, report=None):
+        super().__init__(message)
+        self.report = report
+
+
+class CheckpointError(UsageError, RuntimeError):
+    """A checkpoint that cannot be used; the message says why."""
+
+
+class OutputError(UsageError, OSError):
+    """A folder that cannot be written to, is full, or holds another run."""
+
+
+class LaunchError(UsageError, ValueError):
+    """Processes or devices that were asked for and are not to be had."""
+
+
+def close_keys(key: str, known: Iterable[str], limit: int = 3) -> List[str]:
+    """The ``known`` keys that ``key`` may have meant: same ending (a forgotten prefix), then similar spelling."""
+    known = list(known)
+    same_ending = [k for k in known if k.lower().endswith("." + key.lower())]
+    by_lower_case = {k.lower(): k for k in known}
+    similar = difflib.get_close_matches(key.lower(), list(by_lower_case), n=limit, cutoff=0.6)
+    found = same_ending + [by_lower_case[k] for k in similar]
+    return list(dict.fromkeys(found))[:limit]
+
+
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """`` Did you mean A, or B?`` for the end of an error message; an empty string if nothing is close."""
+    found = close_keys(key, known)
+    return f" Did you mean {', or '.join(found)}?" if found else ""

@@ -1,0 +1,134 @@
+"""The recorder's counts against a scalar reference, and that it leaves training as it is."""
+
+import pytest
+import roi_heads_tools as h
+import torch
+from d2_balanced.recording.counts import CLASS_FIELDS, FIELDS, ImbalanceCounts
+from d2_balanced.recording.recorder import ImbalanceRecorder
+from reference.imbalance import count_step
+
+TWO_BRANCHES = [{"POSITIVE_FRACTION": 0.1}, {"POSITIVE_FRACTION": 0.5}]
+HEADS = {
+    "standard": {},
+    "class-agnostic": {"MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True},
+    "two branches": {"MODEL__BALANCED__BRANCHES": TWO_BRANCHES},
+    "cascade": {
+        "MODEL__BALANCED__STAGES": {"NAME": "CascadeStages"},
+        "MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True,
+    },
+    "loops, two branches": {
+        "MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages"},
+        "MODEL__BALANCED__BRANCHES": TWO_BRANCHES,
+    },
+    "IoU branch": {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch"}},
+    "three labels": {"MODEL__ROI_HEADS__IOU_THRESHOLDS": [0.3, 0.6], "MODEL__ROI_HEADS__IOU_LABELS": [0, -1, 1]},
+}
+
+
+class Witness:
+    """Keeps what is recorded."""
+
+    def __init__(self):
+        self.steps = []
+
+    def record(self, *step):
+        self.steps.append(step)
+
+
+def train(name, objects, recorders=(), steps=1):
+    """The heads after training steps on images with so many objects, and what the last step returned."""
+    heads = h.build(h.tiny_cfg(**HEADS[name]))
+    heads.recorders += [make(heads) for make in recorders]
+    targets = h.targets(objects)
+    for seed in range(steps):
+        result = h.train_step(heads, h.features(len(objects)), h.proposals(targets), targets, seed=seed)
+    return heads, result
+
+
+def expected(heads, step, p):
+    stage, targets, labeled, samples, pooled, predictions = step
+    predictor, deltas, predicted = heads.branches[p].predictor(stage), predictions[p][1], None
+    weights = predictor.box2box_transform.weights
+    with torch.no_grad():
+        has_own_regressor = hasattr(heads.iou_branch, "regressor")
+        if has_own_regressor:
+            features = heads.iou_branch.iou_head(pooled[p]).flatten(start_dim=1)
+            deltas = heads.iou_branch.regressor[0](features)
+            predicted = heads.iou_branch.iou_predictor[0](features)[:, 0].sigmoid().tolist()
+        main = heads.main_branch
+        own = heads.branches[p].predict(pooled[main], stage)[0].tolist()
+    other = [] if p == main else zip(own, predictions[main][0].tolist())
+    rows = predictions[p][0].tolist(), deltas.tolist()
+    settings = weights, heads.num_classes, other, not has_own_regressor, predicted
+    return count_step(targets, labeled[p], samples[p], *rows, *settings)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_counts_are_those_of_the_scalar_reference(name):
+    heads, _ = train(name, (3, 0, 35), [ImbalanceRecorder, lambda heads: Witness()], steps=2)
+    recorder, witness = heads.recorders
+    totals = {}
+    for step in witness.steps:
+        for p in range(len(heads.branches)):
+            for field, values in expected(heads, step, p).items():
+                before = totals.setdefault((step[0], p), {}).get(field, [0.0] * len(values))
+                totals[step[0], p][field] = [a + b for a, b in zip(before, values)]
+    assert set(recorder.counts) == set(totals)
+    for key, fields in totals.items():
+        assert set(fields) == {*FIELDS, *CLASS_FIELDS}
+        for field, values in fields.items():
+            assert recorder.counts[key][field].tolist() == pytest.approx(values, rel=1e-4, abs=1e-4), (key, field)
+    first = totals[0, 0]
+    assert first["images"] == [6] and sum(first["positive_ious"]) > 0 and first["appended_gt"][0] > 0
+    assert first["images_by_objects"][30] == 2, "35 objects are in the last entry"
+    assert (sum(first["box_loss"]) > 0) == (name != "IoU branch") == (sum(first["predicted_ious"]) == 0)
+    assert sum(first["objects_by_positives"]) == sum(first["class_objects"]) == 76
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_training_is_bit_identical(name):
+    _, (losses, gradients, _, logged, draw) = train(name, (3, 5))
+    _, (recorded_losses, recorded_gradients, _, recorded_log, recorded_draw) = train(name, (3, 5), [ImbalanceRecorder])
+    assert {k: v.item() for k, v in losses.items()} == {k: v.item() for k, v in recorded_losses.items()}
+    assert set(gradients) == set(recorded_gradients)
+    assert all(torch.equal(gradients[k], recorded_gradients[k]) for k in gradients)
+    assert logged == recorded_log and torch.equal(draw, recorded_draw)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_images_without_objects(name):
+    heads, _ = train(name, (0, 0), [ImbalanceRecorder])
+    for counts in heads.recorders[0].counts.values():
+        assert torch.isfinite(counts.values).all()
+        assert all(counts[field].sum().item() == 0 for field in ("positives", "positive_ious", "box_loss"))
+        assert counts["images_by_objects"][0].item() == 2
+
+
+@pytest.mark.parametrize("loss", ["giou", "diou", "ciou"])
+def test_losses_on_boxes(loss):
+    heads = h.build(h.tiny_cfg(MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_TYPE=loss), scale=1.0)
+    heads.recorders.append(ImbalanceRecorder(heads))
+    heads.proposal_append_gt = False
+    targets = h.targets((4, 4))
+    losses, *_ = h.train_step(heads, h.features(2), h.proposals(targets), targets)
+    (counts,) = heads.recorders[0].counts.values()
+    rois = (counts["positives"] + counts["negatives"]).item()
+    assert losses["loss_box_reg"].item() == pytest.approx(counts["box_loss"].sum().item() / rois, rel=1e-5)
+
+
+def test_a_new_window_starts_empty():
+    heads, _ = train("standard", (3,), [ImbalanceRecorder])
+    (recorder,) = heads.recorders
+    recorder.reset()
+    assert recorder.counts[0, 0].values.abs().sum() == 0
+
+
+def test_histogram_bins():
+    counts = ImbalanceCounts("cpu")
+    values = torch.tensor([0.0, 0.049, 0.05, 0.999, 1.0, float("nan"), 0.5, 0.5])
+    where = torch.tensor([True] * 5 + [False] * 2 + [True])
+    counts.histogram("proposal_ious", values, where)
+    assert {k: int(v) for k, v in enumerate(counts["proposal_ious"]) if v} == {0: 2, 1: 1, 10: 1, 19: 2}
+    counts.histogram("cls_loss", values, where, torch.tensor([1.0, 2, 4, 8, 16, float("nan"), float("inf"), 32]))
+    assert {k: float(v) for k, v in enumerate(counts["cls_loss"]) if v} == {0: 3, 1: 4, 10: 32, 19: 24}
+    assert counts.as_lists()["proposal_ious"][:3] == [2, 1, 0]
