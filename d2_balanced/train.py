@@ -14,8 +14,8 @@ from torch.multiprocessing import ProcessExitedException
 
 from .config import ConfigError
 from .engine.distributed import launch
+from .engine.nonfinite import NonFiniteLossError
 from .engine.run import evaluate, load_experiment, prepare, train
-from .engine.step_losses import NonFiniteLossError
 from .utils.errors import CheckpointError
 
 __all__ = ["argument_parser", "main"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import signal
 from typing import Any, Dict, List, Optional
 
@@ -14,14 +13,13 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..config import ConfigError
-from ..utils.atomic import atomic_write
 from . import start
 from .build import build_trainer, check_data, evaluate_checkpoint
 from .experiment import Experiment, OwnData
 from .from_lazy import LazyExperiment
 from .from_yacs import YacsExperiment
+from .nonfinite import NonFiniteLossError
 from .rng import resolve_seed
-from .step_losses import NonFiniteLossError
 from .trainer import BalancedTrainer
 
 __all__ = ["evaluate", "fit_to_batch_size", "load_experiment", "prepare", "train"]
@@ -116,9 +114,7 @@ def train(trainer: BalancedTrainer, experiment: Experiment) -> int:
         trainer.train(trainer.last_finished_iter + 1, experiment.schedule.max_iter)
     except NonFiniteLossError as error:
         logger.error("%s", error)
-        name = "nonfinite_loss.json" if comm.is_main_process() else f"nonfinite_loss.process{comm.get_rank()}.json"
-        with atomic_write(os.path.join(folder, name), "w") as file:
-            json.dump(error.details, file, indent=2)
+        error.write(folder)
         raise
     except Exception as error:
         logger.exception("Training failed in iteration %d:", trainer.iter)  # so that log.txt has it, too

@@ -10,13 +10,13 @@ from typing import Dict, Iterator, List, Optional, Tuple
 
 import torch
 from detectron2.engine import TrainerBase
-from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .nonfinite import nan_is_nonfinite, require_finite
 from .precision import FullPrecision
-from .step_losses import NonFiniteLossError, all_finite, fetch_losses, split_batch
+from .step_losses import fetch_losses, split_batch
 from .training_state import (
     describe_process,
     gather_plain_attributes,
@@ -142,12 +142,8 @@ class BalancedTrainer(TrainerBase):
         return iter(self.data_loader)
 
     def _loss_dict(self, images: List[dict]) -> Dict[str, torch.Tensor]:
-        try:
+        with nan_is_nonfinite(self):
             losses = self.model(images)
-        except (FloatingPointError, AssertionError) as error:  # detectron2 finds NaN boxes before there is a loss
-            if "NaN" in str(error):
-                raise NonFiniteLossError(self._describe_step({}, str(error))) from error
-            raise
         return {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
 
     def _gradient_exchange(self, now: bool):
@@ -158,8 +154,7 @@ class BalancedTrainer(TrainerBase):
 
     def _log(self, losses: Dict[str, torch.Tensor], data_time: float) -> None:
         means, stop = fetch_losses(losses, bool(self._stop_wanted))
-        if not all_finite(means):
-            raise NonFiniteLossError(self._describe_step(means))
+        require_finite(means, self)
         if stop and self.iter + 1 < self.max_iter:  # the last step needs no stop
             self.stop_reason = self._stop_wanted or "another process asked for it"
             self.interrupted = True
@@ -167,18 +162,6 @@ class BalancedTrainer(TrainerBase):
         self.storage.put_scalar("total_loss", sum(means.values()))
         if len(means) > 1:
             self.storage.put_scalars(**means)
-
-    def _describe_step(self, losses: Dict[str, float], reason: str = "Loss became infinite or NaN") -> dict:
-        previous = self.storage.latest().get("total_loss", (None,))[0]
-        return {
-            "reason": reason,
-            "iteration": self.iter,
-            "process": comm.get_rank(),
-            "images": [f"{x.get('file_name', '?')} (image id {x.get('image_id', '?')})" for x in self.batch],
-            "losses": losses,
-            "lr": max(group["lr"] for group in self.optimizer.param_groups),
-            "last_total_loss": previous,
-        }
 
     def collect_state(self) -> None:
         """Gather what differs between processes. All of them call it, before the main one takes ``state_dict()``."""

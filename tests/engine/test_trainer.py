@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
-from d2_balanced.engine.hooks import Checkpoints
-from d2_balanced.engine.precision import FullPrecision, MixedPrecision, build_precision
-from d2_balanced.engine.step_losses import NonFiniteLossError, split_batch
-from d2_balanced.engine.trainer import BalancedTrainer
 from detectron2.engine import HookBase, SimpleTrainer
-
 from engine_toys import ToyLoader, ToyModel, toy_trainer
+
+from d2_balanced.engine.hooks import Checkpoints
+from d2_balanced.engine.nonfinite import NonFiniteLossError
+from d2_balanced.engine.precision import FullPrecision, MixedPrecision, build_precision
+from d2_balanced.engine.step_losses import split_batch
+from d2_balanced.engine.trainer import BalancedTrainer
 
 
 class Recorder(HookBase):

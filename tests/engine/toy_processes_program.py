@@ -5,7 +5,7 @@ import sys
 import d2_balanced  # noqa: F401  (first: it makes detectron2 importable)
 import torch
 from d2_balanced.engine.distributed import launch, wrap_ddp
-from d2_balanced.engine.step_losses import NonFiniteLossError
+from d2_balanced.engine.nonfinite import NonFiniteLossError
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from engine_toys import ToyLoader, ToyModel, toy_trainer
