@@ -19,6 +19,8 @@ _RELEASED_RANGES = {
 
 _VARIANTS = 8  # mirrored in x, mirrored in y, with box and ground truth exchanged
 
+_DRAWS, _ROUNDS = 1 << 16, 32  # jitters drawn at once, and how often: a fraction of a second, whatever the interval
+
 
 def released_range(low):
     """The released code's jitters for an interval that begins at ``low``: largest shift (in box sides), smallest and
@@ -49,8 +51,9 @@ def jitter_pool(interval, size=4096):
     """Jitters (size, 4), float32, whose IoUs lie evenly inside ``interval``; the same in every process, on the CPU.
 
     Jitters are drawn by rejection from ``released_range``, ordered by their IoU, and moved a little along the ray to the
-    unjittered box until the IoUs are evenly spaced. Each is there in eight variants of the same IoU, so that every
-    direction, larger and smaller are equally frequent.
+    unjittered box until the IoUs are evenly spaced. Where two million draws hold too few of the interval (it is narrow,
+    or close to 0 or 1), the nearest ones in IoU make up for the rest. Each is there in eight variants of the same IoU,
+    so that every direction, larger and smaller are equally frequent.
     """
     low, high = interval
     base = size // _VARIANTS
@@ -61,17 +64,23 @@ def jitter_pool(interval, size=4096):
 
 
 def _rejected(low, high, num):
-    """``num`` jitters (num, 4) with IoU inside the interval, uniform in ``released_range``."""
+    """``num`` jitters (num, 4) with IoU inside the interval, uniform in ``released_range``; the rest the nearest ones."""
     generator = torch.Generator("cpu").manual_seed(0)
     limit, smallest, largest = released_range(low)
-    found = torch.zeros(0, 4, dtype=torch.float64, device="cpu")
-    while len(found) < num:
-        draw = torch.rand(1 << 16, 4, generator=generator, dtype=torch.float64, device="cpu")
+    found = nearest = torch.zeros(0, 4, dtype=torch.float64, device="cpu")
+    for _ in range(_ROUNDS):
+        draw = torch.rand(_DRAWS, 4, generator=generator, dtype=torch.float64, device="cpu")
         shift = (2 * draw[:, :2] - 1) * limit
         jitters = torch.cat([shift, smallest + (largest - smallest) * draw[:, 2:]], dim=1)
         iou = jitter_iou(jitters)
-        found = torch.cat([found, jitters[(iou > low) & (iou < high)]])
-    return found[:num]
+        inside = (iou > low) & (iou < high)
+        found = torch.cat([found, jitters[inside]])
+        if len(found) >= num:
+            return found[:num]
+        nearest = torch.cat([nearest, jitters[~inside]])
+        iou = jitter_iou(nearest)
+        nearest = nearest[torch.maximum(low - iou, iou - high).topk(num, largest=False).indices]
+    return torch.cat([found, nearest])[:num]
 
 
 def _move_to(jitters, target):

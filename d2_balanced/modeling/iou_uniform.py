@@ -25,6 +25,10 @@ CASCADE_INTERVALS = (
 """Intervals of the stages of a cascade: the later ones drop the lowest and split the highest."""
 
 
+NARROWEST = 1e-5
+"""Width of the narrowest IoU interval: the IoU of boxes of a thousand pixels is known to some millionths."""
+
+
 class GeneratedBoxes(NamedTuple):
     """Boxes generated in one image, ordered by ground truth and interval."""
 
@@ -50,6 +54,11 @@ class _Generator(nn.Module):
         self.intervals = tuple((float(low), float(high)) for low, high in intervals)
         if not self.intervals or not all(0.0 < low < high <= 1.0 for low, high in self.intervals):
             raise ValueError(f"{name}: intervals must be pairs 0 < low < high <= 1, got {list(intervals)}")
+        if min(round(high - low, 9) for low, high in self.intervals) < NARROWEST:
+            raise ValueError(
+                f"{name}: intervals must be at least {NARROWEST} wide, got {list(intervals)}: in 32-bit pixel coordinates "
+                "boxes of closer IoUs cannot be told apart"
+            )
         if num_per_interval < 1:
             raise ValueError(f"{name}: num_per_interval must be at least 1, got {num_per_interval}")
         if max_per_image < len(self.intervals):

@@ -167,11 +167,35 @@ def test_pool_is_what_it_says():
         assert abs(iou.mean() - (low + high) / 2) < 1e-4
 
 
+@pytest.mark.parametrize("interval", [(0.98, 1.0), (0.9999, 1.0), (0.99999, 1.0), (0.7, 0.7001), (1e-6, 1e-3)])
+def test_pool_of_an_interval_that_draws_rarely_hit(interval, monkeypatch):
+    """Bounded work, and as even in IoU, direction and scale as that of a common interval."""
+    drawn, draw = [0], torch.rand
+    monkeypatch.setattr(torch, "rand", lambda n, *args, **kw: (drawn.append(n), draw(n, *args, **kw))[1])
+    pool = jitter_pool.__wrapped__(interval).double()
+    assert sum(drawn) <= 2**21
+    iou = (jitter_iou(pool).sort().values[::8] - interval[0]) / (interval[1] - interval[0])
+    assert (iou - (torch.arange(512) + 0.5) / 512).abs().max() < 0.02
+    assert len(pool.unique(dim=0)) > 4000 and (pool.std(dim=0) > 0).all()
+    if interval[0] > 0.9:  # near IoU 1 a jitter is a direction: 1 - IoU grows in proportion along the ray
+        shape = pool.std(dim=0) / pool.std(dim=0).sum()
+        common = jitter_pool((0.9, 1.0)).double().std(dim=0)
+        assert (shape / (common / common.sum()) - 1).abs().max() < 0.1
+
+
+def test_narrow_intervals_are_filled():
+    gt = boxes([200, 150, 280, 270], [400, 300, 500, 420])
+    for interval in ((0.98, 1.0), (0.9999, 1.0), (0.7, 0.7001)):
+        made = UniformIoUGenerator([interval])([gt], [SIZE])[0]
+        assert len(made.ious) == 32 and interval[0] <= made.ious.min() and made.ious.max() <= interval[1]
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
         ({"intervals": [(0.6, 0.5)]}, "intervals"),
         ({"intervals": []}, "intervals"),
+        ({"intervals": [(0.5, 0.6), (0.7, 0.700001)]}, "intervals must be at least 1e-05 wide"),
         ({"num_per_interval": 0}, "num_per_interval"),
         ({"max_per_image": 3}, "max_per_image"),
     ],
