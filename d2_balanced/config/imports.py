@@ -6,6 +6,7 @@ import importlib
 from typing import Sequence
 
 from ..utils.errors import ConfigError
+from ..utils.moved import refuse_moved
 
 __all__ = ["import_modules"]
 
@@ -21,8 +22,9 @@ def import_modules(names: Sequence[str]) -> None:
             raise ConfigError(f"IMPORTS: expected names of modules, as in `import my_components`, got {name!r}.")
         try:
             importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not (name + ".").startswith(error.name + "."):
+        except ImportError as error:
+            refuse_moved(error)
+            if not isinstance(error, ModuleNotFoundError) or not f"{name}.".startswith(f"{error.name}."):
                 raise _failed(name, error) from error
             raise ConfigError(
                 f"IMPORTS: there is no module {name!r} on Python's path. Start from the folder that it is in with "

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..modeling.spec import is_open_ended
 from ..utils.errors import ConfigError, did_you_mean
+from ..utils.moved import refuse_moved
 from ..utils.values import check_minimum, fit_type, type_name
 from .compiled_ops import check_compiled_ops_lazy
 from .lazy_defaults import TRAIN_MINIMUM, data_defaults, train_defaults
@@ -36,6 +37,9 @@ def load_lazy(path: str, overrides: Sequence[str] = ()) -> DictConfig:
     plain_import = builtins.__import__
     try:
         cfg = LazyConfig.load(path)
+    except ImportError as error:
+        refuse_moved(error)
+        raise
     finally:
         builtins.__import__ = plain_import  # detectron2 leaves its own in place if the file raises
     check_lazy(cfg, f" in {path}")

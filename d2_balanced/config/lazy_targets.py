@@ -14,6 +14,7 @@ import d2_balanced.modeling  # noqa: F401  (registers the components)
 from ..modeling import registry as ours
 from ..modeling.spec import signature_parameters
 from ..utils.errors import ConfigError, did_you_mean
+from ..utils.moved import new_path
 
 __all__ = ["find_target", "target_parameters", "parameters_to_keep", "walk"]
 
@@ -60,6 +61,8 @@ def find_target(target, key: str):
     try:
         return locate(target)
     except Exception as error:  # locate raises whatever importing the module raises
+        if new_path(target):
+            raise ConfigError(f"{key}: {target} was moved: it is {new_path(target)} now.") from error
         name = target.rsplit(".", 1)[-1]
         raise ConfigError(f"{key}: cannot import {target!r} ({error}).{did_you_mean(name, _registered())}") from error
 
