@@ -25,7 +25,7 @@ def step_of(args, name):
 def record(model):
     """Let a recorder see every step. There is nothing to do after the backward pass."""
     heads = find_recorded_heads(model)
-    heads.recorders.append(ImbalanceRecorder(heads))
+    heads.observers.append(ImbalanceRecorder(heads))
     return lambda: None
 
 

@@ -7,6 +7,7 @@ from detectron2.structures import Boxes, Instances
 
 from d2_balanced.modeling.dynamic_smooth_l1 import DynamicSmoothL1
 from d2_balanced.modeling.matcher import DynamicMatcher
+from roi_heads_tools import view_of
 
 NUM_CLASSES = 1
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -40,17 +41,18 @@ def fields(rows, labels):
     }
 
 
-def labeled_batch(batch, matcher):
+def view_of_batch(batch, matcher):
+    """What the components are shown of these rows; all positives are sampled."""
     labeled = [labeled_image(rows, matcher) for rows in batch]
-    return labeled, [image[image.gt_classes < NUM_CLASSES] for image in labeled]
+    return view_of(labeled, [image[image.gt_classes < NUM_CLASSES] for image in labeled])
 
 
 def step(matcher, loss, batch, iteration):
     """One iteration; returns (threshold, beta) in force during it, and what was logged after it."""
     in_force = (float(matcher.threshold), float(loss.beta))
-    labeled, samples = labeled_batch(batch, matcher)
+    view = view_of_batch(batch, matcher)
     for component in (matcher, loss):
-        component.observe(labeled, samples)
+        component.observe(view)
     return in_force, {k: float(v) for c in (matcher, loss) for k, v in c.end_iteration(iteration).items()}
 
 

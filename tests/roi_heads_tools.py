@@ -8,6 +8,7 @@ from detectron2.utils.events import EventStorage
 
 import d2_balanced.modeling  # noqa: F401  (registers the components)
 from d2_balanced.config import get_balanced_cfg
+from d2_balanced.modeling.stage_view import StageView
 
 IMAGE_SIZE = (96, 128)
 # Changes for tiny_cfg.
@@ -112,6 +113,30 @@ def train_step(heads, feats, props, targs, seed=4):
     gradients.update({name: v.grad for name, v in feats.items()})
     logged = {name: value for name, (value, _) in storage.latest().items()}
     return losses, gradients, samples, logged, torch.rand(1)
+
+
+class Watcher:
+    """An observer of ROI heads, which keeps the ``StageView`` of every stage."""
+
+    def __init__(self):
+        self.views = []
+
+    def observe(self, view):
+        self.views.append(view)
+
+
+def watched_step(heads, *args, **kwargs):
+    """What :func:`train_step` returns, and the ``StageView`` of every stage."""
+    watcher = Watcher()
+    heads.observers.append(watcher)
+    result = train_step(heads, *args, **kwargs)
+    heads.observers.remove(watcher)
+    return result, watcher.views
+
+
+def view_of(labeled, samples=()):
+    """What an adaptive component of a branch is shown of these labeled proposals and samples."""
+    return StageView(stage=0, targets=[], labeled=[labeled], samples=[samples], pooled=[None], predictions=[None])
 
 
 @torch.no_grad()

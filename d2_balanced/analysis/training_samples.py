@@ -74,7 +74,7 @@ def run_in_training_mode(model, batches, recorder, seed=0):
     """Run the forward pass of training on ``batches``, seen by ``recorder``; normalisation statistics stay as they are.
 
     Args:
-        recorder: an object for ``BalancedROIHeads.recorders``.
+        recorder: an object for ``BalancedROIHeads.observers``.
         seed: of the sampling.
     """
     heads = find_recorded_heads(model)
@@ -82,14 +82,14 @@ def run_in_training_mode(model, batches, recorder, seed=0):
     for module in model.modules():
         if isinstance(module, _NORMS):
             module.eval()
-    heads.recorders.append(recorder)
+    heads.observers.append(recorder)
     torch.manual_seed(seed)
     try:
         with EventStorage():
             for batch in batches:
                 model(batch)
     finally:
-        heads.recorders.remove(recorder)
+        heads.observers.remove(recorder)
 
 
 def load_experiment(config_file, overrides=(), own_data=None):

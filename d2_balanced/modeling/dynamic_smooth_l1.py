@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .dynamic_statistics import EXCLUDED, StatisticRecorder, of_batch
 from .registry import BOX_LOSS_REGISTRY
+from .stage_view import StageView
 
 __all__ = ["DynamicSmoothL1"]
 
@@ -87,13 +88,13 @@ class DynamicSmoothL1(nn.Module):
         self.bbox_reg_weights = bbox_reg_weights if self.bbox_reg_weights is None else self.bbox_reg_weights
         self.num_classes = num_classes if self.num_classes is None else self.num_classes
 
-    def observe(self, labeled: List[Instances], samples: List[Instances]) -> None:
+    def observe(self, view: StageView) -> None:
         """Remember the errors of a forward pass, of all labeled proposals of every image (or of the sampled positives).
 
-        Passes that train nothing (evaluation mode, or gradients switched off) are not measured.
+        Passes that train nothing (evaluation mode, or gradients switched off) are not measured. ``view`` has one branch.
         """
         if self.training and torch.is_grad_enabled():
-            images = samples if self.window.scope.sampled_positives else labeled
+            (images,) = view.samples if self.window.scope.sampled_positives else view.labeled
             self.window.add_pass([self._errors(image) if image.has("gt_boxes") else None for image in images])
 
     def _errors(self, image: Instances) -> Tensor:

@@ -6,7 +6,7 @@ A matcher is called with ``match_quality_matrix (M, N)``, the IoU of M GT boxes 
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
+from typing import Dict, Tuple
 
 import torch
 from detectron2.modeling.matcher import Matcher
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .dynamic_statistics import EXCLUDED, StatisticRecorder
 from .registry import PROPOSAL_MATCHER_REGISTRY
+from .stage_view import StageView
 
 __all__ = ["FixedMatcher", "DynamicMatcher"]
 
@@ -120,13 +121,13 @@ class DynamicMatcher(nn.Module):
         self._matcher.thresholds[1] = self.threshold
         return self._matcher(match_quality_matrix)
 
-    def observe(self, labeled: List[Instances], samples: List[Instances]) -> None:
+    def observe(self, view: StageView) -> None:
         """Remember the IoUs of a forward pass, of all labeled proposals of every image.
 
-        Passes that train nothing (evaluation mode, or gradients switched off) are not measured.
+        Passes that train nothing (evaluation mode, or gradients switched off) are not measured. ``view`` has one branch.
         """
         if self.training and torch.is_grad_enabled():
-            self.window.add_pass([self._ious(image) if image.has("gt_boxes") else None for image in labeled])
+            self.window.add_pass([self._ious(image) if image.has("gt_boxes") else None for image in view.labeled[0]])
 
     def _ious(self, image: Instances) -> Tensor:
         counts = image.gt_classes >= 0

@@ -14,8 +14,8 @@ __all__ = ["RecordImbalance", "find_recorded_heads"]
 
 
 def find_recorded_heads(model):
-    """The ROI heads of ``model`` that take recorders. ``ValueError`` without any."""
-    heads = [module for module in model.modules() if isinstance(getattr(module, "recorders", None), list)]
+    """The ROI heads of ``model`` that take observers. ``ValueError`` without any."""
+    heads = [module for module in model.modules() if isinstance(getattr(module, "observers", None), list)]
     if not heads and not hasattr(model, "roi_heads"):
         raise ValueError(f"{type(model).__name__} is no two-stage detector: it has no ROI heads that could be recorded")
     if not heads:
@@ -62,7 +62,7 @@ class RecordImbalance(HookBase):
         if comm.is_main_process():
             drop_from(self._output_dir, self._first, start)
             self._take_up()
-        self._recorder.heads.recorders.append(self._recorder)
+        self._recorder.heads.observers.append(self._recorder)
         if self._gradients is not None:
             self._gradients.attach()
 
@@ -80,8 +80,8 @@ class RecordImbalance(HookBase):
 
     def after_train(self):
         """Write the last window, full or not; a run that goes on from here takes its counts from the checkpoint."""
-        if self._recorder in self._recorder.heads.recorders:
-            self._recorder.heads.recorders.remove(self._recorder)
+        if self._recorder in self._recorder.heads.observers:
+            self._recorder.heads.observers.remove(self._recorder)
         if self._gradients is not None:
             self._gradients.remove()
         if self.trainer.completed and self._first <= self.trainer.last_finished_iter:

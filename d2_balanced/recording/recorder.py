@@ -13,6 +13,7 @@ from detectron2.structures import Boxes
 from detectron2.structures.boxes import matched_pairwise_iou
 from torch import Tensor
 
+from ..modeling.stage_view import StageView
 from .counts import MAX_OBJECTS, ImbalanceCounts
 from .sample_gradients import box_loss_and_gradient, class_loss_and_gradient
 
@@ -22,7 +23,7 @@ __all__ = ["ImbalanceRecorder"]
 class ImbalanceRecorder:
     """Counts a window of training steps of one ``BalancedROIHeads``, for every stage and branch.
 
-    Put it into ``heads.recorders``. It draws nothing and changes nothing, so training with it is bit-identical (box
+    Put it into ``heads.observers``. It draws nothing and changes nothing, so training with it is bit-identical (box
     heads with BatchNorm or dropout aside: branches beside the main one predict its RoIs, too). The counters stay on the
     device; nothing waits for it, but for a check that detectron2's ``get_deltas`` makes in every call.
 
@@ -40,16 +41,9 @@ class ImbalanceRecorder:
             counts.values.zero_()
 
     @torch.no_grad()
-    def record(self, stage, targets, labeled, samples, pooled, predictions) -> None:
-        """Count one stage of one forward pass.
-
-        Args:
-            stage: index of the stage.
-            targets: list of B ``Instances`` with ``gt_boxes``.
-            labeled, samples: per branch a list of B labeled proposals and of the minibatches drawn from them.
-            pooled: per branch the features (R, C, h, w) of its minibatch.
-            predictions: per branch class logits (R, K+1) and deltas (R, 4) or (R, 4K).
-        """
+    def observe(self, view: StageView) -> None:
+        """Count one stage of one forward pass."""
+        stage, targets, labeled, samples, pooled, predictions = view
         main = self.heads.main_branch
         for p in range(len(predictions)):
             counts = self._of(stage, p, predictions[p][0].device)

@@ -197,7 +197,7 @@ def test_detectron2s_heads_in_a_lazy_config_become_recordable(cascade):
     before = instantiate(cfg.model.roi_heads)
     make_recordable(LazyExperiment(cfg))
     after = instantiate(cfg.model.roi_heads)
-    assert type(after).__name__ == "BalancedROIHeads" and after.recorders == []
+    assert type(after).__name__ == "BalancedROIHeads" and after.observers == []
     assert {k: v.shape for k, v in before.state_dict().items()} == {k: v.shape for k, v in after.state_dict().items()}
     assert [m.thresholds[1] for m in after.matchers] == ([0.5, 0.6, 0.7] if cascade else [0.5])
     make_recordable(LazyExperiment(cfg))

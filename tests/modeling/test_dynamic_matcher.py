@@ -12,7 +12,7 @@ from paths import shared_file
 from d2_balanced.modeling.dynamic_smooth_l1 import DynamicSmoothL1
 from reference import dynamic as reference
 
-from dynamic_streams import NUM_CLASSES, WEIGHTS, components, labeled_batch, random_stream, scalar_batches, step
+from dynamic_streams import NUM_CLASSES, WEIGHTS, components, random_stream, scalar_batches, step, view_of_batch
 
 STREAMS = ("A", "B", "SHORT", "NOPOS", "SKIP", "ZERO")
 GOLDEN_ATOL = 1e-6  # golden/README.md, file 5
@@ -111,10 +111,10 @@ def test_batches_with_nothing_to_rank_change_nothing(batch, scope):
 def test_proposals_that_are_ignored_do_not_count():
     matcher, loss = components(1, 1, 1)
     rows = np.array([[0.9, 0.1, 0.1, 0], [0.8, 0.3, 0.3, 0], [0.1, 3, 3, 0]], np.float32)
-    labeled, samples = labeled_batch([rows], matcher)
-    labeled[0].gt_classes[0] = -1
+    view = view_of_batch([rows], matcher)
+    view.labeled[0][0].gt_classes[0] = -1
     for component in (matcher, loss):
-        component.observe(labeled, samples)
+        component.observe(view)
         component.end_iteration(0)
     assert float(matcher.threshold) == pytest.approx(0.8) and float(loss.beta) == pytest.approx(0.3)
 

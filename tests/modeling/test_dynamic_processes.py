@@ -11,7 +11,7 @@ from paths import ROOT
 
 import dynamic_processes
 from d2_balanced.modeling import dynamic_statistics
-from dynamic_streams import components, labeled_batch, scalar_batches
+from dynamic_streams import components, scalar_batches, view_of_batch
 from reference import dynamic as reference
 
 TESTS = os.path.join(ROOT, "tests")
@@ -67,7 +67,6 @@ def test_processes_may_start_after_the_model_was_built(monkeypatch):
         dynamic_statistics, "gather_over_processes", lambda own: torch.stack([own, own.new_tensor([0.6, 1.0])])
     )
     for i in range(2):
-        labeled, samples = labeled_batch([row], matcher)
-        matcher.observe(labeled, samples)
+        matcher.observe(view_of_batch([row], matcher))
         matcher.end_iteration(i)
     assert matcher.window.records.shape == (4, 2) and float(matcher.threshold) == pytest.approx(0.7)

@@ -8,6 +8,7 @@ from detectron2.structures import Boxes, Instances
 from fvcore.nn import smooth_l1_loss
 
 from d2_balanced.modeling.dynamic_smooth_l1 import DynamicSmoothL1
+from roi_heads_tools import view_of
 
 
 SMALLEST = torch.finfo(torch.float32).tiny
@@ -41,7 +42,7 @@ def test_starts_as_plain_smooth_l1_and_stays_it_without_room_to_move():
     image = boxes_image(errors=0.2)
     for i in range(3):
         assert loss.beta == 1.0
-        loss.observe([image], [image])
+        loss.observe(view_of([image]))
         loss.end_iteration(i)
     assert float(loss.last_statistic) == pytest.approx(0.2, abs=1e-5)
 
@@ -56,7 +57,7 @@ def test_gradients_are_finite_however_small_beta_is(beta):
 
 def test_beta_never_becomes_so_small_that_its_inverse_overflows():
     loss = DynamicSmoothL1(period=1, k_error=1, bbox_reg_weights=(1e-44, 0, 0, 0), num_classes=1)
-    loss.observe([boxes_image(10.0)], [])
+    loss.observe(view_of([boxes_image(10.0)]))
     loss.end_iteration(0)
     assert 0 < float(loss.last_statistic) < SMALLEST and float(loss.beta) == SMALLEST
 
@@ -83,7 +84,7 @@ def boxes_image(errors, num=1, gt_classes=0):
 
 
 def statistic(loss, images, samples=None):
-    loss.observe(images, images if samples is None else samples)
+    loss.observe(view_of(images, samples or images))
     return float(loss.end_iteration(1)["dynamic_smooth_l1/error_statistic"])
 
 
@@ -118,7 +119,7 @@ def test_boxes_without_area_do_not_count():
 def test_it_takes_what_it_does_not_know_from_the_predictor():
     loss = DynamicSmoothL1(k_error=1)
     with pytest.raises(RuntimeError, match="bbox_reg_weights and num_classes are not known"):
-        loss.observe([boxes_image(0.5)], [])
+        loss.observe(view_of([boxes_image(0.5)]))
     loss.adopt((20.0, 20.0, 10.0, 10.0), 80)
     loss.adopt((1.0, 1.0, 1.0, 1.0), 3)  # set already
     assert statistic(loss, [boxes_image(0.3)]) == pytest.approx(0.6, abs=1e-5) and loss.num_classes == 80

@@ -7,8 +7,9 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dynamic_streams import assert_same_state, components, labeled_batch, random_stream, scalar_batches, step
+from dynamic_streams import assert_same_state, components, random_stream, scalar_batches, step, view_of_batch
 from reference import dynamic as reference
+from roi_heads_tools import view_of
 
 
 @pytest.mark.parametrize("scope", ["batch", "image"])
@@ -17,9 +18,9 @@ def test_forward_passes_of_one_iteration_are_one_batch(scope):
     for i, batch in enumerate(random_stream(5, 9, images=4, without_gt=0)):
         step(*whole, batch, i)
         for micro_batch in (batch[:1], batch[1:]):
-            labeled, samples = labeled_batch(micro_batch, parts[0])
+            view = view_of_batch(micro_batch, parts[0])
             for component in parts:
-                component.observe(labeled, samples)
+                component.observe(view)
         for component in parts:
             component.end_iteration(i)
     for one, other in zip(whole, parts):
@@ -30,10 +31,10 @@ def test_forward_passes_of_one_iteration_are_one_batch(scope):
 def test_passes_that_train_nothing_are_not_measured():
     batch = random_stream(0, 1, without_gt=0)[0]
     for component in components(1, 1, 1):
-        labeled, samples = labeled_batch(batch, components()[0])
+        view = view_of_batch(batch, components()[0])
         with torch.no_grad():
-            component.observe(labeled, samples)
-        component.eval().observe(labeled, samples)
+            component.observe(view)
+        component.eval().observe(view)
         before = copy.deepcopy(component.state_dict())
         component.end_iteration(1)
         for key, value in component.state_dict().items():
@@ -43,10 +44,10 @@ def test_passes_that_train_nothing_are_not_measured():
 def test_a_trainer_that_never_ends_iterations_is_told():
     batch = random_stream(0, 1, without_gt=0)[0]
     matcher, _ = components()
-    labeled, samples = labeled_batch(batch, matcher)
+    view = view_of_batch(batch, matcher)
     with pytest.raises(RuntimeError, match=r"DynamicMatcher saw 256 forward passes, and end_iteration\(\) was never"):
         for _ in range(300):
-            matcher.observe(labeled, samples)
+            matcher.observe(view)
 
 
 @pytest.mark.parametrize("scope", ["batch", "image"])
@@ -58,7 +59,7 @@ def test_nothing_in_the_step_waits_for_a_value(scope):
         image.gt_classes, image.is_gt = ones, ones == 1
         for component in components(3, 2, 2, scope=scope, count_appended_gt=False):
             for i in range(4):
-                component.observe([image, image], [image, image])
+                component.observe(view_of([image, image], [image, image]))
                 component.end_iteration(i)
 
 

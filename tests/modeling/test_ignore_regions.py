@@ -100,11 +100,11 @@ def test_everything_ignored_but_objects(kind, num_objects):
     """No background is left: minibatches hold positives only, in every stage, and are empty without objects."""
     heads = h.build(h.tiny_cfg(**HEADS[kind]))
     targets = with_regions(h.targets(num_objects, masks=heads.mask_on), EVERYWHERE)
-    kept, sample = [], heads._sample
-    heads._sample = lambda *args: kept.append(sample(*args)) or kept[-1]
-    losses, gradients, *_ = h.train_step(heads, h.features(2), h.proposals(targets), targets)
+    (losses, gradients, *_), views = h.watched_step(heads, h.features(2), h.proposals(targets), targets)
+    kept = [samples for view in views for samples in view.samples]
+    assert len(kept) == heads.stages.num_train * len(heads.branches)
     assert all(((image.gt_classes >= 0) & (image.gt_classes < 3)).all() for samples in kept for image in samples)
-    assert sum(len(image) for image in kept[0]) > 0 or num_objects == (0, 0)
+    assert [len(image) > 0 for image in kept[0]] == [num > 0 for num in num_objects]
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
 
@@ -126,10 +126,11 @@ def test_statistics_do_not_count_what_is_ignored():
             labeled = [image[torch.tensor(rows)] for image, rows in zip(labeled, keep)]
         else:
             labeled = label_proposals(mark_no_gt(proposals), with_regions(targets, regions), matcher, heads.num_classes)
-        matcher.observe(labeled, [])
+        matcher.observe(h.view_of(labeled))
         statistics.append(float(matcher.end_iteration(0)["dynamic_matcher/iou_statistic"]))
     everything = DynamicMatcher([0.4], [0, 1], k_iou=40, period=1)
-    everything.observe(label_proposals(mark_no_gt(proposals), targets, everything, heads.num_classes), [])
+    labeled = label_proposals(mark_no_gt(proposals), targets, everything, heads.num_classes)
+    everything.observe(h.view_of(labeled))
     assert statistics[0] == statistics[1] != float(everything.end_iteration(0)["dynamic_matcher/iou_statistic"])
 
 

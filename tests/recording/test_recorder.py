@@ -25,28 +25,18 @@ HEADS = {
 }
 
 
-class Witness:
-    """Keeps what is recorded."""
-
-    def __init__(self):
-        self.steps = []
-
-    def record(self, *step):
-        self.steps.append(step)
-
-
-def train(name, objects, recorders=(), steps=1):
+def train(name, objects, observers=(), steps=1):
     """The heads after training steps on images with so many objects, and what the last step returned."""
     heads = h.build(h.tiny_cfg(**HEADS[name]))
-    heads.recorders += [make(heads) for make in recorders]
+    heads.observers += [make(heads) for make in observers]
     targets = h.targets(objects)
     for seed in range(steps):
         result = h.train_step(heads, h.features(len(objects)), h.proposals(targets), targets, seed=seed)
     return heads, result
 
 
-def expected(heads, step, p):
-    stage, targets, labeled, samples, pooled, predictions = step
+def expected(heads, view, p):
+    stage, targets, labeled, samples, pooled, predictions = view
     predictor, deltas, predicted = heads.branches[p].predictor(stage), predictions[p][1], None
     weights = predictor.box2box_transform.weights
     with torch.no_grad():
@@ -65,14 +55,14 @@ def expected(heads, step, p):
 
 @pytest.mark.parametrize("name", HEADS)
 def test_counts_are_those_of_the_scalar_reference(name):
-    heads, _ = train(name, (3, 0, 35), [ImbalanceRecorder, lambda heads: Witness()], steps=2)
-    recorder, witness = heads.recorders
+    heads, _ = train(name, (3, 0, 35), [ImbalanceRecorder, lambda heads: h.Watcher()], steps=2)
+    recorder, watcher = heads.observers
     totals = {}
-    for step in witness.steps:
+    for view in watcher.views:
         for p in range(len(heads.branches)):
-            for field, values in expected(heads, step, p).items():
-                before = totals.setdefault((step[0], p), {}).get(field, [0.0] * len(values))
-                totals[step[0], p][field] = [a + b for a, b in zip(before, values)]
+            for field, values in expected(heads, view, p).items():
+                before = totals.setdefault((view.stage, p), {}).get(field, [0.0] * len(values))
+                totals[view.stage, p][field] = [a + b for a, b in zip(before, values)]
     assert set(recorder.counts) == set(totals)
     for key, fields in totals.items():
         assert set(fields) == {*FIELDS, *CLASS_FIELDS}
@@ -98,7 +88,7 @@ def test_training_is_bit_identical(name):
 @pytest.mark.parametrize("name", HEADS)
 def test_images_without_objects(name):
     heads, _ = train(name, (0, 0), [ImbalanceRecorder])
-    for counts in heads.recorders[0].counts.values():
+    for counts in heads.observers[0].counts.values():
         assert torch.isfinite(counts.values).all()
         assert all(counts[field].sum().item() == 0 for field in ("positives", "positive_ious", "box_loss"))
         assert counts["images_by_objects"][0].item() == 2
@@ -107,18 +97,18 @@ def test_images_without_objects(name):
 @pytest.mark.parametrize("loss", ["giou", "diou", "ciou"])
 def test_losses_on_boxes(loss):
     heads = h.build(h.tiny_cfg(MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_TYPE=loss), scale=1.0)
-    heads.recorders.append(ImbalanceRecorder(heads))
+    heads.observers.append(ImbalanceRecorder(heads))
     heads.proposal_append_gt = False
     targets = h.targets((4, 4))
     losses, *_ = h.train_step(heads, h.features(2), h.proposals(targets), targets)
-    (counts,) = heads.recorders[0].counts.values()
+    (counts,) = heads.observers[0].counts.values()
     rois = (counts["positives"] + counts["negatives"]).item()
     assert losses["loss_box_reg"].item() == pytest.approx(counts["box_loss"].sum().item() / rois, rel=1e-5)
 
 
 def test_a_new_window_starts_empty():
     heads, _ = train("standard", (3,), [ImbalanceRecorder])
-    (recorder,) = heads.recorders
+    (recorder,) = heads.observers
     recorder.reset()
     assert recorder.counts[0, 0].values.abs().sum() == 0
 

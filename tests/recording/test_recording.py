@@ -194,7 +194,7 @@ def test_inspecting_a_checkpoint_of_plain_heads(heads, stages, words, tmp_path):
 
 def test_inspection_leaves_the_model_as_it_is(words):
     class Heads(torch.nn.Module):
-        recorders, main_branch = [], 0
+        observers, main_branch = [], 0
 
     class Detector(torch.nn.Module):
         def __init__(self):
@@ -204,24 +204,24 @@ def test_inspection_leaves_the_model_as_it_is(words):
         def forward(self, batch):
             self.norm(torch.randn(5, 2))
             self.seen.append(len(batch))
-            assert self.training and len(self.roi_heads.recorders) == 1
+            assert self.training and len(self.roi_heads.observers) == 1
 
     detector = Detector()
     assert training_samples.inspect_model(detector, iter([[0, 1]] * 9), num_images=3) == {}
-    assert detector.seen == [2, 1] and detector.roi_heads.recorders == []
+    assert detector.seen == [2, 1] and detector.roi_heads.observers == []
     assert detector.norm.running_mean.tolist() == [0, 0]
     with pytest.raises(ValueError, match="num_images must be 1 or more, got 0"):
         training_samples.inspect_model(detector, [], num_images=0)
 
 
 class OneHead(torch.nn.Module):
-    """A model with a list of recorders, and a trainer's place for the hook."""
+    """A model with a list of observers, and a trainer's place for the hook."""
 
     num_classes = 0
 
     def __init__(self):
         super().__init__()
-        self.recorders, self.weight = [], torch.nn.Parameter(torch.ones(1))
+        self.observers, self.weight = [], torch.nn.Parameter(torch.ones(1))
 
 
 def test_counts_of_all_processes_are_added_up_and_taken_up_by_one(tmp_path, monkeypatch):
@@ -230,11 +230,13 @@ def test_counts_of_all_processes_are_added_up_and_taken_up_by_one(tmp_path, monk
     settings = {"period": 4, "gradient_period": 0, "gradient_parameter": ""}
 
     def hook_at(start, state=None):
-        hook = hook_module.RecordImbalance(OneHead(), str(tmp_path), **settings)
+        model = OneHead()
+        hook = hook_module.RecordImbalance(model, str(tmp_path), **settings)
         hook.load_state_dict(state or {})
         hook.trainer = SimpleNamespace(start_iter=start, iter=start, completed=True)
         hook.before_train()
-        return hook, hook._recorder.counts.setdefault((0, 0), ImbalanceCounts("cpu"))
+        (recorder,) = model.observers
+        return hook, recorder.counts.setdefault((0, 0), ImbalanceCounts("cpu"))
 
     hook, counts = hook_at(0)
     counts["images"].add_(5)

@@ -19,12 +19,14 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from ..scoring import STAGE_MERGES, merge_branches
+from ..stage_view import StageView
 from . import build, check_axes, labeling
 from .branches import BoxBranch, as_module
 from .candidates import BoxCandidates
 from .checkpoint_keys import fill_missing_branches, spread_mask_head
 from .iou_branch import PredictorBoxes
 from .mask_branch import FirstStageMasks
+from .mask_parts import MaskParts
 from .refine import one_box_per_proposal, refined_proposals
 from .stages import SingleStage
 
@@ -89,9 +91,8 @@ class BalancedROIHeads(StandardROIHeads):
         check_axes.check_axes(self)
         # The main branch has the most positives. It feeds the mask head and gives the boxes at inference.
         self.main_branch = self._most_positive(range(len(self.branches)))
-        # Whoever wants to see the training step (recording/recorder.py): `record(stage, targets, labeled, samples, pooled,
-        # predictions)` is called once a stage; all but the first two are lists with one entry a branch.
-        self.recorders = []
+        # Whoever wants to see the training step (recording/recorder.py): `observe(view)` is called once a stage.
+        self.observers = []
         self._register_modules()
 
     @classmethod
@@ -122,7 +123,7 @@ class BalancedROIHeads(StandardROIHeads):
 
     def label_and_sample_proposals(self, proposals, targets):
         """The first stage's labels and branch 0's minibatch; see ``ROIHeads.label_and_sample_proposals``."""
-        return self._sample(0, self._label(proposals, targets, self.matchers[0], 0), targets, 0)
+        return self._sample(0, self._label(proposals, targets, 0), targets, 0)
 
     def _train_boxes(self, features, proposals, targets):
         """The training step, from proposals to losses; only masks that train on the first samples come after it.
@@ -137,25 +138,24 @@ class BalancedROIHeads(StandardROIHeads):
         losses = {}
         maps = [features[f] for f in self.box_in_features]
         candidates = [proposals]  # one list for all branches in the first stage, one a branch in the later ones
-        for k, matcher in enumerate(self.matchers):
-            labeled = [self._label(c, targets, matcher, k) for c in candidates]
+        for k in range(self.stages.num_train):
+            labeled = [self._label(c, targets, k) for c in candidates]
             labeled = labeled * (len(self.branches) // len(labeled))
             samples = [self._sample(p, labeled[p], targets, k) for p in range(len(self.branches))]
-            self._observe(matcher, labeled, samples, k)
             pooled = self._pool_branches(maps, samples)
             predictions = [branch.predict(x, k) for branch, x in zip(self.branches, pooled)]
-            for recorder in self.recorders:
-                recorder.record(k, targets, labeled, samples, pooled, predictions)
-            for p, branch in enumerate(self.branches):
-                losses.update(self._box_losses(branch.predictor(k), predictions[p], samples[p], k, p))
-            losses.update(self._iou_branch_losses(maps, targets, samples[self.main_branch], k))
+            view = StageView(k, targets, labeled, samples, pooled, predictions)
+            self._show(view)
+            for p in range(len(self.branches)):
+                losses.update(self._box_losses(view, p))
+            losses.update(self._iou_branch_losses(maps, view))
             if k == 0:
                 first_samples = samples[self.main_branch]
             if k < self.num_refinements:
-                candidates = [self._refine(*each, k) for each in zip(self.branches, predictions, pooled, samples)]
-                losses.update(self._mask_losses(features, candidates[self.main_branch], targets, k))
+                candidates = [self._refine(view, p) for p in range(len(self.branches))]
+                losses.update(self._mask_losses(features, candidates[self.main_branch], view))
         if self.train_on_pred_boxes:
-            self._replace_by_predicted_boxes(predictions[self.main_branch], pooled[self.main_branch], first_samples)
+            self._replace_by_predicted_boxes(view)
         return first_samples, losses
 
     def _detect_boxes(self, features, proposals):
@@ -172,7 +172,7 @@ class BalancedROIHeads(StandardROIHeads):
         box_branch = self.test_branches.index(self._most_positive(self.test_branches))
         stage_inputs, stage_outputs, predictors = [], [], []
         for k in range(self.stages.num_test):
-            pooled = self._pool(features, [p.proposal_boxes for p in proposals])  # once for all branches
+            pooled = self.box_pooler(features, [p.proposal_boxes for p in proposals])  # once for all branches
             merged = merge_branches([branch.predict(pooled, k) for branch in branches], box_branch)
             predictor = branches[box_branch].predictor(k)
             boxes = self.iou_branch.boxes(predictor, merged, pooled, proposals, k)
@@ -189,55 +189,76 @@ class BalancedROIHeads(StandardROIHeads):
             predictor=predictor,
             stage=self.stages.num_test - 1,
             pooled=pooled,
-            pool=lambda each: self._pool(features, each),
+            pool=lambda each: self.box_pooler(features, each),
         )
 
     def _forward_mask(self, features, instances):
-        return self.mask_branch.forward(self, features, instances)
+        if not self.mask_on:
+            return {} if self.training else instances
+        act = self.mask_branch.losses if self.training else self.mask_branch.predict
+        return act(self._mask_parts(features), instances)
+
+    def _mask_parts(self, features, targets=None):
+        return MaskParts(
+            mask_head=self.mask_head,
+            mask_iou_head=self.mask_iou_head,
+            stages=self.stages,
+            num_classes=self.num_classes,
+            pool=lambda boxes: self.pool_masks(features, boxes),
+            label_and_sample=lambda proposals, stage: self._sample_for_masks(proposals, targets, stage),
+        )
 
     def pool_masks(self, features, boxes):
-        """Mask features (R, C, h, w) of a list of ``Boxes``, one an image, from the dict of feature maps."""
+        """Mask features (R, C, h, w) of a list of ``Boxes``, one an image, from the dict of feature maps.
+
+        A mask head without a pooler gets the feature maps themselves, as in ``StandardROIHeads``.
+        """
+        if self.mask_pooler is None:
+            return {f: features[f] for f in self.mask_in_features}
         return self.mask_pooler([features[f] for f in self.mask_in_features], boxes)
 
-    def label_boxes(self, boxes, targets, matcher, stage):
-        """A stage's boxes, labeled (``labeling.label_proposals``), with ground truth where that stage appends it."""
-        appends = self.proposal_append_gt and (stage == 0 or self.stages.resample)
-        boxes = labeling.append_gt(boxes, targets) if appends else labeling.mark_no_gt(boxes)
-        return labeling.label_proposals(boxes, targets, matcher, self.num_classes)
-
-    def _label(self, proposals, targets, matcher, stage):
-        labeled = self.label_boxes(proposals, targets, matcher, stage)
+    def _label(self, proposals, targets, stage):
+        labeled = self._label_boxes(proposals, targets, stage)
         if self.extra_proposals is None or stage > 0:
             return labeled
         generated = self.extra_proposals(labeled, targets, self.num_classes)
-        return labeling.join_generated(labeled, generated, targets, matcher, self.num_classes)
+        return labeling.join_generated(labeled, generated, targets, self.matchers[stage], self.num_classes)
+
+    def _label_boxes(self, boxes, targets, stage):
+        """A stage's boxes, labeled (``labeling.label_proposals``), with ground truth where that stage appends it."""
+        appends = self.proposal_append_gt and (stage == 0 or self.stages.resample)
+        boxes = labeling.append_gt(boxes, targets) if appends else labeling.mark_no_gt(boxes)
+        return labeling.label_proposals(boxes, targets, self.matchers[stage], self.num_classes)
 
     def _sample(self, p, labeled, targets, stage):
         with self._log_scope(stage if stage > 0 else None, p):
-            return self.draw_samples(p, labeled, targets, stage)
+            return self._draw_samples(p, labeled, targets, stage)
 
-    def draw_samples(self, p, labeled, targets, stage):
+    def _sample_for_masks(self, proposals, targets, stage):
+        labeled = self._label_boxes(proposals, targets, stage)
+        with get_event_storage().name_scope(f"stage{stage}/mask"):
+            return self._draw_samples(self.main_branch, labeled, targets, stage)
+
+    def _draw_samples(self, p, labeled, targets, stage):
         """Branch ``p``'s samples at a stage: a minibatch, or all labeled proposals where the stage does not sample."""
         if stage == 0 or self.stages.resample:
             return labeling.sample_proposals(labeled, targets, self.branches[p], self.num_classes)
         may_ignore = -1 in self.matchers[stage].labels
         return labeling.keep_all_labeled(labeled, targets, may_ignore, self.num_classes)
 
-    def _observe(self, matcher, labeled, samples, stage):
-        """Let adaptive components see this stage's proposals: losses their branch's, the matcher the main branch's."""
-        losses = [getattr(branch.predictor(stage), "box_loss", None) for branch in self.branches]
-        observers = [*zip(losses, labeled, samples), (matcher, labeled[self.main_branch], samples[self.main_branch])]
-        for component, *images in observers:
+    def _show(self, view):
+        """Show a stage to whoever watches: box losses see their branch, the matcher the main branch, observers all."""
+        losses = [getattr(branch.predictor(view.stage), "box_loss", None) for branch in self.branches]
+        for p, component in [*enumerate(losses), (self.main_branch, self.matchers[view.stage])]:
             if hasattr(component, "observe"):
-                component.observe(*map(labeling.without_generated, images))
-
-    def _pool(self, features, boxes):
-        return self.box_pooler(features, boxes)
+                component.observe(view.of_branch(p).without_generated())
+        for observer in self.observers:
+            observer.observe(view)
 
     def _pool_branches(self, features, samples):
         """Pool all branches' samples in one call; returns one tensor (R, C, h, w) a branch."""
         boxes = [Boxes.cat([s.proposal_boxes for s in image]) for image in zip(*samples)]
-        pooled = self._pool(features, boxes)  # rows ordered by image, then by branch
+        pooled = self.box_pooler(features, boxes)  # rows ordered by image, then by branch
         if self.stages.feature_grad_scale != 1.0:
             pooled = _ScaleGradient.apply(pooled, self.stages.feature_grad_scale)
         if len(samples) == 1:
@@ -245,40 +266,48 @@ class BalancedROIHeads(StandardROIHeads):
         parts = pooled.split([len(s) for image in zip(*samples) for s in image])
         return [torch.cat(parts[p :: len(samples)]) for p in range(len(samples))]
 
-    def _box_losses(self, predictor, predictions, samples, stage, p):
-        with self._log_scope(stage, p):
-            losses = self.iou_branch.classifier_losses(predictor, predictions, samples)
-        return self._weigh(losses, stage, "_branch%d" % p if len(self.branches) > 1 else "")
+    def _box_losses(self, view, p):
+        predictor = self.branches[p].predictor(view.stage)
+        with self._log_scope(view.stage, p):
+            losses = self.iou_branch.classifier_losses(predictor, view.predictions[p], view.samples[p])
+        return self._weigh(losses, view.stage, "_branch%d" % p if len(self.branches) > 1 else "")
 
-    def _iou_branch_losses(self, features, targets, samples, stage):
-        losses = self.iou_branch.losses(lambda boxes: self._pool(features, boxes), targets, samples, stage)
-        return self._weigh(losses, stage, "")
+    def _iou_branch_losses(self, maps, view):
+        samples = view.samples[self.main_branch]
+        losses = self.iou_branch.losses(lambda boxes: self.box_pooler(maps, boxes), view.targets, samples, view.stage)
+        return self._weigh(losses, view.stage, "")
 
-    def _mask_losses(self, features, refined, targets, stage):
-        with self._log_scope(stage):
-            losses = self.mask_branch.stage_losses(self, features, refined, targets, stage)
-        return self._weigh(losses, stage, "")
+    def _mask_losses(self, features, refined, view):
+        if not self.mask_on:
+            return {}
+        with self._log_scope(view.stage):
+            losses = self.mask_branch.stage_losses(self._mask_parts(features, view.targets), refined, view.stage)
+        return self._weigh(losses, view.stage, "")
 
     def _weigh(self, losses, stage, suffix):
         suffix = ("_stage%d" % stage if len(self.matchers) > 1 else "") + suffix
         return {name + suffix: loss * self.stages.loss_weights[stage] for name, loss in losses.items()}
 
     @torch.no_grad()
-    def _refine(self, branch, predictions, pooled, samples, stage):
+    def _refine(self, view, p):
         """A branch's samples, refined by its predictions: its candidates in the next stage."""
-        boxes = self.iou_branch.boxes(branch.predictor(stage), predictions, pooled, samples, stage)
-        boxes = one_box_per_proposal(boxes, predictions[0], samples)
-        return refined_proposals(boxes, samples, training=True, keep_appended_gt=self.stages.keep_appended_gt)
+        boxes = one_box_per_proposal(self._predicted_boxes(view, p), view.predictions[p][0], view.samples[p])
+        return refined_proposals(boxes, view.samples[p], training=True, keep_appended_gt=self.stages.keep_appended_gt)
 
     @torch.no_grad()
-    def _replace_by_predicted_boxes(self, predictions, pooled, samples):
-        predictor = self.branches[self.main_branch].predictor(0)
+    def _replace_by_predicted_boxes(self, view):
+        """Let the samples of the main branch have the boxes that it predicts for them; there is one stage only."""
+        p = self.main_branch
         if self.iou_branch.replaces_regressor:
-            boxes = self.iou_branch.boxes(predictor, predictions, pooled, samples, 0)
+            boxes = self._predicted_boxes(view, p)
         else:
-            boxes = predictor.predict_boxes_for_gt_classes(predictions, samples)
-        for image, image_boxes in zip(samples, boxes):
+            boxes = self.branches[p].predictor(0).predict_boxes_for_gt_classes(view.predictions[p], view.samples[p])
+        for image, image_boxes in zip(view.samples[p], boxes):
             image.proposal_boxes = Boxes(image_boxes)
+
+    def _predicted_boxes(self, view, p):
+        predictor = self.branches[p].predictor(view.stage)
+        return self.iou_branch.boxes(predictor, view.predictions[p], view.pooled[p], view.samples[p], view.stage)
 
     def _most_positive(self, indices):
         return max(indices, key=lambda p: self.branches[p].positive_fraction)  # the first of equals

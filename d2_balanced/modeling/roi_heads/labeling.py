@@ -2,8 +2,8 @@
 
 A *labeled* proposal has, beside what the proposal generator gave it, ``matched_idxs`` (index of its best ground-truth
 box), ``matched_ious`` (their IoU), ``gt_classes`` (class, ``num_classes`` for background, -1 for ignored), ``is_gt``
-(it is an appended ground-truth box, or a generated one) and, in images with objects, ``gt_boxes``. A *sample* has all ``gt_*`` fields of
-its ground truth, as detectron2's heads expect them.
+(it is an appended ground-truth box, or a generated one) and, in images with objects, ``gt_boxes``. A *sample* has all
+``gt_*`` fields of its ground truth, as detectron2's heads expect them.
 
 Shape shorthand: N: proposals of an image; M: its ground-truth boxes.
 """
@@ -22,7 +22,6 @@ __all__ = [
     "label_proposals",
     "mark_no_gt",
     "sample_proposals",
-    "without_generated",
 ]
 
 
@@ -79,11 +78,6 @@ def join_generated(labeled, generated, targets, matcher, num_classes):
             part.is_generated = torch.full_like(part.is_gt, is_generated)
         joined.append(Instances.cat([image, extra]))
     return joined
-
-
-def without_generated(images):
-    """The labeled or sampled proposals without generated boxes; as they are where there cannot be any."""
-    return [image[~image.is_generated] if image.has("is_generated") else image for image in images]
 
 
 def _label_image(proposals, targets, matcher, num_classes):

@@ -4,13 +4,12 @@ Shape shorthand: R: RoIs of the minibatch; F: its foreground; K: foreground clas
 """
 
 import torch
-from detectron2.modeling.roi_heads import StandardROIHeads, select_foreground_proposals
-from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference, mask_rcnn_loss
-from detectron2.utils.events import get_event_storage
+from detectron2.modeling.roi_heads import select_foreground_proposals
+from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference
 from torch import nn
 
 from ..registry import MASK_BRANCH_REGISTRY
-from .mask_scoring import mask_iou_losses, score_masks
+from .mask_scoring import score_masks
 
 __all__ = ["FirstStageMasks", "InterleavedMasks"]
 
@@ -19,7 +18,8 @@ __all__ = ["FirstStageMasks", "InterleavedMasks"]
 class FirstStageMasks:
     """detectron2's masks: one mask head, trained on the positives of the box heads' first stage.
 
-    With a mask IoU head they are scored by it, too, and the head trains on the same positives.
+    With a mask IoU head they are scored by it, too, and the head trains on the same positives. The methods of a forward
+    pass are given the parts that they work with, :class:`~.mask_parts.MaskParts`.
     """
 
     refines_last_stage = False
@@ -43,22 +43,26 @@ class FirstStageMasks:
         """The mask head, or a list with one for every stage, from what ``build_head`` makes."""
         return build_head()
 
-    def stage_losses(self, heads, features, refined, targets, stage):
-        """Losses of one stage, from the boxes that the stage refined: none. A dict of scalar tensors."""
+    def stage_losses(self, parts, refined, stage):
+        """Losses of one stage, from the proposals that it refined its samples to: none. A dict of scalar tensors."""
         return {}
 
-    def forward(self, heads, features, instances):
-        """As ``StandardROIHeads._forward_mask``: losses from the first stage's samples, or instances with masks."""
-        if heads.mask_iou_head is None or not heads.mask_on:
-            return StandardROIHeads._forward_mask(heads, features, instances)
-        if not heads.training:
-            pooled = heads.pool_masks(features, [i.pred_boxes for i in instances])
-            mask_rcnn_inference(heads.mask_head.layers(pooled), instances)
-            score_masks(heads.mask_iou_head, pooled, instances)
-            return instances
-        foreground, _ = select_foreground_proposals(instances, heads.num_classes)
-        pooled = heads.pool_masks(features, [i.proposal_boxes for i in foreground])
-        return _losses(heads, heads.mask_head, pooled, heads.mask_head.layers(pooled), foreground, scored=True)
+    def losses(self, parts, samples):
+        """Losses from the samples of the first stage, after all stages. A dict of scalar tensors."""
+        foreground, _ = select_foreground_proposals(samples, parts.num_classes)
+        pooled = parts.pool([image.proposal_boxes for image in foreground])
+        if parts.mask_iou_head is None:
+            return parts.mask_head(pooled, foreground)
+        return parts.losses(parts.mask_head, pooled, parts.mask_head.layers(pooled), foreground, scored=True)
+
+    def predict(self, parts, instances):
+        """The instances, which have ``pred_boxes``, with ``pred_masks`` (R, 1, h, w)."""
+        pooled = parts.pool([image.pred_boxes for image in instances])
+        if parts.mask_iou_head is None:
+            return parts.mask_head(pooled, instances)
+        mask_rcnn_inference(parts.mask_head.layers(pooled), instances)
+        score_masks(parts.mask_iou_head, pooled, instances)
+        return instances
 
 
 @MASK_BRANCH_REGISTRY.register()
@@ -125,53 +129,34 @@ class InterleavedMasks(FirstStageMasks):
                 f"stage(s) takes_previous must be {wanted} for the mask head of every stage, got {takes}"
             )
 
-    def stage_losses(self, heads, features, refined, targets, stage):
+    def stage_losses(self, parts, refined, stage):
         """``loss_mask`` of a stage; a 0 connected to the graph without foreground."""
-        samples = self._samples(heads, refined, targets, stage)
-        foreground, _ = select_foreground_proposals(samples, heads.num_classes)
-        pooled = heads.pool_masks(features, [s.proposal_boxes for s in foreground])
-        mask_head = self._head(heads, stage)
-        logits = mask_head.predict(self._features(heads, pooled, stage))
-        return _losses(heads, mask_head, pooled, logits, foreground, scored=stage == heads.stages.num_train - 1)
+        foreground, _ = select_foreground_proposals(parts.label_and_sample(refined, stage), parts.num_classes)
+        pooled = parts.pool([image.proposal_boxes for image in foreground])
+        mask_head = parts.head(stage)
+        logits = mask_head.predict(self._all_features(parts, pooled, stage + 1)[-1])
+        return parts.losses(mask_head, pooled, logits, foreground, scored=stage == parts.stages.num_train - 1)
 
-    def forward(self, heads, features, instances):
-        """In training nothing is left to do, {}; at inference ``pred_masks`` (R, 1, h, w) is set."""
-        if heads.training:
-            return {}
-        pooled = heads.pool_masks(features, [i.pred_boxes for i in instances])
+    def losses(self, parts, samples):
+        """Every stage has had its masks: {}."""
+        return {}
+
+    def predict(self, parts, instances):
+        pooled = parts.pool([image.pred_boxes for image in instances])
         probabilities = [
-            self._head(heads, k).predict(mask_features).sigmoid()
-            for k, mask_features in enumerate(self._all_features(heads, pooled, heads.stages.num_test))
+            parts.head(k).predict(mask_features).sigmoid()
+            for k, mask_features in enumerate(self._all_features(parts, pooled, parts.stages.num_test))
         ]
         mean = torch.stack(probabilities).mean(dim=0)
         mask_rcnn_inference(torch.logit(mean, eps=1e-6), instances)  # it takes logits, and picks the predicted class
-        if heads.mask_iou_head is not None:
-            score_masks(heads.mask_iou_head, pooled, instances)
+        if parts.mask_iou_head is not None:
+            score_masks(parts.mask_iou_head, pooled, instances)
         return instances
 
-    def _samples(self, heads, refined, targets, stage):
-        labeled = heads.label_boxes(refined, targets, heads.matchers[stage], stage)
-        with get_event_storage().name_scope(f"stage{stage}/mask"):
-            return heads.draw_samples(heads.main_branch, labeled, targets, stage)
-
-    def _features(self, heads, pooled, stage):
-        return self._all_features(heads, pooled, stage + 1)[-1]
-
-    def _all_features(self, heads, pooled, num_stages):
+    def _all_features(self, parts, pooled, num_stages):
         """Mask features of the stages 0 .. num_stages - 1 on the same RoIs, each from the one before."""
         chain = [None]
         for k in range(num_stages):
-            previous = chain[-1] if self._flows(heads.stages) else None
-            chain.append(self._head(heads, k).features(pooled, previous))
+            previous = chain[-1] if self._flows(parts.stages) else None
+            chain.append(parts.head(k).features(pooled, previous))
         return chain[1:]
-
-    def _head(self, heads, stage):
-        return heads.mask_head[stage] if isinstance(heads.mask_head, nn.ModuleList) else heads.mask_head
-
-
-def _losses(heads, mask_head, pooled, logits, foreground, scored):
-    """``loss_mask``, and ``loss_mask_iou`` if there is a mask IoU head and the stage's masks are ``scored``."""
-    losses = {"loss_mask": mask_rcnn_loss(logits, foreground, mask_head.vis_period) * mask_head.loss_weight}
-    if scored and heads.mask_iou_head is not None:
-        losses.update(mask_iou_losses(heads.mask_iou_head, pooled, logits, foreground))
-    return losses

@@ -1,7 +1,6 @@
 """Stages, branches and options in combination: they train and infer, also on images with nothing to learn from."""
 
 import copy
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,17 +105,19 @@ def test_branches_are_pooled_as_if_each_were_alone():
     heads = h.build(h.tiny_cfg(**BRANCHES))
     feats, props, targets = batch("objects")
     maps = [feats[f] for f in heads.box_in_features]
-    other = h.proposals(targets, num=17, seed=9)
-    together = heads._pool_branches(maps, [props, other])
-    for pooled, samples in zip(together, [props, other]):
-        assert torch.equal(pooled, heads._pool(maps, [s.proposal_boxes for s in samples]))
+    _, (view,) = h.watched_step(heads, feats, props, targets)
+    assert len(view.pooled) == 2 and len(view.pooled[0]) > 0
+    for pooled, samples in zip(view.pooled, view.samples):
+        assert torch.equal(pooled, heads.box_pooler(maps, [s.proposal_boxes for s in samples]))
+    first, second = ([s.proposal_boxes.tensor for s in samples] for samples in view.samples)
+    assert not any(torch.equal(a, b) for a, b in zip(first, second)), "both branches have the same samples"
 
 
 def test_detections_of_branches_average_logits_and_take_the_boxes_of_the_most_positive():
     heads = h.build(h.tiny_cfg(**BRANCHES))
     assert heads.main_branch == 1
     feats, props, _ = batch("objects")
-    pooled = heads._pool([feats[f] for f in heads.box_in_features], [p.proposal_boxes for p in props])
+    pooled = heads.box_pooler([feats[f] for f in heads.box_in_features], [p.proposal_boxes for p in props])
     first, second = [branch.predict(pooled, 0) for branch in heads.branches]
     alone = copy.deepcopy(heads.branches[1].box_predictor)
     expected, _ = alone.inference(((first[0] + second[0]) / 2, second[1]), props)
@@ -186,19 +187,13 @@ def test_a_later_loop_alone_is_a_single_stage_on_the_boxes_that_the_one_before_r
 
 def test_recursive_loops_drop_appended_objects_and_append_them_anew():
     heads = h.build(h.tiny_cfg(**AGNOSTIC, **RECURSIVE))
-    labeled, samples = [], []  # a list of images for every loop
-
-    def record(stage, targets, labeled_proposals, drawn, pooled, predictions):
-        labeled.append(labeled_proposals[0])
-        samples.append(drawn[0])
-
-    heads.recorders.append(SimpleNamespace(record=record))
-    h.train_step(heads, *batch("objects"))
-    for images in labeled:
-        assert [int(image.is_gt.sum()) for image in images] == [4, 7]
-    for before, after in zip(samples, labeled[1:]):
-        assert any(image.is_gt.any() for image in before), "no appended object was drawn"
-        for drawn, image in zip(before, after):
+    _, views = h.watched_step(heads, *batch("objects"))
+    assert len(views) == 3
+    for view in views:
+        assert [int(image.is_gt.sum()) for image in view.labeled[0]] == [4, 7]
+    for before, after in zip(views, views[1:]):
+        assert any(image.is_gt.any() for image in before.samples[0]), "no appended object was drawn"
+        for drawn, image in zip(before.samples[0], after.labeled[0]):
             assert (~image.is_gt).sum() <= (~drawn.is_gt).sum()  # the refined boxes, fewer by those that became empty
 
 
@@ -216,11 +211,11 @@ def test_boxes_that_all_became_empty_leave_a_later_stage_that_still_trains():
 def test_ignored_proposals_are_neither_sampled_nor_kept_in_later_stages():
     heads = h.build(h.tiny_cfg(**AGNOSTIC, **CASCADE))
     heads.matchers[1].labels, heads.matchers[1].thresholds = [0, -1, 1], [-float("inf"), 0.3, 0.6, float("inf")]
-    kept = []
-    sample = heads._sample
-    heads._sample = lambda *args: kept.append(sample(*args)) or kept[-1]
-    h.train_step(heads, *batch("objects"))
-    assert all((image.gt_classes >= 0).all() for samples in kept for image in samples)
+    _, views = h.watched_step(heads, *batch("objects"))
+    ignored = [sum(int((image.gt_classes == -1).sum()) for image in view.labeled[0]) for view in views]
+    assert ignored[0] == ignored[2] == 0 and ignored[1] > 0, "only the second stage's matcher can ignore"
+    for view in views:
+        assert all(len(image) > 0 and (image.gt_classes >= 0).all() for image in view.samples[0])
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,32 @@ import itertools
 
 import pytest
 import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.roi_heads import ROI_MASK_HEAD_REGISTRY
+from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
+from torch import nn
+
 import roi_heads_tools as h
+
+
+@ROI_MASK_HEAD_REGISTRY.register()
+class MaskHeadOnMaps(nn.Module):
+    """A mask head without a pooler of the ROI heads: it takes the feature maps, as PointRend's do."""
+
+    def __init__(self, cfg, input_shape):
+        super().__init__()
+        self.pooler = ROIPooler(4, scales=(1 / input_shape["p2"].stride,), sampling_ratio=0, pooler_type="ROIAlignV2")
+        self.head = MaskRCNNConvUpsampleHead(cfg, ShapeSpec(input_shape["p2"].channels, 4, 4))
+
+    def forward(self, features, instances):
+        boxes = [image.proposal_boxes if self.training else image.pred_boxes for image in instances]
+        return self.head(self.pooler([features["p2"]], boxes), instances)
+
 
 STANDARD = {}
 CASCADE = {"MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True}
+MASKS = {"MODEL__MASK_ON": True}
 CASES = {
     "standard": ("StandardROIHeads", STANDARD, {}),
     "class-agnostic": ("StandardROIHeads", CASCADE, {}),
@@ -19,10 +41,15 @@ CASES = {
         {"MODEL__ROI_HEADS__IOU_THRESHOLDS": [0.3, 0.5], "MODEL__ROI_HEADS__IOU_LABELS": [0, -1, 1]},
         {},
     ),
-    "masks": ("StandardROIHeads", {"MODEL__MASK_ON": True}, {}),
+    "masks": ("StandardROIHeads", MASKS, {}),
+    "masks from the feature maps": (
+        "StandardROIHeads",
+        {**MASKS, "MODEL__ROI_MASK_HEAD__POOLER_TYPE": "", "MODEL__ROI_MASK_HEAD__NAME": "MaskHeadOnMaps"},
+        {},
+    ),
     "masks on predicted boxes": (
         "StandardROIHeads",
-        {"MODEL__MASK_ON": True, "MODEL__ROI_BOX_HEAD__TRAIN_ON_PRED_BOXES": True},
+        {**MASKS, "MODEL__ROI_BOX_HEAD__TRAIN_ON_PRED_BOXES": True},
         {},
     ),
     "cascade": ("CascadeROIHeads", CASCADE, {"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages"}}),

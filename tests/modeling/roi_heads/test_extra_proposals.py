@@ -29,8 +29,8 @@ def far_proposals(targets, num=60):
 
 
 def labeled_by(heads, props, targets, seed=0):
-    torch.manual_seed(seed)
-    return heads._label(props, targets, heads.matchers[0], 0)
+    _, views = h.watched_step(heads, h.features(len(targets)), props, targets, seed=seed)
+    return views[0].labeled[0]
 
 
 def test_the_positive_fraction_is_filled():
@@ -92,28 +92,42 @@ def test_everything_in_an_ignore_region():
 def test_the_later_stages_match_what_the_first_refined(stages):
     changes = {"MODEL__BALANCED__STAGES": {"NAME": stages}, "MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True}
     targets = h.targets((3, 0))
-    heads, seen = heads_with(**changes), []
-    heads.recorders.append(type("Witness", (), {"record": lambda self, *step: seen.append(step)})())
-    losses, gradients, *_ = h.train_step(heads, h.features(2), h.proposals(targets), targets)
+    (losses, gradients, *_), views = h.watched_step(heads_with(**changes), h.features(2), h.proposals(targets), targets)
     assert len([name for name in losses if name.startswith("loss_cls")]) == 3
     assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
-    assert [any(image.has("is_generated") for image in step[2][0]) for step in seen] == [True, False, False]
+    assert [any(image.has("is_generated") for image in view.labeled[0]) for view in views] == [True, False, False]
 
 
 def test_adaptive_components_do_not_see_generated_boxes():
-    class Observer:
-        def observe(self, labeled, samples):
-            self.seen = labeled, samples
-
-    observer, targets = Observer(), h.targets((3, 4))
+    watcher, targets = h.Watcher(), h.targets((3, 4))
     props, heads = h.proposals(targets), heads_with()
-    heads.box_predictor.box_loss.observe = observer.observe
-    *_, samples, _, _ = h.train_step(heads, h.features(2), props, targets)
+    heads.box_predictor.box_loss.observe = watcher.observe
+    _, (whole,) = h.watched_step(heads, h.features(2), props, targets)
+    (seen,) = watcher.views
     plain = labeled_by(heads_with({"NAME": ""}), props, targets)
-    for image, own in zip(observer.seen[0], plain):
+    for image, own in zip(seen.labeled[0], plain):
         assert torch.equal(image.proposal_boxes.tensor, own.proposal_boxes.tensor) and not image.is_generated.any()
-    assert [len(image) for image in observer.seen[1]] == [int((~image.is_generated).sum()) for image in samples]
-    assert any(image.is_generated.any() for image in samples)
+    kept = [~image.is_generated for image in whole.samples[0]]
+    assert any(not rows.all() for rows in kept), "no generated box was drawn"
+    assert [len(image) for image in seen.samples[0]] == [int(rows.sum()) for rows in kept]
+    rows = torch.cat(kept)
+    for of_branch, of_all in zip([seen.pooled[0], *seen.predictions[0]], [whole.pooled[0], *whole.predictions[0]]):
+        assert torch.equal(of_branch, of_all[rows])
+
+
+def test_each_branchs_loss_sees_its_own_samples_and_the_matcher_those_of_the_main_branch():
+    heads = heads_with({"NAME": ""}, MODEL__BALANCED__BRANCHES=[{"POSITIVE_FRACTION": 0.1}, {"POSITIVE_FRACTION": 0.5}])
+    watchers = [h.Watcher() for _ in range(3)]
+    matcher = heads.matchers[0]
+    for component, watcher in zip([*(b.predictor(0).box_loss for b in heads.branches), matcher], watchers):
+        component.observe = watcher.observe
+    targets = h.targets((3, 4))
+    _, (whole,) = h.watched_step(heads, h.features(2), h.proposals(targets), targets)
+    for watcher, p in zip(watchers, (0, 1, heads.main_branch)):
+        (view,) = watcher.views
+        assert (view.stage, view.targets) == (0, targets) and all(len(lists) == 1 for lists in view[2:])
+        assert all(a[0] is b[p] for a, b in zip(view[2:], whole[2:]))
+    assert heads.main_branch == 1
 
 
 def test_without_it_training_is_as_it_was():

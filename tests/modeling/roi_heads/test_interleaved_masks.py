@@ -15,6 +15,21 @@ ONE_LOOP = {
 }
 
 
+class MasksThatKeepTheirSamples(InterleavedMasks):
+    """Interleaved masks that append what every stage of them trains on to a list."""
+
+    def __init__(self, drawn):
+        super().__init__()
+        self.drawn = drawn
+
+    def stage_losses(self, parts, refined, stage):
+        def label_and_sample(*args):
+            self.drawn.append(parts.label_and_sample(*args))
+            return self.drawn[-1]
+
+        return super().stage_losses(parts._replace(label_and_sample=label_and_sample), refined, stage)
+
+
 @pytest.fixture
 def batch():
     targets = h.targets((4, 7), masks=True)
@@ -49,16 +64,16 @@ def test_every_stage_logs_its_own_masks(batch):
     ]
 
 
-def test_masks_train_on_refined_boxes_and_not_on_generated_ones(batch, monkeypatch):
+def test_masks_train_on_refined_boxes_and_not_on_generated_ones(batch):
     features, proposals, targets = batch
     heads = h.build(h.tiny_cfg(**LOOPS, MODEL__BALANCED__EXTRA_PROPOSALS={"NAME": "GeneratedPositives"}))
     generated, drawn = [], []
     heads.extra_proposals.register_forward_hook(lambda *args: generated.append(args[-1]))
-    samples = InterleavedMasks._samples
-    monkeypatch.setattr(InterleavedMasks, "_samples", lambda *args: drawn.append(samples(*args)) or drawn[-1])
-    h.train_step(heads, features, proposals, targets)
+    heads.mask_branch = MasksThatKeepTheirSamples(drawn)
+    _, views = h.watched_step(heads, features, proposals, targets)
     assert len(generated) == 1 and len(drawn) == 3, "generated for the first stage's boxes only"
-    assert not any(image.has("is_generated") for images in drawn for image in images)
+    assert any(image.is_generated.any() for image in views[0].samples[0])
+    assert all(len(image) > 0 and not image.has("is_generated") for images in drawn for image in images)
 
 
 def test_the_mask_head_of_a_cascade_mask_rcnn_initialises_every_stage():

@@ -137,8 +137,8 @@ def test_score_is_class_score_times_predicted_iou_at_the_refined_box():
     maps = [feats[f] for f in heads.box_in_features]
     branch = heads.iou_branch
     boxes = [d.pred_boxes for d in detections]
-    predicted = branch.iou_predictor[0](branch.iou_head(heads._pool(maps, boxes)).flatten(1))[:, 0].sigmoid()
-    pooled = heads._pool(maps, [p.proposal_boxes for p in props])
+    predicted = branch.iou_predictor[0](branch.iou_head(heads.box_pooler(maps, boxes)).flatten(1))[:, 0].sigmoid()
+    pooled = heads.box_pooler(maps, [p.proposal_boxes for p in props])
     logits, deltas = heads.branches[0].predict(pooled, 0)
     refined = branch.boxes(heads.box_predictor, (logits, deltas), pooled, props, 0)
     probs = logits.softmax(dim=1).split([len(p) for p in props])

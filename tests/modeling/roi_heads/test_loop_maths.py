@@ -43,13 +43,10 @@ def clipped(boxes):
 class Recorder:
     """What every stage of the main branch had in a training step."""
 
-    def __init__(self):
-        self.labeled, self.samples, self.predictions = [], [], []
-
-    def record(self, stage, targets, labeled, samples, pooled, predictions):
-        self.labeled.append(labeled[0])
-        self.samples.append(samples[0])
-        self.predictions.append([each.detach() for each in predictions[0]])
+    def __init__(self, views):
+        self.labeled = [view.labeled[0] for view in views]
+        self.samples = [view.samples[0] for view in views]
+        self.predictions = [[each.detach() for each in view.predictions[0]] for view in views]
 
     def refined(self, heads, stage):
         """By hand: the boxes that a stage refined its samples to, without empty ones and appended objects."""
@@ -65,9 +62,8 @@ class Recorder:
 
 def recorded_step(heads, masks=False):
     """Losses and gradients of a training step, and its recorder."""
-    heads.recorders.append(Recorder())
-    losses, gradients, *_ = h.train_step(heads, *batch(masks))
-    return losses, gradients, heads.recorders.pop()
+    (losses, gradients, *_), views = h.watched_step(heads, *batch(masks))
+    return losses, gradients, Recorder(views)
 
 
 @pytest.mark.parametrize("agnostic", [True, False])

@@ -83,8 +83,8 @@ def test_branches_share_what_the_first_stage_matched():
     heads = h.build(h.tiny_cfg(MODEL__BALANCED__BRANCHES=branches))
     calls, matcher = [], heads.matchers[0]
     heads.matchers[0] = lambda iou: calls.append(iou.shape) or matcher(iou)
-    pooled, pool = [], heads._pool
-    heads._pool = lambda features, boxes: pooled.append(1) or pool(features, boxes)
+    pooled = []
+    heads.box_pooler.register_forward_hook(lambda *call: pooled.append(call))
     targets = h.targets((4, 7))
     h.train_step(heads, h.features(2), h.proposals(targets), targets)
     assert len(calls) == 2 and len(pooled) == 1  # once an image; one call of the pooler for both branches
