@@ -1,26 +1,29 @@
-"""Makes a pure-Python detectron2 0.6 importable on current torch, NumPy and Pillow.
+"""Makes detectron2 0.6, compiled or pure Python, importable on current torch, NumPy and Pillow.
 
-Importing ``d2_balanced`` calls :func:`prepare`. Where detectron2 is 0.6 without its compiled operators, it sets,
-each only where it is missing:
+Importing ``d2_balanced`` calls :func:`prepare`. Where detectron2 is 0.6, it sets, each only where it is missing:
 
-- a stand-in for ``detectron2._C``, whose operators raise a clear error when they are called;
 - ``PIL.Image.LINEAR``, which Pillow 10 removed;
 - ``np.bool``, ``np.int``, ``np.float``, ``np.object`` and ``np.str``, which NumPy 1.24 removed (NumPy 2 has its own
-  ``bool``).
+  ``bool``);
+- an empty ``detectron2.export.api`` where there is no caffe2, which torch no longer has: with it
+  ``detectron2.export`` is what main's is without caffe2 (``TracingAdapter``, ``scripting_with_instances``);
+- without compiled operators, a stand-in for ``detectron2._C``, whose operators raise a clear error when they are called
+  (deformable convolutions need none: ``modeling/backbone/deform_conv.py``).
 
-On a compiled detectron2 and on detectron2 main nothing is patched. Which of the three is installed is read from the
-files of the package, so neither detectron2 nor torch is imported here.
+On detectron2 main nothing is patched. Which of the three is installed is read from the files of the package, so
+neither detectron2 nor torch is imported here.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 import types
 import warnings
 from importlib.machinery import PathFinder
 
-__all__ = ["DETECTRON2_MISSING", "find_detectron2", "has_compiled_ops", "is_main_branch", "prepare"]
+__all__ = ["DETECTRON2_MISSING", "find_detectron2", "has_compiled_ops", "has_cuda_ops", "is_main_branch", "prepare"]
 
 DETECTRON2_MISSING = (
     "d2_balanced needs detectron2, which is not installed in this environment ({python}). "
@@ -44,8 +47,18 @@ def find_detectron2():
 
 
 def has_compiled_ops():
-    """Whether this detectron2 has its compiled operators (deformable convolution, rotated boxes)."""
+    """Whether this detectron2 has its compiled operators (rotated boxes, deformable convolutions on CUDA)."""
     return PathFinder.find_spec("detectron2._C", find_detectron2()) is not None
+
+
+@functools.lru_cache(maxsize=None)
+def has_cuda_ops():
+    """Whether the compiled operators are there and were built for CUDA."""
+    if not has_compiled_ops():
+        return False
+    from detectron2 import _C
+
+    return _C.has_cuda()
 
 
 def is_main_branch():
@@ -65,7 +78,7 @@ def _stand_in_for_compiled_ops():
         def operator(*args, **kwargs):
             raise RuntimeError(
                 f"detectron2._C.{name} is a compiled operator, and this detectron2 was installed without them. "
-                "Deformable convolutions and rotated boxes need the official detectron2, built from source."
+                "Rotated boxes and the fast COCO evaluation need the official detectron2, built from source."
             )
 
         return operator
@@ -91,13 +104,27 @@ def _restore_removed_names():
                 setattr(np, name, builtin)
 
 
+def _has_caffe2():
+    """Whether caffe2's compiled module is there; many versions of torch bring caffe2's Python files without it."""
+    folders = None
+    for name in ("caffe2", "caffe2.python", "caffe2.python.caffe2_pybind11_state"):
+        spec = PathFinder.find_spec(name, folders)
+        if spec is None:
+            return False
+        folders = spec.submodule_search_locations
+    return True
+
+
 def prepare():
     """Apply the patches listed at the top of this module, where they are needed. Calling it twice is harmless.
 
     Raises ``ImportError`` with the command to run if detectron2 is missing.
     """
-    if has_compiled_ops() or is_main_branch():
+    if is_main_branch():
         return
-    if "detectron2._C" not in sys.modules:
+    if not has_compiled_ops() and "detectron2._C" not in sys.modules:
         sys.modules["detectron2._C"] = _stand_in_for_compiled_ops()
+    if not _has_caffe2():
+        no_caffe2 = types.ModuleType("detectron2.export.api", "Stand-in made by d2_balanced.compat: no caffe2 here.")
+        sys.modules.setdefault("detectron2.export.api", no_caffe2)
     _restore_removed_names()

@@ -73,7 +73,7 @@ def _check_torchvision():
 
 def _detectron2_kind():
     branch = "main" if compat.is_main_branch() else "0.6"
-    ops = "compiled operators" if compat.has_compiled_ops() else "no compiled operators: no deformable convolutions"
+    ops = "compiled operators" if compat.has_compiled_ops() else "no compiled operators: no rotated boxes"
     return f"{branch}, {ops}, in {compat.find_detectron2()[0]}"
 
 

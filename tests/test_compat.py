@@ -22,6 +22,15 @@ OLD_LIBRARIES = {  # names present, with values that show whether they were over
 }
 NEW_LIBRARIES = {"numpy/__init__.py": "bool = 'new'", "PIL/__init__.py": "", "PIL/Image.py": "BILINEAR = 2"}
 
+COMPILED_MAIN = {**COMPILED_06, "detectron2/utils/tracing.py": ""}
+EXPORT_06 = {
+    "detectron2/export/__init__.py": "from .api import *\nfrom .flatten import TracingAdapter",
+    "detectron2/export/api.py": "from caffe2.proto import caffe2_pb2\nexporter = 'theirs'",
+    "detectron2/export/flatten.py": "TracingAdapter = 'adapter'",
+}
+CAFFE2_FILES = {"caffe2/__init__.py": "", "caffe2/python/__init__.py": "", "caffe2/proto/__init__.py": ""}
+CAFFE2 = {**CAFFE2_FILES, "caffe2/proto/caffe2_pb2.py": "", "caffe2/python/caffe2_pybind11_state.py": ""}
+
 STATE = """
 import d2_balanced, sys, numpy
 from PIL import Image
@@ -59,9 +68,30 @@ def test_pure_06_on_old_libraries_keeps_their_names(tmp_path):
     assert state == "['old', 'old', 'old', 'old', 'old'] old True False"
 
 
-@pytest.mark.parametrize("detectron2", [COMPILED_06, MAIN_UNCOMPILED], ids=["compiled", "main"])
-def test_compiled_and_main_are_left_alone(tmp_path, detectron2):
+def test_compiled_06_gets_the_removed_names_and_keeps_its_operators(tmp_path):
+    state = output(STATE, tmp_path, COMPILED_06, NEW_LIBRARIES)
+    assert state == "['new', <class 'int'>, <class 'float'>, <class 'object'>, <class 'str'>] 2 False False"
+
+
+@pytest.mark.parametrize("detectron2", [COMPILED_MAIN, MAIN_UNCOMPILED], ids=["compiled", "uncompiled"])
+def test_main_is_left_alone(tmp_path, detectron2):
     assert output(STATE, tmp_path, detectron2, NEW_LIBRARIES) == NOTHING_SET
+
+
+@pytest.mark.parametrize("detectron2", [PURE_06, COMPILED_06], ids=["pure", "compiled"])
+@pytest.mark.parametrize("caffe2, expected", [
+    (CAFFE2_FILES, "adapter none"),  # Python files only, as some versions of torch bring them
+    (CAFFE2, "adapter theirs"),
+], ids=["files", "caffe2"])
+def test_export_is_imported_without_caffe2(tmp_path, detectron2, caffe2, expected):
+    code = "import d2_balanced, detectron2.export as e; print(e.TracingAdapter, getattr(e, 'exporter', 'none'))"
+    assert output(code, tmp_path, {**detectron2, **EXPORT_06}, caffe2) == expected
+
+
+def test_export_of_this_detectron2_is_imported():
+    from detectron2.export import TracingAdapter, scripting_with_instances
+
+    assert callable(TracingAdapter) and callable(scripting_with_instances)
 
 
 def test_compiled_operators_are_the_real_ones(tmp_path):

@@ -54,7 +54,7 @@ def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
     - values of another type than the default's, or below what makes sense (iterations, periods);
     - names that no registry of detectron2 knows;
     - spec nodes whose component does not exist or does not have such an argument;
-    - deformable convolutions without detectron2's compiled operators;
+    - rotated boxes without detectron2's compiled operators;
     - settings that the chosen ROI heads, proposal generator or meta-architecture ignores (``ignored.py``).
 
     Args:

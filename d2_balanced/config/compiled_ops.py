@@ -1,4 +1,4 @@
-"""Deformable convolutions in a config for a detectron2 that was installed without its compiled operators."""
+"""Rotated boxes in a config for a detectron2 that was installed without its compiled operators."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ from .lazy_targets import walk
 
 __all__ = ["check_compiled_ops", "check_compiled_ops_lazy"]
 
-_YACS_KEY = "MODEL.RESNETS.DEFORM_ON_PER_STAGE"
-_NEED_COMPILING = ("DeformBottleneckBlock", "DeformConv", "ModulatedDeformConv")
+_YACS_KEYS = (
+    "PROPOSAL_GENERATOR.NAME",
+    "ROI_HEADS.NAME",
+    "ROI_BOX_HEAD.POOLER_TYPE",
+    "ROI_MASK_HEAD.POOLER_TYPE",
+    "ROI_KEYPOINT_HEAD.POOLER_TYPE",
+)
+_NEED_COMPILING = ("RRPN", "RROIHeads", "ROIAlignRotated", "RotatedFastRCNNOutputLayers")
 
 
 def check_compiled_ops(cfg: CfgNode) -> None:
-    """Raise ``ConfigError`` if a yacs config wants deformable convolutions and there are no compiled operators."""
-    stages = list(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE)
-    if any(stages):
-        _require(_YACS_KEY, stages)
+    """Raise ``ConfigError`` if a yacs config wants rotated boxes and there are no compiled operators."""
+    for key in _YACS_KEYS:
+        node, name = key.split(".")
+        if cfg.MODEL[node][name] in _NEED_COMPILING:
+            _require(f"MODEL.{key}", cfg.MODEL[node][name])
 
 
 def check_compiled_ops_lazy(cfg: DictConfig, where: str = "") -> None:
@@ -30,13 +37,13 @@ def check_compiled_ops_lazy(cfg: DictConfig, where: str = "") -> None:
             value = None if OmegaConf.is_interpolation(node, name) else node[name]
             found = getattr(value, "__name__", value if isinstance(value, str) else "").rsplit(".", 1)[-1]
             if found in _NEED_COMPILING:
-                _require(f"{key}.{name} ({_YACS_KEY} in yaml){where}", found)
+                _require(f"{key}.{name}{where}", found)
 
 
 def _require(key: str, value) -> None:
     if not compat.has_compiled_ops():
         raise ConfigError(
-            f"{key}: {value} asks for deformable convolutions, but this detectron2 was installed without its compiled "
-            "operators. Install the official detectron2, built from source with a C++ compiler and, for a GPU, CUDA "
-            "(its INSTALL.md), or take a backbone without them."
+            f"{key}: {value} is for rotated boxes, but this detectron2 was installed without its compiled operators. "
+            "Install the official detectron2, built from source with a C++ compiler and, for a GPU, CUDA "
+            "(its INSTALL.md), or take a detector without rotated boxes."
         )

@@ -52,7 +52,7 @@ def load_lazy(path: str, overrides: Sequence[str] = ()) -> DictConfig:
 def check_lazy(cfg: DictConfig, where: str = "") -> None:
     """Check the names in a LazyConfig: every node's arguments, and the plain settings in ``train`` and ``data``.
 
-    Deformable convolutions are refused where detectron2 has no compiled operators.
+    Rotated boxes are refused where detectron2 has no compiled operators.
     Raises ``ConfigError`` with the key and what may have been meant.
     """
     for key, node in walk(cfg):

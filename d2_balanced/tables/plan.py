@@ -11,7 +11,6 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from detectron2.config import CfgNode
 
-from .. import compat
 from ..engine.experiment import OwnData
 from ..engine.from_yacs import YacsExperiment
 from ..utils.errors import ConfigError
@@ -87,7 +86,7 @@ def plan_rows(selection: Sequence, options: Options) -> List[PlannedRow]:
     """The rows of ``files.select_tables`` in their order; rows with equal configs share one ``Run``.
 
     Raises ``ConfigError`` for a config or an override that is refused, naming table and row. Rows that say why they
-    cannot run, and those that need what this detectron2 lacks, have a reason in place of a run.
+    cannot run have a reason in place of a run.
     """
     runs: Dict[str, Run] = {}
     return [_plan(table, row, options, runs) for table, rows in selection for row in rows]
@@ -106,8 +105,6 @@ def _plan(table: Table, row: Row, options: Options, runs: Dict[str, Run]) -> Pla
         trained = _run(table, row.trained, options, runs) if row.trained else None
         return PlannedRow(table, row, _run(table, row, options, runs, trained))
     except ConfigError as error:
-        if "compiled operators" in str(error) and not compat.has_compiled_ops():
-            return PlannedRow(table, row, None, str(error))
         raise ConfigError(f"{table.label}, row {row.name!r} at scale {options.scale}: {error}") from error
 
 

@@ -1,7 +1,8 @@
 """Every config takes a training step and an inference step on the CPU, and its twins do the same to the bit.
 
-By default the quick configs and one full-size config of each of detectron2's models; ``make test-configs``
-(ALL_CONFIGS=1) runs every config. Configs that differ in their schedule only are the same model, which is run once.
+By default the quick configs, one full-size config of each of detectron2's models and of each version of deformable
+convolutions; ``make test-configs`` (ALL_CONFIGS=1) runs every config. Configs that differ in their schedule only are
+the same model, which is run once.
 """
 
 import os
@@ -10,11 +11,14 @@ from fnmatch import fnmatch
 import pytest
 import torch
 import twins
-from d2_balanced.compat import has_compiled_ops
 from detectron2.config import instantiate
 from detectron2.modeling import build_model
 
-_ONE_OF_EACH = os.path.join("configs", "coco", "*_R_50_FPN_1x")
+_ONE_OF_EACH = (
+    os.path.join("configs", "coco", "*_R_50_FPN_1x"),
+    os.path.join("projects", "R3CNN", "configs", "mask_rcnn_R_50_DCN_FPN_1x"),
+    os.path.join("projects", "DynamicRCNN", "configs", "*_R_101_DCNv2_*"),
+)
 _done = set()
 
 
@@ -24,13 +28,13 @@ def _is_quick(stem):
 
 def _stems():
     stems = twins.config_stems()
-    return stems if os.environ.get("ALL_CONFIGS") else [s for s in stems if _is_quick(s) or fnmatch(s, _ONE_OF_EACH)]
+    if os.environ.get("ALL_CONFIGS"):
+        return stems
+    return [s for s in stems if _is_quick(s) or any(fnmatch(s, pattern) for pattern in _ONE_OF_EACH)]
 
 
 @pytest.mark.parametrize("stem", _stems())
 def test_training_and_inference_step(stem):
-    if not has_compiled_ops() and "DCN" in stem:
-        pytest.skip("deformable convolutions need a detectron2 with compiled operators; refused here, and tested so")
     cfg, lazy = twins.load_both(stem)
     key = twins.model_key(cfg, lazy)
     if key in _done:

@@ -17,12 +17,6 @@ TABLES = {table.label: table for path in find_papers().values() for table in rea
 _done = set()
 
 
-@pytest.fixture(autouse=True)
-def compiled_operators(monkeypatch):
-    """Rows with deformable convolutions are checked as where they can run."""
-    monkeypatch.setattr("d2_balanced.compat.has_compiled_ops", lambda: True)
-
-
 @functools.lru_cache(maxsize=None)
 def planned(label, scale):
     return plan_rows([(TABLES[label], TABLES[label].rows)], Options(scale))
@@ -71,8 +65,7 @@ def take_a_step(experiment, batch):
 def test_every_model_of_the_paper_is_built(label):
     """Without values, which takes no time; tests/config/test_first_step.py runs such models."""
     for run in runs_of(planned(label, "coco")):
-        deformable = any(run.cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE)
-        if not deformable and first_of_its_kind(run, "coco", only="MODEL."):
+        if first_of_its_kind(run, "coco", only="MODEL."):
             cfg = run.cfg.clone()
             cfg.MODEL.DEVICE = "meta"
             with torch.device("meta"):

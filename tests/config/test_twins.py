@@ -9,12 +9,6 @@ STEMS = twins.config_stems()
 _compared_models = set()
 
 
-@pytest.fixture(autouse=True)
-def compiled_operators(monkeypatch):
-    """Deformable convolutions are built here, never run, so their configs are compared without compiled operators."""
-    monkeypatch.setattr("d2_balanced.compat.has_compiled_ops", lambda: True)
-
-
 def test_configs_are_found():
     for name in ("configs/coco/faster_rcnn_R_50_FPN_1x", "configs/quick/faster_rcnn_R_18_FPN"):
         assert name in STEMS

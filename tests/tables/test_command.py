@@ -100,5 +100,5 @@ def test_the_documented_overrides_leave_boxes_only(capsys):
     with open(os.path.join(ROOT, "docs", "TABLES.md")) as file:
         (words,) = re.findall(r"`--overrides (MODEL.MASK_ON False[^`]*)`", file.read())
     assert main(["R3CNN", "--list", "--overrides", *shlex.split(words)]) == 0
-    cannot = [line for line in capsys.readouterr().out.splitlines() if "cannot run: " in line]
-    assert len(cannot) == 3 and all("deformable blocks" in line for line in cannot)
+    listed = capsys.readouterr().out
+    assert "R3-CNN-L+DCN" in listed and "cannot run: " not in listed

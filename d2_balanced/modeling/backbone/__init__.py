@@ -1,6 +1,6 @@
 """Seat 1: what turns an image into the feature pyramid."""
 
-from . import build  # noqa: F401  (registers the backbones)
+from . import build, deform_conv  # noqa: F401  (registers the backbones, lends an operator)
 from .balanced_fpn import BalancedFeatures, BalancedFPN, BalancedPAFPN
 from .context_block import ContextBlock, add_context_blocks
 from .non_local import NonLocalBlock
