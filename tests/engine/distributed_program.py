@@ -12,6 +12,7 @@ from torch import nn
 from d2_balanced.data.loader import build_train_loader
 from d2_balanced.engine import distributed
 from d2_balanced.engine.rng import resolve_seed, seed_step
+from d2_balanced.utils.reductions import gather_over_processes, reduce_sum
 
 
 class Model(nn.Module):
@@ -58,9 +59,8 @@ def main(folder):
     )
     report = {
         "place": [rank, comm.get_world_size(), comm.get_local_rank(), comm.get_local_size()],
-        "sum": distributed.reduce_sum(torch.tensor([1, 10 * rank])).tolist(),
-        "mean": distributed.reduce_mean(torch.tensor(1.0 + rank)).item(),
-        "gathered": distributed.gather_cat(torch.arange(2 * rank).reshape(rank, 2)).tolist(),
+        "sum": reduce_sum(torch.tensor([1, 10 * rank])).tolist(),
+        "gathered": gather_over_processes(torch.tensor([10.0 * rank, 1.0])).tolist(),
         "objects": comm.all_gather({"rank": rank}),
         "images": [image["image_id"] for image in next(iter(loader))],
         "seed": resolve_seed(-1),
@@ -75,7 +75,7 @@ def main(folder):
 def fail_in_one_process(folder):
     if comm.get_rank() == 1:
         raise ArithmeticError("on purpose")
-    distributed.reduce_sum(torch.zeros(1))  # waits for the other process
+    reduce_sum(torch.zeros(1))  # waits for the other process
 
 
 if __name__ == "__main__":
