@@ -95,10 +95,13 @@ def optimizers(cfg, lazy, yaml_model, lazy_model):
 
 
 def groups_of(optimizer, model):
-    """``{parameter: the settings of its group}``."""
+    """``{parameter: the settings of its group}``, without the choice of a loop over parameters or one kernel for all.
+
+    detectron2 main asks for the kernel in yacs, and leaves the choice to torch in LazyConfig: the same step.
+    """
     names = {p: name for name, p in model.named_parameters()}
     rename = lambda k: "initial_lr" if k == "lr" else k  # noqa: E731  (a scheduler copies lr)
-    groups = [({rename(k): v for k, v in g.items() if k != "params"}, g["params"]) for g in optimizer.param_groups]
+    groups = [({rename(k): v for k, v in g.items() if k not in ("params", "foreach")}, g["params"]) for g in optimizer.param_groups]
     return {names[p]: settings for settings, params in groups for p in params}
 
 
