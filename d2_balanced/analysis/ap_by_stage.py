@@ -20,7 +20,8 @@ from tabulate import tabulate
 
 from ..evaluation.summary import show_mean
 from ..evaluation.write_results import csv_text, without_nan, write_text
-from ..utils.errors import CheckpointError
+from ..utils.command import command
+from ..utils.errors import ConfigError, usage
 from .checkpoints import checkpoint_parser, load_each, open_experiment, parse
 
 __all__ = ["Row", "evaluate_rows", "main", "stage_rows"]
@@ -82,15 +83,13 @@ def table(results):
     return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
 
 
+@command("python -m d2_balanced.analysis.ap_by_stage")
 def main(argv=None):
     """The command at the top of this module; prints the table and returns the results, one dict a checkpoint."""
     parser = checkpoint_parser("AP of a trained multi-stage detector after each of its stages.")
     parser.add_argument("--up-to", type=int, help="most stages; default: as many as the config has")
     args = parse(parser, argv)
-    try:
-        results = _run(args)
-    except (ValueError, OSError, CheckpointError) as error:
-        raise SystemExit(f"error: {error}") from error
+    results = _run(args)
     _write(args.output, args.weights, results)
     return results
 
@@ -118,8 +117,9 @@ def _run(args):
     check_data(experiment, experiment.test_datasets)
     model = experiment.build_model()
     if not hasattr(getattr(model, "roi_heads", None), "stages"):
-        raise ValueError("stages: the model has no stages; it needs MODEL.ROI_HEADS.NAME BalancedROIHeads.")
-    rows = stage_rows(model.roi_heads.stages, args.up_to)
+        raise ConfigError("stages: the model has no stages; it needs MODEL.ROI_HEADS.NAME BalancedROIHeads.")
+    with usage("--up-to", ValueError):
+        rows = stage_rows(model.roi_heads.stages, args.up_to)
     results = []
     for number, _ in enumerate(load_each(model, args.weights), start=1):
         folders = {row.name: os.path.join(args.output, row.name.replace(" ", "_"), str(number)) for row in rows}

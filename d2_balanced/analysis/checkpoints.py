@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from ..utils.errors import ConfigError
 from .training_samples import load_experiment
 
 __all__ = ["checkpoint_parser", "load_each", "open_experiment", "parse"]
@@ -34,7 +35,7 @@ def parse(parser, argv=None):
 
 
 def open_experiment(args):
-    """The experiment of the arguments on its device. ``ValueError`` unless there is one test data set."""
+    """The experiment of the arguments on its device. ``ConfigError`` unless there is one test data set."""
     from ..engine.experiment import OwnData
     from ..engine.start import choose_device
 
@@ -42,7 +43,7 @@ def open_experiment(args):
     experiment = load_experiment(args.config_file, args.overrides, own_data)
     experiment.use_own_data()
     if len(experiment.test_datasets) != 1:
-        raise ValueError(f"one test data set is needed, the config has {list(experiment.test_datasets)}")
+        raise ConfigError(f"one test data set is needed, the config has {list(experiment.test_datasets)}")
     experiment.set_run(device=choose_device(experiment.settings.device))
     return experiment
 

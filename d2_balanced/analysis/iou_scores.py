@@ -21,7 +21,7 @@ from detectron2.data import DatasetCatalog, DatasetMapper
 from tabulate import tabulate
 
 from ..evaluation.write_results import without_nan, write_text
-from ..utils.errors import CheckpointError
+from ..utils.command import command
 from .checkpoints import checkpoint_parser, load_each, open_experiment, parse
 from .nms_recall import MATCHING_IOUS
 from .panels import curve_figure, density_figure
@@ -34,17 +34,14 @@ _RECALLS = {"recall_after_nms": "all boxes that NMS keeps", "recall_of_detection
 _MEASURES = ("pearson", "spearman", "mean_error", "mean_absolute_error")
 
 
+@command("python -m d2_balanced.analysis.iou_scores")
 def main(argv=None):
     """The commands at the top of this module; prints the numbers and returns the summaries, one a checkpoint."""
     parser = checkpoint_parser("Ranking by class score and by predicted IoU, of a trained detector.")
     parser.add_argument("--images", type=int, help="use only so many images, evenly spaced over the data set")
     parser.add_argument("--min-iou", type=float, default=0.5, help="true IoU above which boxes are correlated")
     args = parse(parser, argv)
-    try:
-        scores = _measure_checkpoints(args)
-    except (ValueError, OSError, CheckpointError) as error:
-        raise SystemExit(f"error: {error}") from error
-    return _report(args, scores)
+    return _report(args, _measure_checkpoints(args))
 
 
 def _measure_checkpoints(args):

@@ -13,6 +13,7 @@ from detectron2.modeling import build_model
 from tabulate import tabulate
 
 from ..config import check_config, load_lazy, load_yaml
+from ..utils.command import command
 from ..utils.errors import ConfigError
 
 __all__ = ["count_parameters", "main", "model_without_values"]
@@ -51,15 +52,13 @@ def count_parameters(model):
     return {"all": sum(counts.values()), "frozen": frozen, **counts}
 
 
+@command("python -m d2_balanced.analysis.parameters")
 def main(args=None):
     """The command line; returns ``{config: counts}``."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("configs", nargs="+", metavar="CONFIG", help=".yaml (yacs) or .py (LazyConfig)")
     arguments = parser.parse_args(args)
-    try:
-        counts = {path: count_parameters(model_without_values(path)) for path in arguments.configs}
-    except ConfigError as error:
-        parser.error(str(error))
+    counts = {path: count_parameters(model_without_values(path)) for path in arguments.configs}
     parts = list(dict.fromkeys(part for count in counts.values() for part in count))
     rows = [[path, *(count.get(part, 0) for part in parts)] for path, count in counts.items()]
     print("Trainable parameters")

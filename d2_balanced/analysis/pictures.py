@@ -13,15 +13,17 @@ import numpy as np
 import pycocotools.mask as mask_util
 import torch
 from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import BoxMode
 from PIL import Image
 
+from ..data.check_dataset import load_registered
 from ..data.coco_paths import register_by_path  # importing it registers the data sets of this package, too
 from ..evaluation.detections import load_results
-from ..utils.errors import CheckpointError
+from ..utils.command import command
+from ..utils.errors import ConfigError, DataError
 from .drawing import contact_sheet, draw_objects, side_by_side
 
 __all__ = ["choose_evenly", "main", "save_pictures", "save_pictures_of_model"]
@@ -32,7 +34,7 @@ _PANEL = 480  # pixels that the longer side of a panel is enlarged to
 def choose_evenly(records, num):
     """At most ``num`` of the records, evenly spaced, the same ones in every run. ValueError if ``num`` is below 1."""
     if num < 1:
-        raise ValueError(f"choose_evenly: num must be 1 or more, got {num}.")
+        raise ConfigError(f"choose_evenly: num must be 1 or more, got {num}.")
     count = min(num, len(records))
     return [records[k * len(records) // count] for k in range(count)]
 
@@ -54,7 +56,7 @@ def save_pictures(dataset_name, predictions_json, output_dir, num=12, score_thre
         ValueError: ``num`` below 1, a data set without images, a file that is no results file.
     """
     results = predictions_json if isinstance(predictions_json, list) else load_results(predictions_json)
-    records = choose_evenly(DatasetCatalog.get(dataset_name), num)
+    records = choose_evenly(load_registered(dataset_name), num)
     by_image = {record["image_id"]: [] for record in records}
     for result in results:
         if result["image_id"] in by_image and result["score"] >= score_thresh:
@@ -73,11 +75,11 @@ def save_pictures_of_model(model, mapper, dataset_name, output_dir, num=12, scor
     model.eval()
     to_category = {k: category for category, k in _contiguous_ids(dataset_name).items()}
     results = []
-    for record in choose_evenly(DatasetCatalog.get(dataset_name), num):
+    for record in choose_evenly(load_registered(dataset_name), num):
         with torch.no_grad():
             (output,) = model([mapper(record)])
         if "instances" not in output:
-            raise ValueError("save_pictures_of_model: this model has no detections; it only proposes boxes.")
+            raise ConfigError("save_pictures_of_model: this model has no detections; it only proposes boxes.")
         for found in instances_to_coco_json(output["instances"].to("cpu"), record["image_id"]):
             results.append({**found, "category_id": to_category.get(found["category_id"], found["category_id"])})
     return save_pictures(dataset_name, results, output_dir, num, score_thresh)
@@ -92,7 +94,7 @@ def _contiguous_ids(dataset_name):
 
 def _save(dataset_name, records, results_by_image, output_dir, score_thresh):
     if not records:
-        raise ValueError(f"save_pictures: data set {dataset_name!r} has no images.")
+        raise DataError(f"save_pictures: data set {dataset_name!r} has no images.")
     os.makedirs(output_dir, exist_ok=True)
     draw = _Drawing(dataset_name, any("segmentation" in r for found in results_by_image.values() for r in found))
     paths, pictures = [], []
@@ -157,6 +159,7 @@ def _mask(segmentation, width=None, height=None):
     return np.asarray(mask_util.decode(segmentation), dtype=bool)
 
 
+@command("python -m d2_balanced.analysis.pictures")
 def main(argv=None):
     """The commands at the top of this module; prints where the pictures are and returns their paths."""
     parser = argparse.ArgumentParser(description="Pictures of detections beside the ground truth.")
@@ -175,10 +178,7 @@ def main(argv=None):
         parser.error("give either --config-file (a model) or --results (the results file of an evaluation)")
     if bool(args.json) != bool(args.images):
         parser.error("--json and --images belong together")
-    try:
-        paths = _run(args, parser)
-    except (ValueError, OSError, CheckpointError) as error:
-        raise SystemExit(f"error: {error}") from error
+    paths = _run(args, parser)
     print(f"{len(paths) - 1} pictures in {args.output}; all in one: {paths[-1]}")
     return paths
 
@@ -212,7 +212,7 @@ def _load_model(args):
     experiment.set_run(device=choose_device(experiment.settings.device))
     weights = args.weights or experiment.settings.weights
     if not weights:
-        raise ValueError("pictures: --weights is missing, and the config names none: a random model finds nothing.")
+        raise ConfigError("pictures: --weights is missing, and the config names none: a random model finds nothing.")
     cfg, model = experiment.cfg, experiment.build_model()
     BalancedCheckpointer(model).load(weights)
     mapper = instantiate(cfg.dataloader.test.mapper) if is_lazy else DatasetMapper(cfg, False)

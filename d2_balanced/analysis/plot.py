@@ -12,11 +12,14 @@ import argparse
 import os
 
 from ..recording.file import read_recording
+from ..utils.command import command
+from ..utils.errors import ConfigError
 from .imbalance_figures import save_plots
 
 __all__ = ["main"]
 
 
+@command("python -m d2_balanced.analysis.plot")
 def main(argv=None):
     """The commands at the top of this module; prints and returns the paths of the PNGs."""
     parser = argparse.ArgumentParser(description="Figures of what runs recorded, one PNG each.")
@@ -25,14 +28,11 @@ def main(argv=None):
     parser.add_argument("--first", type=int, default=0, help="leave out windows that end before this iteration")
     parser.add_argument("--last", type=int, help="leave out windows that begin after this iteration")
     args = parser.parse_args(argv)
-    try:
-        runs = dict(_name_and_folder(word) for word in args.runs)
-        if len(runs) < len(args.runs):
-            raise ValueError("two runs have one name: give them as NAME=OUTPUT_DIR")
-        recordings = {name: _cut(read_recording(folder), args, folder) for name, folder in runs.items()}
-        paths = save_plots(recordings, args.output or os.path.join(next(iter(runs.values())), "imbalance"))
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    runs = dict(_name_and_folder(word) for word in args.runs)
+    if len(runs) < len(args.runs):
+        raise ConfigError("two runs have one name: give them as NAME=OUTPUT_DIR")
+    recordings = {name: _cut(read_recording(folder), args, folder) for name, folder in runs.items()}
+    paths = save_plots(recordings, args.output or os.path.join(next(iter(runs.values())), "imbalance"))
     print("\n".join(paths))
     return paths
 
@@ -48,7 +48,7 @@ def _cut(recording, args, folder):
     last = float("inf") if args.last is None else args.last
     windows = [window for window in recording.windows if window[1] >= args.first and window[0] <= last]
     if not windows:
-        raise ValueError(f"{folder}: no window of iterations is left by --first {args.first} --last {args.last}")
+        raise ConfigError(f"{folder}: no window of iterations is left by --first {args.first} --last {args.last}")
     gradients = [(i, norms) for i, norms in recording.gradients if args.first <= i <= last]
     return recording._replace(windows=windows, gradients=gradients)
 

@@ -9,6 +9,7 @@ import torch
 from detectron2.structures import Boxes, pairwise_iou
 
 from ..evaluation import summary
+from ..utils.errors import ConfigError
 from .nms_recall import MATCHING_IOUS, NmsRecall
 from .predicted_iou import agreement
 from .scored_boxes import find, objects_of
@@ -45,10 +46,10 @@ def measure(model, mapper, records):
         mapper: detectron2's test mapper, dataset dict -> the model's input.
         records: dataset dicts with ``annotations``; crowd annotations are no objects.
 
-    Raises ``ValueError`` for a model without such heads or without a proposal generator.
+    Raises ``ConfigError`` for a model without such heads or without a proposal generator.
     """
     if not hasattr(getattr(model, "roi_heads", None), "box_candidates") or model.proposal_generator is None:
-        raise ValueError(
+        raise ConfigError(
             f"iou_scores: {type(model).__name__} has no candidates to rank; it needs a proposal generator and "
             "MODEL.ROI_HEADS.NAME BalancedROIHeads, which have the same weights as detectron2's heads"
         )

@@ -18,7 +18,8 @@ from tabulate import tabulate
 from ..modeling.matcher import FixedMatcher
 from ..modeling.roi_heads.labeling import append_gt, label_proposals
 from ..modeling.sampling import IoUBalancedSampler, RandomSampler
-from ..utils.errors import CheckpointError
+from ..utils.command import command
+from ..utils.errors import ConfigError, usage
 
 __all__ = ["main", "negative_shares", "plot_shares", "random_proposals", "training_proposals"]
 
@@ -57,14 +58,14 @@ def training_proposals(experiment, weights, num_images):
 
     The model is in evaluation mode (its statistics stay), but gives as many proposals as in training.
 
-    Returns the list of labeled proposals and the model. Raises ``ValueError`` for a model without RPN or ROI heads.
+    Returns the list of labeled proposals and the model. Raises ``ConfigError`` for a model without RPN or ROI heads.
     """
     from ..engine.checkpoint import BalancedCheckpointer
 
     model = experiment.build_model().eval()
     rpn, heads = getattr(model, "proposal_generator", None), getattr(model, "roi_heads", None)
     if rpn is None or heads is None:
-        raise ValueError(f"sampling_distribution: {type(model).__name__} of this config has no RPN and ROI heads.")
+        raise ConfigError(f"sampling_distribution: {type(model).__name__} of this config has no RPN and ROI heads.")
     BalancedCheckpointer(model).load(weights)
     for limits in (rpn.pre_nms_topk, rpn.post_nms_topk):
         limits[False] = limits[True]
@@ -128,6 +129,7 @@ def plot_shares(shares, edges, title, path):
     figure.savefig(path, dpi=100)
 
 
+@command("python -m d2_balanced.analysis.sampling_distribution")
 def main(argv=None):
     """The command at the top of this module; prints the shares and returns them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -143,15 +145,13 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.num < 1:
         parser.error(f"--num must be 1 or more, got {args.num}")
-    try:
+    with usage("--num-bins", ValueError):
         samplers = {
             "random": RandomSampler(),
             f"IoU-balanced, {args.num_bins} bins": IoUBalancedSampler(args.num_bins),
             f"as released, {args.num_bins} bins": IoUBalancedSampler(args.num_bins, upper="max_overlap"),
         }
-        labeled, quotas, source = _proposals(args)
-    except (ValueError, OSError, CheckpointError) as error:
-        raise SystemExit(f"error: {error}") from error
+    labeled, quotas, source = _proposals(args)
     edges = torch.arange(11) * _BIN_WIDTH
     torch.manual_seed(args.seed)
     shares = negative_shares(labeled, samplers, *quotas, edges)
@@ -179,7 +179,7 @@ def _proposals(args):
     experiment.set_run(seed=args.seed, device=choose_device(experiment.settings.device))
     weights = args.weights or experiment.settings.weights
     if not weights:
-        raise ValueError("sampling_distribution: --weights is missing, and the config names none.")
+        raise ConfigError("sampling_distribution: --weights is missing, and the config names none.")
     torch.manual_seed(args.seed)
     labeled, model = training_proposals(experiment, weights, args.num)
     heads = model.roi_heads

@@ -22,7 +22,8 @@ from ..recording.file import FILE, append_line, counts_line, read_recording
 from ..recording.hook import find_recorded_heads
 from ..recording.recordable import make_recordable
 from ..recording.recorder import ImbalanceRecorder
-from ..utils.errors import CheckpointError
+from ..utils.command import command
+from ..utils.errors import ConfigError, OutputError
 from .imbalance_figures import save_plots
 
 __all__ = [
@@ -51,10 +52,10 @@ def inspect_model(model, batches, num_images, seed=0):
         num_images: stop after so many.
         seed: of the sampling.
 
-    Raises ``ValueError`` for ``num_images`` below 1 and for a model that cannot be recorded.
+    Raises ``ConfigError`` for ``num_images`` below 1 and for a model that cannot be recorded.
     """
     if num_images < 1:
-        raise ValueError(f"inspect_model: num_images must be 1 or more, got {num_images}")
+        raise ConfigError(f"inspect_model: num_images must be 1 or more, got {num_images}")
     recorder = ImbalanceRecorder(find_recorded_heads(model))
     run_in_training_mode(model, _first(batches, num_images), recorder, seed)
     return recorder.counts
@@ -104,11 +105,11 @@ def load_experiment(config_file, overrides=(), own_data=None):
     return experiment
 
 
-def open_checkpoint(experiment, weights, command):
+def open_checkpoint(experiment, weights, asker):
     """The experiment's model on its device with these weights (empty: those that the config names), and their path.
 
-    Raises ``ValueError``, which begins with ``command``, without any weights; ``DataError`` where the training set
-    has errors; and ``ValueError`` for a model that cannot be recorded.
+    Raises ``ConfigError``, which begins with ``asker``, without any weights; ``DataError`` where the training set
+    has errors; and ``ConfigError`` for a model that cannot be recorded.
     """
     from ..engine.build import check_data
     from ..engine.checkpoint import BalancedCheckpointer
@@ -119,7 +120,7 @@ def open_checkpoint(experiment, weights, command):
     experiment.set_run(seed=max(settings.seed, 0), device=choose_device(settings.device))
     weights = weights or settings.weights
     if not weights:
-        raise ValueError(f"{command}: --weights is missing, and the config names none.")
+        raise ConfigError(f"{asker}: --weights is missing, and the config names none.")
     check_data(experiment, experiment.train_datasets)
     model = experiment.build_model()
     find_recorded_heads(model)  # refuse before anything is loaded
@@ -130,7 +131,7 @@ def open_checkpoint(experiment, weights, command):
 def record_once(experiment, model, num_images, folder):
     """:func:`inspect_model` on the training set, kept as the only window of ``imbalance.jsonl``: the ``Recording``.
 
-    Raises ``ValueError`` if ``folder`` is a run's (:func:`refuse_folder_of_run`).
+    Raises ``OutputError`` if ``folder`` is a run's (:func:`refuse_folder_of_run`).
     """
     refuse_folder_of_run(folder)
     counts = inspect_model(model, experiment.build_loader(), num_images)
@@ -142,10 +143,10 @@ def record_once(experiment, model, num_images, folder):
 
 
 def refuse_folder_of_run(folder):
-    """Raise ``ValueError`` if a training wrote into ``folder``: its recording would be lost, or taken for another."""
+    """Raise ``OutputError`` if a training wrote into ``folder``: its recording would be lost, or taken for another."""
     found = [name for name in ("config.yaml", "metrics.json") if os.path.isfile(os.path.join(folder, name))]
     if found:
-        raise ValueError(
+        raise OutputError(
             f"{folder!r} is the folder of a training run (it has {' and '.join(found)}), whose {FILE} is not to be "
             "replaced. Choose another --output."
         )
@@ -169,6 +170,7 @@ def own_training_data(parser, args):
     return OwnData(train_json=args.train_json, train_images=args.train_images)
 
 
+@command("python -m d2_balanced.analysis.training_samples")
 def main(argv=None):
     """The commands at the top of this module; prints and returns the paths of the PNGs."""
     parser = argparse.ArgumentParser(description="What a checkpoint's box heads would train on, as figures.")
@@ -177,10 +179,7 @@ def main(argv=None):
     parser.add_argument("overrides", nargs="*", help="settings of the config, in the form that its kind has")
     args = parser.parse_args(argv)
     own_data = own_training_data(parser, args)
-    try:
-        paths = _run(args, own_data)
-    except (ValueError, OSError, CheckpointError) as error:
-        raise SystemExit(f"error: {error}") from error
+    paths = _run(args, own_data)
     print("\n".join(paths))
     return paths
 

@@ -1,17 +1,18 @@
 """``python -m d2_balanced.data.check --json A --images D [--num-classes N]``: checks a COCO-format data set.
 
-Exit status 0 if there is no error (warnings are printed), 1 otherwise.
+Exit status 0 if there is no error (warnings are printed), 1 if there are errors, 2 for a data set that cannot be found.
 """
 
 import argparse
 import sys
 
-from ..utils.errors import DataError
+from ..utils.command import command
 from .check_dataset import check_dataset, check_registered
 
 __all__ = ["main"]
 
 
+@command("python -m d2_balanced.data.check")
 def main(args=None):
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m d2_balanced.data.check", description="Check a detection data set.")
@@ -26,14 +27,10 @@ def main(args=None):
     if bool(args.name) == bool(args.json and args.images):
         parser.error("give --json and --images, or --name")
     options = {"mask_format": args.masks, "images": args.files}
-    try:
-        if args.name:
-            report = check_registered(args.name, args.num_classes, **options)
-        else:
-            report = check_dataset(args.json, args.images, args.num_classes, **options)
-    except DataError as error:
-        print(error)
-        return 1
+    if args.name:
+        report = check_registered(args.name, args.num_classes, **options)
+    else:
+        report = check_dataset(args.json, args.images, args.num_classes, **options)
     print(report)
     return 1 if report.errors else 0
 

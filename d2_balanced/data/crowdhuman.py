@@ -20,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from ..utils.errors import DataError
+from ..utils.command import command
+from ..utils.errors import DataError, OutputError, usage
 from .check_boxes import TOLERATED_SHARE
 from .check_images import upright_size
 from .json_cache import cached_json, write_json
@@ -173,8 +174,9 @@ def _size(path):
         raise DataError(f"image file {path} cannot be read: {type(error).__name__}: {error}") from None
 
 
+@command("python -m d2_balanced.data.crowdhuman")
 def main(args=None):
-    """The command; returns the exit status, 1 for annotations or images that cannot be used."""
+    """The command; returns the exit status; 2 for annotations or images that cannot be used."""
     parser = argparse.ArgumentParser(
         prog="python -m d2_balanced.data.crowdhuman",
         description="Convert CrowdHuman's .odgt annotations to COCO JSON.")
@@ -182,12 +184,9 @@ def main(args=None):
     parser.add_argument("--images", required=True, help="folder of its images")
     parser.add_argument("--output", required=True, help="JSON file to write")
     args = parser.parse_args(args)
-    try:
-        content = convert_crowdhuman(args.odgt, args.images)
+    content = convert_crowdhuman(args.odgt, args.images)
+    with usage(f"--output {args.output}", OSError, error=OutputError):
         write_json(args.output, content)
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     regions = sum(a["iscrowd"] for a in content["annotations"])
     print(f"{args.output}: {len(content['images'])} images, {len(content['annotations']) - regions} persons, "
           f"{regions} ignore regions")

@@ -20,7 +20,8 @@ import tempfile
 from PIL import Image
 from tqdm import tqdm
 
-from ..utils.errors import DataError
+from ..utils.command import command
+from ..utils.errors import ConfigError, DataError, OutputError, usage
 from .outlines import CLASS_NAMES
 from .raster import box_of, trace
 from .roots import generated_folder
@@ -83,7 +84,7 @@ def _validate(settings):
     for key, low in lowest.items():
         value = settings[key]
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2 ** 32:
-            raise ValueError(f"generate: {key} must be an integer of {low} or more, got {value!r}")
+            raise ConfigError(f"generate: {key} must be an integer of {low} or more, got {value!r}")
 
 
 def _is_there(output, settings):
@@ -161,6 +162,7 @@ def _write_json(path, content):
         f.write("\n")
 
 
+@command("python -m d2_balanced.data.generated")
 def main(args=None):
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m d2_balanced.data.generated", description=__doc__.split("\n")[0])
@@ -169,11 +171,8 @@ def main(args=None):
         parser.add_argument("--" + key.replace("_", "-"), type=int, default=value, help=f"default {value}")
     settings = vars(parser.parse_args(args))
     output = settings.pop("output") or generated_folder()
-    try:
+    with usage(f"--output {output}", OSError, error=OutputError):
         written = generate(output, **settings)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     counts = f"{settings['train_images']} training and {settings['val_images']} validation images"
     print(f"{output}: {counts} {'written' if written else 'already there, nothing to do'}")
     return 0

@@ -8,11 +8,13 @@ import itertools
 
 import torch
 from detectron2.data.common import DatasetFromList
+from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import DataLoader, Dataset
 
+from ..utils.errors import ConfigError, DataError
 from .index_stream import GlobalBatches, IndexStream
 from .seeding import derive_seed, seeded
 
@@ -42,13 +44,13 @@ def build_train_loader(
         :class:`ExactTrainLoader`.
 
     Raises:
-        ValueError: an empty data set, a batch size that the processes cannot share, or missing ``width``, ``height`` or
-            ``annotations``.
+        DataError: an empty data set, or missing ``width``, ``height`` or ``annotations``.
+        ConfigError: a batch size that the processes cannot share, a number out of range.
     """
     if not dataset:
-        raise ValueError("build_train_loader: the training set is empty (after filtering); check DATASETS.TRAIN")
+        raise DataError("build_train_loader: the training set is empty (after filtering); check DATASETS.TRAIN")
     if not 0.0 <= repeat_threshold <= 1.0:
-        raise ValueError(f"build_train_loader: repeat_threshold must be in [0, 1], got {repeat_threshold}")
+        raise ConfigError(f"build_train_loader: repeat_threshold must be in [0, 1], got {repeat_threshold}")
     factors = _repeat_factors(dataset, repeat_threshold) if repeat_threshold > 0 else None
     groups = _aspect_ratio_groups(dataset) if aspect_ratio_grouping else None
     stream = IndexStream(len(dataset), seed, factors)
@@ -76,12 +78,12 @@ class ExactTrainLoader:
         self.world_size = comm.get_world_size() if world_size is None else world_size
         self.total_batch_size = batches.batch_size
         if self.total_batch_size < 1 or self.total_batch_size % self.world_size:
-            raise ValueError(
+            raise ConfigError(
                 f"the training batch (SOLVER.IMS_PER_BATCH; LazyConfig: dataloader.train.total_batch_size) must be a "
                 f"multiple of the number of processes, {self.world_size}; got {self.total_batch_size}"
             )
         if num_workers < 0:
-            raise ValueError(f"DATALOADER.NUM_WORKERS must be at least 0, got {num_workers}")
+            raise ConfigError(f"DATALOADER.NUM_WORKERS must be at least 0, got {num_workers}")
         self.batches = batches
         self.num_workers = num_workers
         self.dataset_size = len(dataset)
@@ -108,7 +110,7 @@ class ExactTrainLoader:
             # Without a generator of its own, creating the iterator would draw from the model's.
             generator=torch.Generator().manual_seed(0),
         )
-        return iter(loader)
+        return _with_short_errors(iter(loader))
 
 
 class _ShareOfBatches:
@@ -143,7 +145,7 @@ class _SampleDataset(Dataset):
             mapped = self._map(chosen, position, attempt)
             if mapped is not None:
                 return mapped
-        raise RuntimeError(
+        raise DataError(
             f"the data mapper returned None for {MAX_REPLACEMENTS} images in a row, the first of them "
             f"{_describe(self.dicts[index])}; filter such images out of the data set instead"
         )
@@ -153,7 +155,9 @@ class _SampleDataset(Dataset):
             with seeded(derive_seed("augment", self.seed, position, attempt)):
                 return self.mapper(self.dicts[index])
         except Exception as error:
-            raise RuntimeError(
+            # A file that cannot be read, or has another size than its annotations say; else it is a fault of the mapper.
+            kind = DataError if isinstance(error, (OSError, SizeMismatchError, DataError)) else RuntimeError
+            raise kind(
                 f"preparing the training image {_describe(self.dicts[index])} failed: {type(error).__name__}: {error}"
             ) from error
 
@@ -163,6 +167,14 @@ class _SampleDataset(Dataset):
         return int(candidates[derive_seed("replace", self.seed, position, attempt) % len(candidates)])
 
 
+def _with_short_errors(batches):
+    """The same; torch puts a worker's traceback into the message of what it raised, and of a ``DataError`` it is cut."""
+    try:
+        yield from batches
+    except DataError as error:
+        raise DataError(str(error).rsplit(f"{DataError.__module__}.DataError: ", 1)[-1].strip()) from error
+
+
 def _as_list(samples):
     return samples
 
@@ -170,7 +182,7 @@ def _as_list(samples):
 def _aspect_ratio_groups(dataset):
     """(len(dataset),) int64: 0 for images that are wider than tall, 1 for the others."""
     for image in itertools.filterfalse(lambda d: "width" in d and "height" in d, dataset):
-        raise ValueError(
+        raise DataError(
             f"aspect-ratio grouping needs `width` and `height` of every image, but {_describe(image)} lacks them; add "
             "them to the data set dicts, or set DATALOADER.ASPECT_RATIO_GROUPING to False"
         )
@@ -180,7 +192,7 @@ def _aspect_ratio_groups(dataset):
 def _repeat_factors(dataset, threshold):
     """(len(dataset),) float32, detectron2's repeat factor of every image."""
     for image in itertools.filterfalse(lambda d: "annotations" in d, dataset):
-        raise ValueError(
+        raise DataError(
             f"repeat factors need the `annotations` of every image, but {_describe(image)} has none; "
             "set repeat_threshold (DATALOADER.REPEAT_THRESHOLD) to 0"
         )

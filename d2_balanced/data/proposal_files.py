@@ -14,6 +14,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
+from ..utils.command import command
 from ..utils.errors import DataError
 from ..utils.safe_load import load_pickled_arrays
 from .check_dataset import load_registered
@@ -125,6 +126,7 @@ def _place(record):
     return f"image {record['image_id']} ({os.path.basename(record['file_name'])})"
 
 
+@command("python -m d2_balanced.data.proposal_files")
 def main(args=None):
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m d2_balanced.data.proposal_files",
@@ -132,11 +134,7 @@ def main(args=None):
     parser.add_argument("file")
     parser.add_argument("--name", required=True, help="registered data set, e.g. coco_2017_train")
     args = parser.parse_args(args)
-    try:
-        report = check_proposals(args.file, load_registered(args.name))
-    except DataError as error:
-        print(error)
-        return 1
+    report = check_proposals(args.file, load_registered(args.name))
     print(report)
     return 1 if report.errors else 0
 

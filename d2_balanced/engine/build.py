@@ -14,7 +14,7 @@ from detectron2.utils.events import CommonMetricPrinter
 from ..data.check_dataset import run_checks
 from ..data.proposal_files import check_proposal_files
 from ..recording.hook import RecordImbalance
-from ..utils.errors import DataError
+from ..utils.errors import CheckpointError, DataError
 from .best import BestCheckpoint
 from .checkpoint import BalancedCheckpointer
 from .distributed import broadcast_buffers, wrap_ddp
@@ -127,13 +127,13 @@ def evaluate_model(experiment: Experiment, model: torch.nn.Module) -> Dict[str, 
 def evaluate_checkpoint(experiment: Experiment, *, resume: bool) -> Dict[str, Any]:
     """Evaluate the given weights, or with ``resume`` the last checkpoint of the output folder; returns the metrics.
 
-    Raises ``CheckpointError`` unless the checkpoint has every weight of the model, ``FileNotFoundError`` without one.
+    Raises ``CheckpointError`` without a checkpoint, or unless it has every weight of the model.
     """
     settings = experiment.settings
     model = experiment.build_model()
     checkpointer = BalancedCheckpointer(model, settings.output_dir, save_to_disk=False)
     path = checkpointer.get_checkpoint_file() if resume else settings.weights
     if not path:
-        raise FileNotFoundError(f"There is no checkpoint in {settings.output_dir!r} to evaluate.")
+        raise CheckpointError(f"There is no checkpoint in {settings.output_dir!r} to evaluate.")
     checkpointer.load(path, checkpointables=[], strict=True)
     return evaluate_model(experiment, model)

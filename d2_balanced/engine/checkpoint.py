@@ -124,7 +124,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
             dict: what else the file has.
 
         Raises:
-            FileNotFoundError, UnreadableCheckpointError, CheckpointError
+            CheckpointError: there is no such file, it cannot be read, or it does not fit the model.
         """
         if not path:
             self.logger.info("No weights given: the model starts from its random initialisation.")
@@ -153,7 +153,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
         checkpoint, reason = None, ""
         try:
             checkpoint = self._read(file)
-        except (FileNotFoundError, UnreadableCheckpointError) as error:
+        except CheckpointError as error:
             reason = str(error)
         reasons = [r for r in comm.all_gather(reason) if r]
         return (None, reasons[0]) if reasons else (checkpoint, "")
@@ -161,7 +161,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
     def _read(self, path):
         local_path = self.path_manager.get_local_path(path)
         if not os.path.isfile(local_path):
-            raise FileNotFoundError(
+            raise CheckpointError(
                 f"checkpoint {path!r} not found; check MODEL.WEIGHTS (LazyConfig: train.init_checkpoint)"
             )
         try:

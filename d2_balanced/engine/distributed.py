@@ -11,6 +11,7 @@ from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
+from ..utils.errors import LaunchError
 from ..utils.reductions import message_device
 
 __all__ = ["launch", "wrap_ddp", "broadcast_buffers"]
@@ -34,7 +35,7 @@ def launch(main, args=(), num_gpus=1, num_machines=1, machine_rank=0, dist_url="
         num_machines, machine_rank, dist_url: as in detectron2; ``dist_url="auto"`` serves one machine.
 
     Raises:
-        ValueError: more GPUs asked for than there are, or both torchrun and ``--num-gpus``.
+        LaunchError: more GPUs asked for than there are, or both torchrun and ``--num-gpus``.
     """
     _check_request(num_gpus, num_machines, machine_rank, dist_url)
     num_gpus = max(num_gpus, 1)
@@ -42,12 +43,12 @@ def launch(main, args=(), num_gpus=1, num_machines=1, machine_rank=0, dist_url="
         place = place_from_environment(os.environ)
         return main(*args) if place is None else _run_in_group(place, main, args)
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        raise ValueError(
+        raise LaunchError(
             f"torchrun has started {os.environ['WORLD_SIZE']} processes already; leave out --num-gpus {num_gpus} and "
             f"--num-machines {num_machines}"
         )
     if torch.cuda.device_count() < num_gpus:
-        raise ValueError(
+        raise LaunchError(
             f"--num-gpus {num_gpus} needs as many CUDA devices, and this machine has {torch.cuda.device_count()}. "
             f"For several processes on the CPU start it with: torchrun --nproc_per_node {num_gpus} train_net.py ..."
         )
@@ -79,7 +80,7 @@ def wrap_ddp(model, **kwargs):
         return model
     device = next(model.parameters()).device
     if device.type == "cpu" and dist.get_backend() == "nccl":
-        raise ValueError(
+        raise LaunchError(
             "the model is on the CPU, but the processes were joined by NCCL, as this machine has CUDA; hide it with "
             "CUDA_VISIBLE_DEVICES= to train on the CPU"
         )
@@ -115,12 +116,12 @@ def broadcast_buffers(model):
 
 def _check_request(num_gpus, num_machines, machine_rank, dist_url):
     if num_gpus < 0 or num_machines < 1 or not 0 <= machine_rank < num_machines:
-        raise ValueError(
+        raise LaunchError(
             "launch: --num-gpus must be at least 0, --num-machines at least 1 and --machine-rank below it; got "
             f"{num_gpus}, {num_machines} and {machine_rank}"
         )
     if num_machines > 1 and dist_url == "auto":
-        raise ValueError("launch: several machines need --dist-url tcp://<address of machine 0>:<port>, not 'auto'")
+        raise LaunchError("launch: several machines need --dist-url tcp://<address of machine 0>:<port>, not 'auto'")
 
 
 def _place_from_slurm(environ):
@@ -135,7 +136,7 @@ def _place_from_slurm(environ):
 def _run_in_group(place, main, args):
     cuda = torch.cuda.is_available()
     if cuda and place.local_rank >= torch.cuda.device_count():
-        raise ValueError(
+        raise LaunchError(
             f"process {place.local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}. Start "
             "fewer processes, or set CUDA_VISIBLE_DEVICES= to use the CPU"
         )

@@ -102,7 +102,7 @@ class Experiment(ABC):
 
     @abstractmethod
     def require_plain_sgd(self) -> None:
-        """Raise ``ValueError`` if the optimizer is not SGD: the linear rule of ``Schedule.for_batch_size`` is SGD's."""
+        """Raise ``ConfigError`` if the optimizer is not SGD: the linear rule of ``Schedule.for_batch_size`` is SGD's."""
 
     @abstractmethod
     def build_loader(self):

@@ -142,7 +142,7 @@ class LazyExperiment(Experiment):
     def require_plain_sgd(self):
         optimizer = find_target(self.cfg.optimizer._target_, "optimizer")
         if "sgd" not in getattr(optimizer, "__name__", str(optimizer)).lower():
-            raise ValueError(
+            raise ConfigError(
                 f"--auto-scale-lr: optimizer is {optimizer.__name__}, but scaling the learning rate in proportion to "
                 "the batch size holds for SGD only. Leave it out and set optimizer.lr yourself."
             )

@@ -6,6 +6,8 @@ import re
 import torch
 from detectron2.engine import HookBase
 
+from ..utils.errors import ConfigError
+
 __all__ = ["GradientAnnealing", "annealing_factor", "annealing_hooks"]
 
 PARAMETER_GROUPS = {
@@ -98,17 +100,17 @@ def annealing_hooks(settings, key, model=None):
         key: the config key of the settings, for error messages.
         model: the detector; without it the settings are checked as far as they can be.
 
-    Raises ``ValueError`` with the key for what the hook refuses, and for settings that ``initial`` 1 makes useless.
+    Raises ``ConfigError`` with the key for what the hook refuses, and for settings that ``initial`` 1 makes useless.
     """
     settings = dict(settings)
     try:
         if settings["initial"] != 1.0:
             return [GradientAnnealing(model, **settings)]
     except ValueError as error:
-        raise ValueError(f"{key}: {error}") from error
+        raise ConfigError(f"{key}: {error}") from error
     useless = sorted(set(settings) - {"initial"})
     if useless:
-        raise ValueError(
+        raise ConfigError(
             f"{key}: {', '.join(useless)} is set, but initial is 1, which means no annealing; set it (paper: 7)"
         )
     return []

@@ -78,7 +78,7 @@ def prepare(
     loader = experiment.build_loader()
     if epochs is not None:
         if not hasattr(loader, "batches_per_epoch"):
-            raise ValueError("--epochs needs d2_balanced's loader (build_train_loader), which knows how long an epoch is.")
+            raise ConfigError("--epochs needs d2_balanced's loader (build_train_loader), which knows how long an epoch is.")
         old = experiment.schedule
         experiment.set_schedule(old.for_epochs(epochs, loader.batches_per_epoch))
         logger.info("--epochs %g:\n%s", epochs, old.describe_change(experiment.schedule))

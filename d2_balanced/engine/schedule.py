@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, Tuple
 
+from ..utils.errors import ConfigError
+
 __all__ = ["Schedule"]
 
 
@@ -32,10 +34,10 @@ class Schedule(NamedTuple):
         return self.with_max_iter(round(self.max_iter / ratio))._replace(lr=self.lr * ratio)
 
     def for_epochs(self, epochs: float, steps_per_epoch: float) -> Schedule:
-        """The same shape over ``epochs`` passes through the training set; ``ValueError`` if that is no step at all."""
+        """The same shape over ``epochs`` passes through the training set; ``ConfigError`` if that is no step at all."""
         max_iter = math.ceil(epochs * steps_per_epoch)
         if max_iter < 1:
-            raise ValueError(f"--epochs must be above 0, got {epochs}")
+            raise ConfigError(f"--epochs must be above 0, got {epochs}")
         return self.with_max_iter(max_iter)
 
     def with_max_iter(self, max_iter: int) -> Schedule:

@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..recording.file import FILE as RECORDING
+from ..utils.errors import CheckpointError, ConfigError, LaunchError, OutputError
 from .experiment import Experiment
 
 __all__ = [
@@ -36,40 +37,40 @@ logger = logging.getLogger(__name__)
 
 
 def require_writable(output_dir: str) -> None:
-    """Make the output folder, and raise ``PermissionError`` if that or writing a file into it is not possible."""
+    """Make the output folder, and raise ``OutputError`` if that or writing a file into it is not possible."""
     try:
         os.makedirs(output_dir, exist_ok=True)
         with tempfile.TemporaryFile(dir=output_dir):
             pass
     except OSError as error:
-        raise PermissionError(
+        raise OutputError(
             f"Cannot write to the output folder {output_dir!r}: {error.strerror or error}. Choose another one with "
             "--output-dir, OUTPUT_DIR (yaml) or train.output_dir (LazyConfig)."
         ) from error
 
 
 def refuse_other_run(output_dir: str) -> None:
-    """Raise ``FileExistsError`` if the folder holds checkpoints: a new run there would overwrite them."""
+    """Raise ``OutputError`` if the folder holds checkpoints: a new run there would overwrite them."""
     names = os.listdir(output_dir) if os.path.isdir(output_dir) else []
     found = sorted(name for name in names if name.startswith("model_") and name.endswith(".pth"))
     if found:
-        raise FileExistsError(
+        raise OutputError(
             f"The output folder {output_dir!r} already holds a run ({', '.join(found[-3:])}). Add --resume to continue "
             "it, choose another folder with --output-dir, or delete the old run first."
         )
 
 
 def require_weights(path: str) -> None:
-    """Raise ``FileNotFoundError`` for initial weights that are a local path and are not there."""
+    """Raise ``CheckpointError`` for initial weights that are a local path and are not there."""
     if path and "://" not in path and not os.path.isfile(path):
-        raise FileNotFoundError(f"There are no weights at {path!r}; see MODEL.WEIGHTS (yaml) or train.init_checkpoint.")
+        raise CheckpointError(f"There are no weights at {path!r}; see MODEL.WEIGHTS (yaml) or train.init_checkpoint.")
 
 
 def require_divisible(batch_size: int, accumulate: int) -> None:
-    """Raise ``ValueError`` unless all processes and forward passes get the same number of images."""
+    """Raise ``ConfigError`` unless all processes and forward passes get the same number of images."""
     processes = comm.get_world_size()
     if accumulate < 1 or batch_size < 1 or batch_size % (processes * accumulate):
-        raise ValueError(
+        raise ConfigError(
             f"The batch size (SOLVER.IMS_PER_BATCH, dataloader.train.total_batch_size) has to be a multiple of the "
             f"{processes} process(es) times SOLVER.ACCUMULATE / train.accumulate: it is {batch_size}, and accumulate "
             f"is {accumulate}."
@@ -77,9 +78,9 @@ def require_divisible(batch_size: int, accumulate: int) -> None:
 
 
 def require_something_left(done: int, max_iter: int) -> None:
-    """Raise ``ValueError`` for a resume at or past the end."""
+    """Raise ``ConfigError`` for a resume at or past the end."""
     if done >= max_iter:
-        raise ValueError(
+        raise ConfigError(
             f"Nothing is left to train: the checkpoint has done {done} iterations, and SOLVER.MAX_ITER / "
             f"train.max_iter is {max_iter}. Raise it to go on, or evaluate with --eval-only --resume."
         )
@@ -117,11 +118,11 @@ def _close_handlers(of: logging.Logger) -> None:
 
 
 def choose_device(wanted: str) -> str:
-    """``wanted``, or "cpu" where CUDA is wanted but absent, saying so; ``ValueError`` for what torch does not know."""
+    """``wanted``, or "cpu" where CUDA is wanted but absent, saying so; ``LaunchError`` for what torch does not know."""
     try:
         device_type = torch.device(wanted).type
     except RuntimeError as error:
-        raise ValueError(f"MODEL.DEVICE / train.device: torch knows no device {wanted!r}; use cuda or cpu.") from error
+        raise LaunchError(f"MODEL.DEVICE / train.device: torch knows no device {wanted!r}; use cuda or cpu.") from error
     if device_type == "cuda" and not torch.cuda.is_available():
         logger.warning("There is no CUDA device here: running on the CPU, with %d thread(s).", torch.get_num_threads())
         return "cpu"

@@ -14,6 +14,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..utils.errors import CheckpointError
 from .nonfinite import nan_is_nonfinite, require_finite
 from .precision import FullPrecision
 from .step_losses import fetch_losses, split_batch
@@ -187,7 +188,7 @@ class BalancedTrainer(TrainerBase):
         """Continue from ``state_dict()``; the hooks must be registered already."""
         missing = [key for key in ("optimizer", "scheduler", "precision", "process") if key not in state]
         if missing:
-            raise ValueError(
+            raise CheckpointError(
                 f"This checkpoint cannot be resumed: it has no {', '.join(missing)} (another trainer wrote it). Give "
                 "it as the initial weights (MODEL.WEIGHTS or train.init_checkpoint), without --resume."
             )

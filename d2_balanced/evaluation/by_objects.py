@@ -8,6 +8,8 @@ import math
 
 from tabulate import tabulate
 
+from ..utils.command import command
+from ..utils.errors import usage
 from .coco_metrics import evaluate_coco
 from .detections import internal_detections, load_results
 from .diagnosis import unknown_id_notes
@@ -65,6 +67,7 @@ class ObjectCountGroups:
         return {f"{metric}[{name}]": metrics.ap(iou) for metric, iou in _METRICS.items()}
 
 
+@command("python -m d2_balanced.evaluation.by_objects")
 def main(argv=None):
     """The command at the top of this module; prints one row per group and returns the metrics."""
     parser = argparse.ArgumentParser(description="AP on images grouped by their number of objects.")
@@ -74,10 +77,7 @@ def main(argv=None):
     parser.add_argument("--task", choices=["bbox", "segm"], default="bbox")
     parser.add_argument("--max-dets", type=int, default=100)
     args = parser.parse_args(argv)
-    try:
-        values, notes = _from_files(args)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    values, notes = _from_files(args)
     names = [key[len("images[") : -1] for key in values if key.startswith("images[")]
     rows = [[name, values[f"images[{name}]"]] + [values[f"{metric}[{name}]"] for metric in _METRICS] for name in names]
     print(tabulate(rows, headers=["objects", "images", *_METRICS], floatfmt=".2f"))
@@ -87,7 +87,9 @@ def main(argv=None):
 
 
 def _from_files(args):
-    groups, ground_truth = ObjectCountGroups(args.starts), GroundTruth.from_file(args.gt)
+    with usage("--starts", ValueError):
+        groups = ObjectCountGroups(args.starts)
+    ground_truth = GroundTruth.from_file(args.gt)
     translated = internal_detections(ground_truth, load_results(args.results))
     settings = {"task": args.task, "max_dets": args.max_dets}
     metrics, notes = groups(ground_truth, translated.detections, **settings)

@@ -10,6 +10,8 @@ import io
 
 import pycocotools.mask as mask_util
 
+from ..utils.errors import InstallError
+
 __all__ = ["BACKENDS", "match_and_accumulate", "resolve_backend"]
 
 BACKENDS = ("auto", "faster-coco-eval", "pycocotools")
@@ -17,12 +19,12 @@ BACKENDS = ("auto", "faster-coco-eval", "pycocotools")
 
 def resolve_backend(backend, owner="match_and_accumulate"):
     """"auto" -> faster-coco-eval where it is installed, pycocotools otherwise. ValueError for an unknown name,
-    ImportError for one that is not installed."""
+    InstallError for one that is not installed."""
     if backend not in BACKENDS:
         raise ValueError(f"{owner}: backend must be one of {BACKENDS}, got {backend!r}.")
     installed = backend != "pycocotools" and _importable("faster_coco_eval")
     if backend == "faster-coco-eval" and not installed:
-        raise ImportError(f"{owner}: backend 'faster-coco-eval' is not installed: pip install faster-coco-eval.")
+        raise InstallError(f"{owner}: backend 'faster-coco-eval' is not installed: pip install faster-coco-eval.")
     if backend == "auto":
         return "faster-coco-eval" if installed else "pycocotools"
     return backend

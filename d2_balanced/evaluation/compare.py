@@ -6,10 +6,13 @@ A folder in place of a file stands for the one metrics.json of an evaluation bel
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from tabulate import tabulate
+
+from ..utils.command import command
+from ..utils.errors import DataError
+from ..utils.json_file import read_json
 
 __all__ = ["compare", "load_metrics", "main"]
 
@@ -17,19 +20,19 @@ __all__ = ["compare", "load_metrics", "main"]
 def load_metrics(path):
     """``{task: {metric: value or None}}`` from a metrics.json of an evaluation, or from a folder with one in it.
 
-    ValueError, naming the path, where there is none, there are several, or it is another kind of file.
+    DataError, naming the path, where there is none, there are several, or it is another kind of file.
     """
     path = Path(path)
     if path.is_dir():
         found = sorted(path.rglob("inference/*/metrics.json")) or sorted(path.glob("metrics.json"))
         if len(found) != 1:
             names = [str(file) for file in found]
-            raise ValueError(f"{path} has {len(found)} metrics.json of an evaluation; name one: {names}.")
+            raise DataError(f"{path} has {len(found)} metrics.json of an evaluation; name one: {names}.")
         path = found[0]
-    try:
-        return json.loads(path.read_text())["metrics"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not the metrics.json of an evaluation: {error!r}.") from error
+    content = read_json(path)
+    if not isinstance(content, dict) or "metrics" not in content:
+        raise DataError(f"{path} is not the metrics.json of an evaluation: it has no 'metrics'.")
+    return content["metrics"]
 
 
 def compare(first, second):
@@ -43,16 +46,14 @@ def compare(first, second):
     return rows
 
 
+@command("python -m d2_balanced.evaluation.compare")
 def main(argv=None):
     """The command at the top of this module; prints the table and returns the rows."""
     parser = argparse.ArgumentParser(description="Table of the metrics of two evaluations and their differences.")
     parser.add_argument("first", help="metrics.json of an evaluation, or a folder with one")
     parser.add_argument("second", help="the same for the run to compare with it")
     args = parser.parse_args(argv)
-    try:
-        rows = compare(load_metrics(args.first), load_metrics(args.second))
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    rows = compare(load_metrics(args.first), load_metrics(args.second))
     shown = [[task, metric, *map(_shown, (a, b)), _shown(delta, "+.2f")] for task, metric, a, b, delta in rows]
     headers = ["task", "metric", "first", "second", "delta"]
     print(f"first:  {args.first}\nsecond: {args.second}\n")

@@ -1,8 +1,10 @@
 """Detections in COCO's results format: reading them, and translating their ids for the evaluation."""
 
-import json
 from collections import Counter
 from typing import List, NamedTuple
+
+from ..utils.errors import DataError
+from ..utils.json_file import read_json
 
 __all__ = ["TranslatedResults", "internal_detections", "load_results"]
 
@@ -16,18 +18,14 @@ class TranslatedResults(NamedTuple):
 
 
 def load_results(path):
-    """The list in a COCO results file; ValueError if it is no JSON list of ``{image_id, category_id, score, ...}``."""
-    with open(path) as file:
-        try:
-            results = json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{path} is not a JSON file: {error}") from error
+    """The list in a COCO results file; DataError if it is no JSON list of ``{image_id, category_id, score, ...}``."""
+    results = read_json(path)
     if not isinstance(results, list):
-        raise ValueError(f"{path} holds a {type(results).__name__}; a COCO results file is a list of detections.")
+        raise DataError(f"{path} holds a {type(results).__name__}; a COCO results file is a list of detections.")
     for position, result in enumerate(results):
         missing = [key for key in ("image_id", "category_id", "score") if key not in result]
         if missing:
-            raise ValueError(f"{path}, detection number {position}: {missing} is missing; it has {sorted(result)}.")
+            raise DataError(f"{path}, detection number {position}: {missing} is missing; it has {sorted(result)}.")
     return results
 
 

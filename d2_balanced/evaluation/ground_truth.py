@@ -5,7 +5,8 @@ each other, and ids that are strings fail. So images, categories and annotations
 ascending id, which keeps the order in which ties are broken); results files keep the data set's ids.
 """
 
-import json
+from ..utils.errors import DataError
+from ..utils.json_file import read_json
 
 __all__ = ["GroundTruth"]
 
@@ -32,7 +33,7 @@ class GroundTruth:
     """
 
     def __init__(self, coco, name="dataset", class_to_category=None):
-        """``coco``: a dict in COCO's format; it is not changed. Raises ValueError, naming the data set, the image or
+        """``coco``: a dict in COCO's format; it is not changed. Raises DataError, naming the data set, the image or
         annotation and the field, where something is missing."""
         self.name = name
         _require(coco, ("images", "categories"), f"data set {name!r}")
@@ -50,13 +51,8 @@ class GroundTruth:
 
     @classmethod
     def from_file(cls, path, name=None, class_to_category=None):
-        """From a COCO JSON file; ValueError if it is not JSON."""
-        with open(path) as file:
-            try:
-                coco = json.load(file)
-            except ValueError as error:
-                raise ValueError(f"{path} is not a JSON file: {error}") from error
-        return cls(coco, name or str(path), class_to_category)
+        """From a COCO JSON file; DataError if it cannot be read."""
+        return cls(read_json(path), name or str(path), class_to_category)
 
     @classmethod
     def from_catalog(cls, dataset_name):
@@ -74,8 +70,7 @@ class GroundTruth:
             coco = convert_to_coco_dict(dataset_name)
             coco.setdefault("annotations", [])  # left out by detectron2 when there is none
         else:
-            with open(PathManager.get_local_path(json_file)) as file:
-                coco = json.load(file)
+            coco = read_json(PathManager.get_local_path(json_file))
         contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
         if contiguous is None:
             return cls(coco, dataset_name)
@@ -112,7 +107,7 @@ class GroundTruth:
     def _internal_annotation(self, annotation, new_id, where):
         for key, index in (("image_id", self.image_index), ("category_id", self.category_index)):
             if annotation[key] not in index:
-                raise ValueError(f"{where}: its {key} {annotation[key]!r} is not in the data set's list of them.")
+                raise DataError(f"{where}: its {key} {annotation[key]!r} is not in the data set's list of them.")
         x, y, width, height = annotation["bbox"]
         record = {
             "id": new_id,
@@ -132,4 +127,4 @@ class GroundTruth:
 def _require(mapping, keys, where):
     missing = [key for key in keys if key not in mapping]
     if missing:
-        raise ValueError(f"{where} lacks {missing}; it has {sorted(mapping)}.")
+        raise DataError(f"{where} lacks {missing}; it has {sorted(mapping)}.")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ..utils.command import command
+from ..utils.errors import ConfigError, DataError
 from .coco_metrics import evaluate_coco
 from .detections import internal_detections, load_results
 from .ground_truth import GroundTruth
@@ -35,10 +37,10 @@ def run_metrics(ground_truth, results_file, task="bbox", max_dets=100):
 
 
 def arm_metrics(ground_truth, folder, task="bbox", max_dets=100):
-    """``run_metrics`` of every run below ``folder``, in the order of their paths; ``ValueError`` if there is none."""
+    """``run_metrics`` of every run below ``folder``, in the order of their paths; ``DataError`` if there is none."""
     files = sorted(Path(folder).rglob(f"inference/*/{RESULTS_NAME}"))
     if not files:
-        raise ValueError(f"{folder} has no run with an evaluation: no inference/<data set>/{RESULTS_NAME} below it.")
+        raise DataError(f"{folder} has no run with an evaluation: no inference/<data set>/{RESULTS_NAME} below it.")
     return [run_metrics(ground_truth, file, task, max_dets) for file in files]
 
 
@@ -92,6 +94,7 @@ def show_difference(values, reference):
     return f"{delta:+.2f} (SE {error:.2f}{'' if is_seen(delta, error) else ', no difference seen'})"
 
 
+@command("python -m d2_balanced.evaluation.summary")
 def main(argv=None):
     """The command at the top of this module; prints a Markdown table and returns its rows."""
     parser = argparse.ArgumentParser(description="Mean and spread of the arms of an experiment.")
@@ -100,12 +103,9 @@ def main(argv=None):
     parser.add_argument("--task", choices=["bbox", "segm"], default="bbox")
     parser.add_argument("--max-dets", type=int, default=100)
     args = parser.parse_args(argv)
-    try:
-        ground_truth = GroundTruth.from_file(args.gt)
-        folders = dict(_split(arm) for arm in args.arms)
-        arms = {name: arm_metrics(ground_truth, folder, args.task, args.max_dets) for name, folder in folders.items()}
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    folders = dict(_split(arm) for arm in args.arms)
+    ground_truth = GroundTruth.from_file(args.gt)
+    arms = {name: arm_metrics(ground_truth, folder, args.task, args.max_dets) for name, folder in folders.items()}
     rows = summary_rows(arms)
     headers = ["arm", "runs", *METRICS, "AP against the first"]
     print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
@@ -115,7 +115,7 @@ def main(argv=None):
 def _split(arm):
     name, separator, folder = arm.partition("=")
     if not (name and separator and folder):
-        raise ValueError(f"{arm!r} is not of the form NAME=FOLDER")
+        raise ConfigError(f"{arm!r} is not of the form NAME=FOLDER")
     return name, folder
 
 

@@ -17,6 +17,7 @@ from typing import Any, Dict, Optional, Tuple
 import numpy as np
 
 from ..utils.atomic import atomic_write
+from ..utils.errors import DataError
 from ..utils.json_lines import read_json_lines
 from .counts import CLASS_FIELDS, FIELDS
 
@@ -57,7 +58,7 @@ def drop_from(folder: str, window: int, iteration: int) -> None:
         window: windows that begin here or later go;
         iteration: so do gradient norms from here on.
 
-    Raises ``ValueError`` with file and line number where the file is damaged elsewhere than at its end.
+    Raises ``DataError`` with file and line number where the file is damaged elsewhere than at its end.
     """
     path = os.path.join(folder, FILE)
 
@@ -71,26 +72,26 @@ def drop_from(folder: str, window: int, iteration: int) -> None:
 
 
 def read_recording(folder: str) -> Recording:
-    """What a run recorded. ``FileNotFoundError`` without a file, ``ValueError`` where it is not such a file."""
+    """What a run recorded. ``DataError`` without a file, or where it is not such a file."""
     path = os.path.join(folder, FILE)
     if not os.path.isfile(path):
-        raise FileNotFoundError(
+        raise DataError(
             f"There is no {FILE} in {folder!r}: train with ANALYSIS.RECORD True (train.record_imbalance.enabled=true), "
             "or make one of a checkpoint with python -m d2_balanced.analysis.training_samples."
         )
     recording = find_recording(folder)
     if recording is None:
-        raise ValueError(f"{path} has no window of iterations: training ended before the first one was full.")
+        raise DataError(f"{path} has no window of iterations: training ended before the first one was full.")
     return recording
 
 
 def find_recording(folder: str) -> Optional[Recording]:
-    """What a run recorded; ``None`` without a file, or without a window in it. ``ValueError`` for a damaged file."""
+    """What a run recorded; ``None`` without a file, or without a window in it. ``DataError`` for a damaged file."""
     path = os.path.join(folder, FILE)
     lines = read_json_lines(path, _read_line)
     windows = [line for kind, line in lines if kind == "window"]
     if len({len(fields[name]) for _, _, counts in windows for fields in counts.values() for name in CLASS_FIELDS}) > 1:
-        raise ValueError(f"{path}: its windows differ in the number of classes, so they are of several runs.")
+        raise DataError(f"{path}: its windows differ in the number of classes, so they are of several runs.")
     return Recording(windows, [line for kind, line in lines if kind == "gradients"]) if windows else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from ..utils.errors import ConfigError
 from ..utils.reductions import reduce_sum
 from .file import append_line, counts_line, drop_from
 from .gradient_norms import GradientNorms
@@ -14,12 +15,12 @@ __all__ = ["RecordImbalance", "find_recorded_heads"]
 
 
 def find_recorded_heads(model):
-    """The ROI heads of ``model`` that take observers. ``ValueError`` without any."""
+    """The ROI heads of ``model`` that take observers. ``ConfigError`` without any."""
     heads = [module for module in model.modules() if isinstance(getattr(module, "observers", None), list)]
     if not heads and not hasattr(model, "roi_heads"):
-        raise ValueError(f"{type(model).__name__} is no two-stage detector: it has no ROI heads that could be recorded")
+        raise ConfigError(f"{type(model).__name__} is no two-stage detector: it has no ROI heads that could be recorded")
     if not heads:
-        raise ValueError(
+        raise ConfigError(
             f"{type(model.roi_heads).__name__} cannot be recorded: it needs MODEL.ROI_HEADS.NAME BalancedROIHeads, "
             "which with these settings trains as detectron2's heads do"
         )

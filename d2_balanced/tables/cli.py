@@ -9,7 +9,8 @@ import sys
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..engine.experiment import OwnData
-from ..utils.errors import ConfigError, DataError
+from ..utils.command import command
+from ..utils.errors import ConfigError
 from .data import without_unusable_data
 from .execute import FINISHED, Interrupted, execute
 from .files import SCALES, Table, find_papers, select_tables
@@ -19,7 +20,7 @@ from .state import Task, adopt, finished_runs, keep_final_only, run_folder
 
 __all__ = ["argument_parser", "main"]
 
-MISUSE, SOMETHING_FAILED, STOPPED = 2, 1, 130
+SOMETHING_FAILED, STOPPED = 1, 130
 _SEEDS = {"tiny": [1, 2, 3, 4], "coco": [1]}
 _EPILOG = """
 Examples:
@@ -60,29 +61,25 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command("python -m d2_balanced.tables")
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """The command. Returns 0 if every chosen run is finished, 1 if one failed, 2 for misuse, 130 after Ctrl-C."""
-    parser = argument_parser()
-    args = parser.parse_args(argv)
-    try:
-        selection = select_tables(args.what, args.row)
-        planned = plan_rows([(table, table.rows) for table, _ in selection], _options(args))
-        chosen = [row for row in planned if not args.row or row.row.name in args.row]
-        if args.list:
-            return _list(chosen)
-        if not args.what:
-            raise ConfigError(f"Say what to run: PAPER or PAPER:TABLE of {', '.join(find_papers())}; --list shows all.")
-        if args.dry_run:
-            return _dry_run(chosen, _tasks(chosen, args))
-        if not args.report:
-            checked = dict(zip(chosen, without_unusable_data(chosen)))
-            planned, chosen = [checked.get(row, row) for row in planned], list(checked.values())
-        tasks = _tasks(planned, args)
-        _adopt(tasks, args.adopt)
-        return _run(planned, runs_of(chosen), tasks, args)
-    except (ConfigError, DataError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return MISUSE
+    """The command. Returns 0 if every chosen run is finished, 1 if one failed, 130 after Ctrl-C."""
+    args = argument_parser().parse_args(argv)
+    selection = select_tables(args.what, args.row)
+    planned = plan_rows([(table, table.rows) for table, _ in selection], _options(args))
+    chosen = [row for row in planned if not args.row or row.row.name in args.row]
+    if args.list:
+        return _list(chosen)
+    if not args.what:
+        raise ConfigError(f"Say what to run: PAPER or PAPER:TABLE of {', '.join(find_papers())}; --list shows all.")
+    if args.dry_run:
+        return _dry_run(chosen, _tasks(chosen, args))
+    if not args.report:
+        checked = dict(zip(chosen, without_unusable_data(chosen)))
+        planned, chosen = [checked.get(row, row) for row in planned], list(checked.values())
+    tasks = _tasks(planned, args)
+    _adopt(tasks, args.adopt)
+    return _run(planned, runs_of(chosen), tasks, args)
 
 
 def _options(args: argparse.Namespace) -> Options:

@@ -7,7 +7,7 @@ from typing import Dict, List, Sequence
 from ..data.proposal_files import is_missing
 from ..engine.build import check_data
 from ..engine.from_yacs import YacsExperiment
-from ..utils.errors import ConfigError, DataError
+from ..utils.errors import DataError, UsageError
 from .plan import PlannedRow, Run
 
 __all__ = ["without_unusable_data"]
@@ -55,6 +55,6 @@ def _problem(run: Run, found: Dict[tuple, str]) -> str:
             experiment.use_own_data()
             check_data(experiment, [*experiment.train_datasets, *experiment.test_datasets])
             found[used] = ""
-        except (DataError, ConfigError, OSError) as error:
+        except UsageError as error:
             found[used] = str(error)
     return found[used]

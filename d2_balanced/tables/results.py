@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from ..evaluation.summary import difference, is_seen, mean_and_sd, show_difference, show_mean
 from ..evaluation.write_results import write_text
+from ..utils.errors import UsageError
 from .files import Table
 from .measure import AGNOSTIC, PARAMETERS, is_measured, measure, parameters_in_thousands
 from .plan import Options, PlannedRow
@@ -64,7 +65,7 @@ def _measure_each(tasks: Sequence[Task], metrics: List[str]):
     for task in tasks:
         try:
             found[task] = measure(task, metrics)
-        except (ValueError, OSError) as error:
+        except UsageError as error:
             unreadable[task] = str(error)
     return found, unreadable
 

@@ -2,21 +2,25 @@
 
 Whatever the command line was given (a config, data, a checkpoint, a folder, a machine) and cannot use ends in a
 :class:`UsageError`. Its message names the file, key or annotation and says what to do, so it is shown alone; any other
-exception is a fault of code and keeps its traceback (``d2_balanced/train.py``).
+exception is a fault of code and keeps its traceback (:mod:`.command`).
 """
 
+import contextlib
 import difflib
-from typing import Iterable, List
+from typing import Iterable, Iterator, List, Type
 
 __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "InstallError",
     "LaunchError",
     "OutputError",
     "UsageError",
     "close_keys",
     "did_you_mean",
+    "doing",
+    "usage",
 ]
 
 
@@ -29,7 +33,10 @@ class ConfigError(UsageError, ValueError):
 
 
 class DataError(UsageError, ValueError):
-    """A data set that cannot be used as it is. ``report`` holds all findings where a check raised it."""
+    """Data that cannot be used as they are: a data set, detections, metrics, a recording.
+
+    ``report`` holds all findings where a check of a data set raised it.
+    """
 
     def __init__(self, message, report=None):
         super().__init__(message)
@@ -46,6 +53,38 @@ class OutputError(UsageError, OSError):
 
 class LaunchError(UsageError, ValueError):
     """Processes or devices that were asked for and are not to be had."""
+
+
+class InstallError(UsageError, ImportError):
+    """A library that was asked for is not installed; the message has the command that installs it."""
+
+
+@contextlib.contextmanager
+def usage(what: str, *kinds: Type[Exception], error: Type[UsageError] = ConfigError) -> Iterator[None]:
+    """What code of others raises about a setting becomes ``error``, which begins with ``what``, the setting's key.
+
+    Only around calls that do nothing but use that setting, and only for the ``kinds`` that are known to be about it:
+    a fault of code must keep its traceback.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except kinds as found:
+        raise error(f"{what}: {found}") from found
+
+
+@contextlib.contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Notes ``what``, as in "while building the model", on whatever is raised inside, for the line that ends a command.
+
+    The notes are in the exception's attribute ``doing``, the innermost first.
+    """
+    try:
+        yield
+    except Exception as error:
+        error.doing = [*getattr(error, "doing", ()), what]
+        raise
 
 
 def close_keys(key: str, known: Iterable[str], limit: int = 3) -> List[str]:

@@ -7,11 +7,13 @@ import operator
 import os
 from typing import Any, Callable, List
 
+from .errors import DataError
+
 __all__ = ["read_json_lines", "read_metrics"]
 
 
 def read_metrics(path: str) -> List[dict]:
-    """The lines of a ``metrics.json``, in order; ``ValueError`` for one without an iteration: ``read_json_lines``."""
+    """The lines of a ``metrics.json``, in order; ``DataError`` for one without an iteration: ``read_json_lines``."""
     return read_json_lines(path, _with_iteration)
 
 
@@ -23,7 +25,7 @@ def _with_iteration(line: dict) -> dict:
 def read_json_lines(path: str, parse: Callable[[dict], Any]) -> List[Any]:
     """``parse`` of each line of a file of JSON objects, in order; nothing of a missing or empty file.
 
-    The end of the last line may be missing, as a killed run leaves it: then it is dropped. Raises ``ValueError`` with
+    The end of the last line may be missing, as a killed run leaves it: then it is dropped. Raises ``DataError`` with
     file and line number for any other line that is no JSON object, or that ``parse`` raises ``KeyError``,
     ``TypeError`` or ``ValueError`` for.
     """
@@ -51,6 +53,6 @@ def _parsed(text: bytes, parse: Callable[[dict], Any], place: str) -> Any:
             raise TypeError(f"expected a JSON object, got {type(line).__name__}")
         return parse(line)
     except KeyError as error:
-        raise ValueError(f"{place}: {error} is missing. The file is damaged, or of another kind or version.") from error
+        raise DataError(f"{place}: {error} is missing. The file is damaged, or of another kind or version.") from error
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{place}: {error}. The file is damaged, or of another kind or version.") from error
+        raise DataError(f"{place}: {error}. The file is damaged, or of another kind or version.") from error

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from commands import refusal
 from detectron2.data.build import load_proposals_into_dataset
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
@@ -90,6 +91,5 @@ def test_unreadable_files(tmp_path, content):
         read_proposals(str(tmp_path / "p.pkl"))
 
 
-def test_command(tmp_path, capsys):
-    assert main([str(tmp_path / "none.pkl"), "--name", "no_such_data"]) == 1
-    assert "no registered data set" in capsys.readouterr().out
+def test_command(tmp_path):
+    assert "no registered data set" in refusal(main, tmp_path / "none.pkl", "--name", "no_such_data")

@@ -211,7 +211,7 @@ def test_without_resume_or_without_a_checkpoint_only_weights_are_loaded(tmp_path
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="checkpoint '.*none.pth' not found; check MODEL.WEIGHTS"):
+    with pytest.raises(CheckpointError, match="checkpoint '.*none.pth' not found; check MODEL.WEIGHTS"):
         BalancedCheckpointer(small_model()).load(str(tmp_path / "none.pth"))
 
 

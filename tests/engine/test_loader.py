@@ -9,6 +9,7 @@ import torch
 
 from d2_balanced.data.index_stream import GlobalBatches, IndexStream
 from d2_balanced.data.loader import ExactTrainLoader, build_train_loader
+from d2_balanced.utils.errors import DataError
 
 DICTS = [
     dict(image_id=i, file_name=f"{i}.png", width=20 + i % 3, height=21, annotations=[{"category_id": i % 4 // 3}])
@@ -106,7 +107,7 @@ def test_an_image_that_the_mapper_skips_is_replaced_by_the_same_one_every_time()
 
 
 def test_a_mapper_that_skips_everything_is_an_error():
-    with pytest.raises(RuntimeError, match=r"returned None for 100 images in a row, the first of them '\d+.png'"):
+    with pytest.raises(DataError, match=r"returned None for 100 images in a row, the first of them '\d+.png'"):
         next(iter(make(mapper=lambda image: None)))
 
 
@@ -115,9 +116,18 @@ def test_an_error_in_the_mapper_names_the_image(num_workers):
     def fails(image):
         raise OSError("truncated file")
 
-    message = r"training image '\d+.png' \(image_id \d+\) failed: OSError: truncated file"
-    with pytest.raises(RuntimeError, match=message):
+    message = r"^preparing the training image '\d+.png' \(image_id \d+\) failed: OSError: truncated file$"
+    with pytest.raises(DataError, match=message):
         next(iter(make(mapper=fails, num_workers=num_workers)))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_bug_in_the_mapper_is_no_error_of_the_data(num_workers):
+    def has_a_bug(image):
+        raise ValueError("not enough values to unpack")
+
+    with pytest.raises(RuntimeError, match=r"training image '\d+.png' .* failed: ValueError: not enough"):
+        next(iter(make(mapper=has_a_bug, num_workers=num_workers)))
 
 
 def test_refused_settings():

@@ -30,7 +30,7 @@ def test_compare(tmp_path, capsys):
     assert "+2.50" in capsys.readouterr().out
 
 
-WRONG_METRICS = [(None, "0 metrics.json"), ("[]", "not the metrics.json"), ("{", "not the metrics.json")]
+WRONG_METRICS = [(None, "0 metrics.json"), ("[]", "not the metrics.json"), ("{", "metrics.json is not a JSON file")]
 
 
 @pytest.mark.parametrize("content, message", WRONG_METRICS)

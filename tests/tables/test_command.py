@@ -5,6 +5,7 @@ import re
 import shlex
 
 import pytest
+from commands import refusal
 import yaml
 from d2_balanced.train import argument_parser
 from d2_balanced.engine.run import load_experiment
@@ -78,12 +79,9 @@ def test_a_real_table(experiment, capfd):
 def test_data_are_checked_first(experiment, tmp_path, capsys):
     path, data, words = experiment
     (tmp_path / "val" / "0.png").unlink()
-    assert main([str(path), *data, *words]) == 2
-    assert "0.png" in capsys.readouterr().err
-    assert main([str(path), *data[:4], "--val-json", "missing.json", "--val-images", ".", *words]) == 2
-    assert "missing.json" in capsys.readouterr().err
-    assert main([str(path), *data[:4], *words]) == 2
-    assert "give --val-json" in capsys.readouterr().err
+    assert "0.png" in refusal(main, str(path), *data, *words)
+    assert "missing.json" in refusal(main, str(path), *data[:4], "--val-json", "missing.json", "--val-images", ".", *words)
+    assert "give --val-json" in refusal(main, str(path), *data[:4], *words)
     assert not (tmp_path / "out").exists()
 
 
@@ -91,8 +89,7 @@ def test_nothing_that_can_run_is_an_error(tmp_path, capsys):
     rows = [{"name": "theirs", "paper": {}, "cannot_run": "a model that is not here"}]
     tables = {"table_1": {"title": "A table", "metrics": ["AP"], "rows": rows}}
     (tmp_path / "tables.yaml").write_text(yaml.safe_dump(tables))
-    assert main([str(tmp_path / "tables.yaml"), "--output", str(tmp_path / "out")]) == 2
-    assert "a model that is not here" in capsys.readouterr().err
+    assert "a model that is not here" in refusal(main, str(tmp_path / "tables.yaml"), "--output", str(tmp_path / "out"))
 
 
 def test_the_documented_overrides_leave_boxes_only(capsys):

@@ -2,13 +2,14 @@
 
 import argparse
 
-from ...utils.errors import CheckpointError
+from ...utils.command import command
 from ..training_samples import add_checkpoint_options, load_experiment, own_training_data
 from .write import report_of_checkpoint, report_of_folder
 
 __all__ = ["main"]
 
 
+@command("python -m d2_balanced.analysis.report")
 def main(argv=None):
     """Write the report; prints and returns the path of the page."""
     parser = argparse.ArgumentParser(
@@ -26,10 +27,7 @@ def main(argv=None):
         parser.error("--config-file needs --output")
     _refuse_options_of_config(parser, args)
     own_data = own_training_data(parser, args)
-    try:
-        path = _run(args, own_data)
-    except (ValueError, OSError, CheckpointError) as error:
-        raise SystemExit(f"error: {error}") from error
+    path = _run(args, own_data)
     print(path)
     return path
 

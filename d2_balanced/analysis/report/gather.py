@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from typing import Dict, FrozenSet, List, NamedTuple, Optional, Sequence
 
@@ -15,6 +14,8 @@ from ...evaluation.detections import internal_detections, load_results
 from ...evaluation.ground_truth import GroundTruth
 from ...recording.file import Recording, read_recording
 from ...recording.hook import find_recorded_heads
+from ...utils.errors import DataError
+from ...utils.json_file import read_json
 
 __all__ = ["RunData", "components_of", "gather", "names_of_classes"]
 
@@ -85,7 +86,7 @@ def names_of_classes(datasets: Sequence[str]) -> List[str]:
 def _rows(path: str, missing: Dict[str, str]) -> List[dict]:
     try:
         return results_rows(path, None)
-    except (OSError, ValueError) as error:
+    except DataError as error:
         missing["adaptive"] = str(error)
         return []
 
@@ -95,20 +96,19 @@ def _evaluations(folder: str, missing: Dict[str, str]) -> Dict[str, dict]:
     for path in sorted(glob.glob(os.path.join(folder, "inference", "*", "metrics.json"))):
         try:
             report = _evaluation(path)
-        except (OSError, ValueError) as error:
+        except DataError as error:
             for key in ("evaluation", "evaluation in part"):
-                _add(missing, key, f"{path} could not be read: {error}.")
+                _add(missing, key, str(error))
         else:
             found.update({os.path.basename(os.path.dirname(path)): report} if "bbox" in report["metrics"] else {})
     return found
 
 
 def _evaluation(path: str) -> dict:
-    with open(path, encoding="utf-8") as file:
-        report = json.load(file)
+    report = read_json(path)
     tasks = report.get("metrics") if isinstance(report, dict) else None
     if not isinstance(tasks, dict) or not isinstance(tasks.get("bbox", {}), dict):
-        raise ValueError("it is not the metrics.json of an evaluation")
+        raise DataError(f"{path} is not the metrics.json of an evaluation.")
     return report
 
 
@@ -129,7 +129,7 @@ def _by_objects(folder: str, evaluations: Dict[str, dict], missing: Dict[str, st
 
 def _count_groups(folder: str, name: str, max_dets: int) -> dict:
     if name not in DatasetCatalog.list():
-        raise ValueError("it is not registered here (its config was not found, or names other paths)")
+        raise DataError("it is not registered here (its config was not found, or names other paths)")
     results = load_results(os.path.join(folder, "inference", name, "coco_instances_results.json"))
     ground_truth = GroundTruth.from_catalog(name)
     detections = internal_detections(ground_truth, results).detections

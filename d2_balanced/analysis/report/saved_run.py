@@ -13,7 +13,7 @@ from ...engine.checkpoint import BalancedCheckpointer
 from ...engine.start import choose_device
 from ...recording.hook import find_recorded_heads
 from ...recording.recordable import make_recordable
-from ...utils.errors import CheckpointError, DataError
+from ...utils.errors import CheckpointError, DataError, UsageError
 
 __all__ = ["load_saved_experiment", "open_run"]
 
@@ -54,7 +54,7 @@ def open_run(folder: str):
     """``(experiment, model, problem)`` of a run: the model has the last checkpoint's weights.
 
     Where something is missing, the parts that depend on it are ``None``, and ``problem`` says why; it also says what
-    is wrong with the training images, which the model does not depend on. Raises ``ValueError`` for a model that is no
+    is wrong with the training images, which the model does not depend on. Raises ``ConfigError`` for a model that is no
     two-stage detector.
     """
     experiment = None
@@ -66,7 +66,7 @@ def open_run(folder: str):
     except ImportError as error:  # of a LazyConfig's own component
         reason = f"The run's config needs what cannot be imported; add its folder to PYTHONPATH: {error}"
         return experiment, None, reason
-    except (ValueError, OSError) as error:
+    except UsageError as error:
         return experiment, None, f"The run's config or data could not be used: {error}"
     find_recorded_heads(model)
     try:
@@ -74,7 +74,7 @@ def open_run(folder: str):
         if not weights:
             return experiment, None, "The run's folder has no checkpoint."
         BalancedCheckpointer(model).load(weights)
-    except (CheckpointError, OSError) as error:
+    except CheckpointError as error:
         return experiment, None, f"The run's checkpoint could not be used: {error}"
     try:
         check_data(experiment, experiment.train_datasets)

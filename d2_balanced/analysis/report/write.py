@@ -6,6 +6,7 @@ import itertools
 import os
 
 from ...recording.file import FILE, find_recording
+from ...utils.errors import DataError
 from ..training_samples import open_checkpoint, record_once
 from .findings import judge
 from .gather import gather, names_of_classes
@@ -33,15 +34,15 @@ def report_of_folder(folder: str, *, output: str = "", images: int = 100, pictur
     """The report of a finished (or stopped) run's folder.
 
     What the run did not record is measured on its last checkpoint, with ``images`` training images. Raises
-    ``FileNotFoundError`` or ``ValueError`` where there is neither, the recording is damaged, or the model is no
-    two-stage detector.
+    ``DataError`` where there is neither or the recording is damaged, ``ConfigError`` if the model is no two-stage
+    detector.
     """
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"There is no folder {folder!r}.")
+        raise DataError(f"There is no folder {folder!r}.")
     recording = find_recording(folder)
     experiment, model, problem = open_run(folder)
     if problem and recording is None:
-        raise ValueError(
+        raise DataError(
             f"{folder!r} has no {FILE} with a window of iterations, and no checkpoint could be measured in its place: "
             f"{problem}"
         )
@@ -57,7 +58,7 @@ def report_of_folder(folder: str, *, output: str = "", images: int = 100, pictur
 def report_of_checkpoint(experiment, weights: str, output: str, *, images: int = 100, pictures: int = 4) -> str:
     """The report of a checkpoint on the experiment's training set, whose config is recordable (``recordable.py``).
 
-    ``weights``: its path; empty: the one that the config names. Raises ``ValueError`` without any, and for a model
+    ``weights``: its path; empty: the one that the config names. Raises ``ConfigError`` without any, and for a model
     that is no two-stage detector.
     """
     model, weights = open_checkpoint(experiment, weights, "report")
@@ -89,7 +90,7 @@ def _draw_rois(model, experiment, folder, number, missing) -> list:
         return []
     try:
         return save_roi_pictures(model, itertools.islice(experiment.build_loader(), number), folder, number)
-    except (OSError, RuntimeError) as error:  # the loader's: an image is no longer there, or is damaged
+    except DataError as error:  # the loader's: an image is no longer there, or is damaged
         # The last line: before it, a worker of the loader puts a traceback.
         reason = (str(error).strip() or repr(error)).splitlines()[-1]
         missing["pictures"] = f"The training images could not be read: {reason}"

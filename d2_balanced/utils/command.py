@@ -1,0 +1,85 @@
+"""How every command ends that cannot go on, and with which status.
+
+- :class:`UsageError`, the user's to mend: its message alone, status 2;
+- anything else, a fault of code: the traceback, then one line that says what was being done, status 1.
+
+With several processes the first one says it in full; another one says its number and the first line, and keeps the
+traceback in its log file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from typing import Iterator, List
+
+from .errors import UsageError
+
+__all__ = ["FAULT", "MISUSE", "TRACEBACK", "command", "tell"]
+
+FAULT, MISUSE = 1, 2  # exit statuses
+TRACEBACK = "D2_BALANCED_TRACEBACK"
+"""Environment variable: where it is set, a :class:`UsageError` is told with its traceback, too."""
+
+
+@contextlib.contextmanager
+def command(name: str) -> Iterator[None]:
+    """Surrounds or decorates the main function of a command; ``name`` is how the user calls it.
+
+    What is raised inside is told on stderr and in the log files, and ends in a ``SystemExit`` with the status as its
+    ``code`` and the message as its text.
+    """
+    try:
+        yield
+    except UsageError as error:
+        _stop(name, error, str(error), MISUSE, bool(os.environ.get(TRACEBACK)))
+    except Exception as error:
+        place = ", ".join(getattr(error, "doing", ())) or "at work"
+        _stop(name, error, f"stopped by the {type(error).__name__} above, {place}.", FAULT, True)
+
+
+def _stop(name: str, error: Exception, message: str, status: int, with_traceback: bool) -> None:
+    lines = "".join(traceback.format_exception(type(error), error, error.__traceback__)) if with_traceback else ""
+    files = _keep_in_logs(f"{lines}{name}: error: {message}")
+    if lines and _process() and files:
+        first_line = (str(error) or "no details").splitlines()[0]
+        message = f"{type(error).__name__}: {first_line} ({_place(error)}; the traceback is in {files[0]})"
+    else:
+        print(lines, end="", file=sys.stderr)
+    tell(name, message)
+    stop = SystemExit(message)
+    stop.code = status
+    raise stop
+
+
+def tell(name: str, message: str) -> None:
+    """Print ``message`` to stderr as the command ``name``'s last word; only its first line in any but the first process."""
+    process = _process()
+    if process:
+        message = f"(process {process}) {message.splitlines()[0] if message else ''}"
+    print(f"{name}: error: {message}", file=sys.stderr, flush=True)
+
+
+def _process() -> int:
+    """The number of this process, also where there is no group of processes yet."""
+    comm = sys.modules.get("detectron2.utils.comm")  # not imported: the doctor runs where detectron2 is missing
+    return (comm.get_rank() if comm else 0) or int(os.environ.get("RANK", 0))
+
+
+def _place(error: Exception) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{where.filename}, line {where.lineno}"
+
+
+def _keep_in_logs(text: str) -> List[str]:
+    """Write ``text`` to the log files of a run, if there are any; returns their names. The terminal has stderr."""
+    files = []
+    for handler in logging.getLogger("d2_balanced").handlers:
+        name = getattr(getattr(handler, "stream", None), "name", "")
+        if isinstance(name, str) and os.path.isfile(name):
+            handler.handle(logging.LogRecord("d2_balanced", logging.ERROR, __file__, 0, "%s", (text,), None))
+            files.append(name)
+    return files
