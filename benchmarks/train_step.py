@@ -24,8 +24,9 @@ PLAIN = {
 
 
 def plain_detectron2(cfg):
-    """The same config with detectron2's own ROI heads; those of a cascade with a head each in place of a loop."""
+    """The same config with detectron2's own RPN and ROI heads; those of a cascade with a head each in place of a loop."""
     cfg = cfg.clone()
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"
     cfg.MODEL.ROI_HEADS.NAME = PLAIN[cfg.MODEL.BALANCED.STAGES.NAME]
     cfg.MODEL.BALANCED = get_balanced_cfg().MODEL.BALANCED
     return cfg

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Callable, List, Optional
 
 import torch
-from detectron2.layers import cat, nonzero_tuple
+from detectron2.layers import cat
+from detectron2.modeling.box_regression import _dense_box_regression_loss
 from torch import Tensor
 
 from d2_balanced.modeling.box_predictor import check_box_loss_type
@@ -35,24 +36,30 @@ def check_dense_box_loss(owner: str, box_loss: Optional[Callable], box_reg_loss_
 
 
 def dense_box_loss(
-    box_loss: Callable,
     anchors: list,
     box2box_transform,
     pred_deltas: List[Tensor],
     gt_boxes: List[Tensor],
     positive: Tensor,
+    box_loss: Optional[Callable],
+    **settings,
 ) -> Tensor:
-    """Sum of ``box_loss`` over the positive anchors; a graph-connected 0 without any.
+    """Sum of the box loss over the positive anchors; a graph-connected 0 without any.
 
     Args:
-        box_loss: callable ``(pred (F, 4), target (F, 4)) -> (F, 4)``.
         anchors: ``Boxes`` of every level, (A_l, 4) each, R = sum of A_l.
         box2box_transform: gives the target deltas from anchors to ``gt_boxes``.
         pred_deltas: predictions of every level, (N, A_l, 4) each.
         gt_boxes: matched boxes of every image, (R, 4) each, absolute XYXY pixels; read for positives only.
-        positive: (N, R) mask of the positive anchors.
+        positive: (F,) indices of the positive anchors among those of all images (N * R), ascending.
+        box_loss: callable ``(pred (F, 4), target (F, 4)) -> (F, 4)``; None: detectron2's loss with these ``settings``,
+            ``box_reg_loss_type`` and ``smooth_l1_beta``.
     """
-    image, anchor = nonzero_tuple(positive)
-    positive_anchors = type(anchors[0]).cat(anchors).tensor[anchor]
-    target = box2box_transform.get_deltas(positive_anchors, torch.stack(gt_boxes)[image, anchor])
-    return box_loss(cat(pred_deltas, dim=1)[image, anchor], target).sum()
+    anchors = type(anchors[0]).cat(anchors)
+    anchors = anchors[positive % len(anchors)]
+    deltas = cat(pred_deltas, dim=1).flatten(0, 1)[positive]
+    gt_boxes = torch.cat(gt_boxes)[positive]
+    if box_loss is not None:
+        return box_loss(deltas, box2box_transform.get_deltas(anchors.tensor, gt_boxes)).sum()
+    # As if the positives were all anchors of one image: detectron2's own code computes and masks all anchors.
+    return _dense_box_regression_loss([anchors], box2box_transform, [deltas[None]], [gt_boxes], slice(None), **settings)

@@ -6,7 +6,7 @@ A matcher is called with ``match_quality_matrix (M, N)``, the IoU of M GT boxes 
 
 from __future__ import annotations
 
-from typing import Dict, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 import torch
 from detectron2.modeling.matcher import Matcher
@@ -17,7 +17,7 @@ from .dynamic_statistics import EXCLUDED, StatisticRecorder
 from .registry import PROPOSAL_MATCHER_REGISTRY
 from .stage_view import StageView
 
-__all__ = ["FixedMatcher", "DynamicMatcher"]
+__all__ = ["FixedMatcher", "DynamicMatcher", "fixed_matcher"]
 
 
 def check_thresholds(owner, thresholds, labels):
@@ -118,8 +118,12 @@ class DynamicMatcher(nn.Module):
 
     def forward(self, match_quality_matrix: Tensor) -> Tuple[Tensor, Tensor]:
         """IoUs (M, N) -> matched_idxs (N,), labels (N,) with the threshold in force; see the module docstring."""
+        return self.at_threshold()(match_quality_matrix)
+
+    def at_threshold(self) -> FixedMatcher:
+        """The matcher that labels at the threshold in force."""
         self._matcher.thresholds[1] = self.threshold
-        return self._matcher(match_quality_matrix)
+        return self._matcher
 
     def observe(self, view: StageView) -> None:
         """Remember the IoUs of a forward pass, of all labeled proposals of every image.
@@ -159,3 +163,15 @@ class DynamicMatcher(nn.Module):
             "dynamic_matcher/iou_statistic": self.last_statistic,
             "dynamic_matcher/num_positives": self.num_positives,
         }
+
+
+def fixed_matcher(matcher: Callable) -> Optional[Matcher]:
+    """The matcher with fixed thresholds that this one is at the moment; None for one with other rules.
+
+    Such a matcher reads nothing but the best IoU of every proposal, and of every GT, so it can label many images at once.
+    """
+    if isinstance(matcher, DynamicMatcher) and type(matcher).forward is DynamicMatcher.forward:
+        matcher = matcher.at_threshold()
+    rules = ("__call__", "set_low_quality_matches_")
+    is_fixed = isinstance(matcher, Matcher) and all(getattr(type(matcher), r) is getattr(Matcher, r) for r in rules)
+    return matcher if is_fixed else None

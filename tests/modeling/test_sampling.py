@@ -17,6 +17,7 @@ from d2_balanced.modeling.sampling import (
     InstanceBalancedSampler,
     IoUBalancedSampler,
     RandomSampler,
+    sample_images,
 )
 
 BG = 5
@@ -256,6 +257,34 @@ def test_int8_labels_of_an_rpn(sampler):
     labels = torch.tensor([1, 0, -1] * 20, dtype=torch.int8)
     pos_idx, neg_idx = sampler(labels, torch.rand(60), torch.arange(60) % 4, 16, 0.5, 0)
     assert (labels[pos_idx] == 1).all() and (labels[neg_idx] == 0).all() and len(neg_idx) == 8
+
+
+# --- a batch ---------------------------------------------------------------------------------------------------------
+
+
+class OwnRules(RandomSampler):
+    def __call__(self, labels, ious, matched_idxs, num_samples, positive_fraction, bg_label):
+        return (labels == 1).nonzero()[:1, 0], (labels == bg_label).nonzero()[:2, 0]
+
+
+def three_numbers(labels, *_):
+    """A sampler of one image that is no ProposalSampler."""
+    return torch.arange(len(labels))[:2], torch.arange(len(labels))[2:3]
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS.values(), OwnRules(), three_numbers], ids=repr)
+@pytest.mark.parametrize("num_samples", [8, 512])
+def test_a_batch_is_sampled_as_its_images_one_after_the_other(sampler, num_samples):
+    """Equal samples, and equal use of torch's generator."""
+    batch = [*NASTY.values(), typical_image(), typical_image(seed=1), *NASTY.values()]
+    settings = (num_samples, 0.25, BG)
+    torch.manual_seed(0)
+    one_by_one = [sampler(*each, *settings) for each in batch]
+    then = torch.rand(1)
+    torch.manual_seed(0)
+    at_once = sample_images(sampler, *zip(*batch), *settings)
+    assert torch.equal(then, torch.rand(1)) and len(at_once) == len(batch)
+    assert all(torch.equal(a, b) for pair in zip(one_by_one, at_once) for a, b in zip(*pair))
 
 
 # --- on the device, without synchronisation --------------------------------------------------------------------------

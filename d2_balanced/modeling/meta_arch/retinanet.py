@@ -10,7 +10,6 @@ from typing import Callable, Dict, List, Optional
 import torch
 from detectron2.config import configurable
 from detectron2.layers import cat
-from detectron2.modeling.box_regression import _dense_box_regression_loss
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.utils.events import get_event_storage
@@ -104,14 +103,13 @@ class BalancedRetinaNet(RetinaNet):
 
     def _box_loss(self, anchors: list, pred_deltas: List[Tensor], gt_boxes: List[Tensor], positive: Tensor) -> Tensor:
         """Sum of the box loss over the positive anchors."""
-        if self.box_loss is not None:
-            return dense_box_loss(self.box_loss, anchors, self.box2box_transform, pred_deltas, gt_boxes, positive)
-        return _dense_box_regression_loss(
+        return dense_box_loss(
             anchors,
             self.box2box_transform,
             pred_deltas,
             gt_boxes,
-            positive,
+            positive.flatten().nonzero()[:, 0],
+            self.box_loss,
             box_reg_loss_type=self.box_reg_loss_type,
             smooth_l1_beta=self.smooth_l1_beta,
         )

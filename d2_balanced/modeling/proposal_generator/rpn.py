@@ -9,18 +9,25 @@ from typing import Callable, List, Optional, Tuple
 
 import torch
 from detectron2.config import configurable
+from detectron2.layers import cat
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator.rpn import RPN
-from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import get_event_storage
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor
+from torch.nn import functional as F
 
 from d2_balanced.modeling.box_predictor import build_box_loss, check_smooth_l1_beta
 from d2_balanced.modeling.dense_box_loss import check_anchor_matcher, check_dense_box_loss, dense_box_loss
 from d2_balanced.modeling.ignore_regions import ignore_regions_of, in_ignore_region
+from d2_balanced.modeling.image_rows import selected_rows
+from d2_balanced.modeling.matching import match_images
 from d2_balanced.modeling.registry import PROPOSAL_SAMPLER_REGISTRY
-from d2_balanced.modeling.sampling import RandomSampler
+from d2_balanced.modeling.sampling import RandomSampler, sample_images
 from d2_balanced.modeling.spec import build_component
+
+from .top_proposals import top_candidates, top_proposals
 
 __all__ = ["BalancedRPN"]
 
@@ -86,52 +93,66 @@ class BalancedRPN(RPN):
                 ignore regions (``ignore_regions.py``), which are -1.
         """
         anchors = Boxes.cat(anchors)
-        labels, matched_boxes = [], []
-        for gt in gt_instances:
-            matched_idxs, candidates, ious = self._match(gt.gt_boxes, anchors)
-            if self.anchor_boundary_thresh >= 0:
-                candidates[~anchors.inside_box(gt.image_size, self.anchor_boundary_thresh)] = -1
-            regions = ignore_regions_of(gt)
-            if regions is not None:
-                ignored = retry_if_cuda_oom(in_ignore_region)(anchors, regions).to(candidates.device)
-                candidates.masked_fill_((candidates == _BACKGROUND) & ignored, -1)
-            labels.append(self._sample(candidates, ious, matched_idxs))
-            has_boxes = len(gt.gt_boxes) > 0
-            matched_boxes.append(gt.gt_boxes.tensor[matched_idxs] if has_boxes else torch.zeros_like(anchors.tensor))
-        return labels, matched_boxes
-
-    def _match(self, gt_boxes: Boxes, anchors: Boxes) -> Tuple[Tensor, Tensor, Tensor]:
-        """Index of the matched box, label before sampling and IoU with the matched box, each (R,), of the anchors."""
-        # The matrix is (boxes x anchors): it may have to be computed on the CPU. What comes back is small.
-        results = retry_if_cuda_oom(self._match_by_iou)(gt_boxes, anchors)
-        return tuple(result.to(anchors.device) for result in results)
-
-    def _match_by_iou(self, gt_boxes: Boxes, anchors: Boxes) -> Tuple[Tensor, Tensor, Tensor]:
-        match_quality_matrix = pairwise_iou(gt_boxes, anchors)
-        matched_idxs, labels = self.anchor_matcher(match_quality_matrix)
-        if len(gt_boxes) == 0:
-            return matched_idxs, labels, match_quality_matrix.new_zeros(len(anchors))
-        return matched_idxs, labels, match_quality_matrix.gather(0, matched_idxs[None])[0]
-
-    def _sample(self, labels: Tensor, ious: Tensor, matched_idxs: Tensor) -> Tensor:
-        """The labels with -1 for every anchor that is not in the minibatch."""
-        pos_idx, neg_idx = self.sampler(
-            labels, ious, matched_idxs, self.batch_size_per_image, self.positive_fraction, _BACKGROUND
-        )
+        matches = match_images(self.anchor_matcher, [gt.gt_boxes for gt in gt_instances], [anchors] * len(gt_instances))
+        idxs, ious, labels = (each.view(len(gt_instances), -1) for each in matches)
+        for image_labels, gt in zip(labels, gt_instances):
+            self._ignore(image_labels, anchors, gt)
+        settings = (self.batch_size_per_image, self.positive_fraction, _BACKGROUND)
         sampled = torch.full_like(labels, -1)
-        sampled[pos_idx] = 1
-        sampled[neg_idx] = _BACKGROUND
-        return sampled
+        for image, (positive, negative) in zip(sampled, sample_images(self.sampler, labels, ious, idxs, *settings)):
+            image.index_fill_(0, positive, 1).index_fill_(0, negative, _BACKGROUND)
+        return list(sampled), [_matched_boxes(gt.gt_boxes.tensor, image_idxs) for gt, image_idxs in zip(gt_instances, idxs)]
+
+    def _ignore(self, labels: Tensor, anchors: Boxes, gt: Instances) -> None:
+        """Label -1, in place, anchors outside of the image, where that is asked for, and background in its ignore regions."""
+        if self.anchor_boundary_thresh >= 0:
+            labels.masked_fill_(~anchors.inside_box(gt.image_size, self.anchor_boundary_thresh), -1)
+        regions = ignore_regions_of(gt)
+        if regions is not None:
+            ignored = retry_if_cuda_oom(in_ignore_region)(anchors, regions).to(labels.device)
+            labels.masked_fill_((labels == _BACKGROUND) & ignored, -1)
 
     @torch.jit.unused
     def losses(self, anchors, pred_objectness_logits, gt_labels, pred_anchor_deltas, gt_boxes):
-        """detectron2's losses; ``loss_rpn_loc`` is that of ``box_loss`` if there is one, equally normalised."""
-        losses = super().losses(anchors, pred_objectness_logits, gt_labels, pred_anchor_deltas, gt_boxes)
-        if self.box_loss is not None:
-            # Replaced, not computed here from the start: a later detectron2 may add to its losses.
-            positive = torch.stack(gt_labels) == 1
-            transform = self.box2box_transform
-            loss = dense_box_loss(self.box_loss, anchors, transform, pred_anchor_deltas, gt_boxes, positive)
-            normalizer = self.batch_size_per_image * len(gt_labels)
-            losses["loss_rpn_loc"] = loss / normalizer * self.loss_weight.get("loss_rpn_loc", 1.0)
-        return losses
+        """detectron2's losses, ``loss_rpn_loc`` with ``box_loss`` if there is one; see ``RPN.losses``."""
+        labels = torch.cat(gt_labels)
+        sampled, counts = selected_rows(torch.cat([labels >= 0, labels == 1]), [len(labels)] * 2)
+        sampled, positive = sampled.split(counts)
+        positive = positive - len(labels)
+        num_images = len(gt_labels)
+        storage = get_event_storage()
+        storage.put_scalar("rpn/num_pos_anchors", len(positive) / num_images)
+        storage.put_scalar("rpn/num_neg_anchors", (len(sampled) - len(positive)) / num_images)
+        objectness_loss = F.binary_cross_entropy_with_logits(
+            cat(pred_objectness_logits, dim=1).flatten()[sampled], labels[sampled].float(), reduction="sum"
+        )
+        box_loss = dense_box_loss(
+            anchors,
+            self.box2box_transform,
+            pred_anchor_deltas,
+            gt_boxes,
+            positive,
+            self.box_loss,
+            box_reg_loss_type=self.box_reg_loss_type,
+            smooth_l1_beta=self.smooth_l1_beta,
+        )
+        normalizer = self.batch_size_per_image * num_images
+        losses = {"loss_rpn_cls": objectness_loss / normalizer, "loss_rpn_loc": box_loss / normalizer}
+        return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in losses.items()}
+
+    def predict_proposals(self, anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes) -> List[Instances]:
+        """detectron2's proposals; see ``RPN.predict_proposals``."""
+        if torch.jit.is_tracing():
+            return super().predict_proposals(anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes)
+        num_before, num_after = self.pre_nms_topk[self.training], self.post_nms_topk[self.training]
+        with torch.no_grad():
+            candidates = top_candidates(
+                anchors, pred_objectness_logits, pred_anchor_deltas, self.box2box_transform, num_before
+            )
+            return top_proposals(
+                candidates, image_sizes, self.nms_thresh, num_after, self.min_box_size, self.training
+            )
+
+
+def _matched_boxes(gt_boxes: Tensor, idxs: Tensor) -> Tensor:
+    return gt_boxes[idxs] if len(gt_boxes) else gt_boxes.new_zeros(len(idxs), 4)

@@ -3,12 +3,13 @@
 ``base`` splits the minibatch into positives and negatives; ``positives`` and ``iou_balanced`` say which are drawn.
 """
 
-from .base import ProposalSampler
+from .base import ProposalSampler, sample_images
 from .iou_balanced import IoUBalancedSampler
 from .samplers import HardRatioSampler, InstanceBalancedSampler, RandomSampler
 
 __all__ = [
     "ProposalSampler",
+    "sample_images",
     "RandomSampler",
     "InstanceBalancedSampler",
     "IoUBalancedSampler",

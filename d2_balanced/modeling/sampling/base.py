@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Callable, List, Sequence, Tuple
 
+import torch
 from detectron2.layers import nonzero_tuple
 from torch import Tensor
+
+from d2_balanced.modeling.image_rows import selected_by_image
 
 from .draw import draw_at_random
 from .positives import POSITIVE_POLICIES, REPEATING_POLICIES
 
-__all__ = ["ProposalSampler"]
+__all__ = ["ProposalSampler", "sample_images"]
 
 
 class ProposalSampler:
@@ -64,9 +67,32 @@ class ProposalSampler:
             positive_fraction: at most ``int(num_samples * positive_fraction)`` are positives.
             bg_label: label of the background.
         """
-        is_negative = labels == bg_label
-        negative = nonzero_tuple(is_negative)[0]
-        positive = nonzero_tuple((labels != -1) & ~is_negative)[0]
+        positive, negative = (nonzero_tuple(mask)[0] for mask in _candidates(labels, bg_label))
+        return self._draw(positive, negative, ious, matched_idxs, num_samples, positive_fraction)
+
+    def sample_batch(
+        self,
+        labels: Sequence[Tensor],
+        ious: Sequence[Tensor],
+        matched_idxs: Sequence[Tensor],
+        num_samples: int,
+        positive_fraction: float,
+        bg_label: int,
+    ) -> List[Tuple[Tensor, Tensor]]:
+        """What a call for every image, one after the other, would return, with the same random draws.
+
+        The first three arguments have one tensor an image. The host waits for the device once, whatever the number of
+        images, for the numbers of candidates.
+        """
+        if type(self).__call__ is not ProposalSampler.__call__:  # a sampler with rules of its own for an image
+            rest = (num_samples, positive_fraction, bg_label)
+            return [self(*image, *rest) for image in zip(labels, ious, matched_idxs)]
+        masks = torch.cat(_candidates(torch.cat(list(labels)), bg_label))
+        rows = selected_by_image(masks, [len(image) for image in labels] * 2)
+        images = zip(rows[: len(labels)], rows[len(labels) :], ious, matched_idxs)
+        return [self._draw(*image, num_samples, positive_fraction) for image in images]
+
+    def _draw(self, positive, negative, ious, matched_idxs, num_samples, positive_fraction):
         pos_idx = self.draw_positives(positive, matched_idxs, int(num_samples * positive_fraction))
         num_neg = self._negative_quota(num_samples, pos_idx.numel())
         return pos_idx, self.draw_negatives(negative, ious, min(num_neg, negative.numel()))
@@ -90,3 +116,19 @@ class ProposalSampler:
     def __repr__(self):
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({settings})"
+
+
+def sample_images(sampler: Callable, labels: Sequence[Tensor], ious, matched_idxs, *settings) -> List[Tuple[Tensor, Tensor]]:
+    """Positives and negatives of every image, in all images at once where the sampler has a ``sample_batch``.
+
+    Arguments are those of :meth:`ProposalSampler.sample_batch`; ``sampler`` is any callable like a ``ProposalSampler``.
+    """
+    if hasattr(sampler, "sample_batch"):
+        return sampler.sample_batch(labels, ious, matched_idxs, *settings)
+    return [sampler(*image, *settings) for image in zip(labels, ious, matched_idxs)]
+
+
+def _candidates(labels: Tensor, bg_label: int) -> Tuple[Tensor, Tensor]:
+    """Masks of the positives and of the negatives."""
+    is_negative = labels == bg_label
+    return (labels != -1) & ~is_negative, is_negative

@@ -1,0 +1,107 @@
+"""Which of an RPN's predictions become proposals, in all images at once.
+
+    N: images      A_l: anchors of level l      K: candidates of an image, all levels      R: candidates that are left
+"""
+
+from __future__ import annotations
+
+from typing import List, NamedTuple, Tuple
+
+import torch
+from detectron2.layers import batched_nms, cat
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+from torchvision.ops import nms
+
+from d2_balanced.modeling.image_rows import first_rows, selected_rows, to_device
+
+__all__ = ["Candidates", "top_candidates", "top_proposals"]
+
+# On the CPU torchvision's batched NMS takes level by level where there are more boxes. With fewer, and on a GPU, it moves
+# the levels apart by an offset, whose rounding is part of the result.
+_MOST_BOXES_MOVED_APART = 1000
+
+
+class Candidates(NamedTuple):
+    """The anchors with the highest scores of every level, decoded; level after level, the highest score first."""
+
+    boxes: Tensor
+    """(N, K, 4), absolute XYXY pixels."""
+    scores: Tensor
+    """(N, K), logits."""
+    level_sizes: List[int]
+    """How many of the K are of which level."""
+
+
+def top_candidates(anchors, logits, deltas, box2box_transform, num) -> Candidates:
+    """At most ``num`` candidates a level. Only these are decoded.
+
+    Args:
+        anchors: ``Boxes`` (A_l) of every level.
+        logits, deltas: of every level, (N, A_l) and (N, A_l, 4).
+        box2box_transform: applies the deltas.
+    """
+    image = torch.arange(len(logits[0]), device=logits[0].device)[:, None]
+    # Sorted, as in detectron2: topk has another order among equals.
+    ordered = [level.sort(descending=True, dim=1) for level in logits]
+    scores = [level_scores[:, :num] for level_scores, _ in ordered]
+    chosen = [index[:, :num] for _, index in ordered]
+    chosen_anchors = cat([level.tensor[index] for level, index in zip(anchors, chosen)], dim=1)
+    chosen_deltas = cat([level[image, index] for level, index in zip(deltas, chosen)], dim=1)
+    boxes = box2box_transform.apply_deltas(chosen_deltas.flatten(0, 1), chosen_anchors.flatten(0, 1))
+    return Candidates(boxes.view_as(chosen_anchors), cat(scores, dim=1), [level.shape[1] for level in scores])
+
+
+def top_proposals(
+    candidates: Candidates,
+    image_sizes: List[Tuple[int, int]],
+    nms_thresh: float,
+    post_nms_topk: int,
+    min_box_size: float,
+    training: bool,
+) -> List[Instances]:
+    """What detectron2's ``find_top_rpn_proposals`` makes of the same candidates, to the bit.
+
+    Boxes are clipped; those that are not finite, or not larger than ``min_box_size``, are dropped, as are duplicates
+    within a level. Returns the ``post_nms_topk`` best of every image, the highest score first, with ``proposal_boxes``
+    and ``objectness_logits``. NMS apart, the host waits for the device once.
+
+    Raises ``FloatingPointError`` for values that are not finite in ``training``.
+    """
+    boxes, scores, level_sizes = candidates
+    finite = boxes.isfinite().all(dim=-1) & scores.isfinite()
+    boxes = boxes.clamp(min=0).minimum(to_device([(w, h, w, h) for h, w in image_sizes], boxes, boxes.dtype)[:, None])
+    large = (boxes[..., 2:] - boxes[..., :2] > min_box_size).all(dim=-1)
+    mask = torch.cat([(finite & large).flatten(), finite.all()[None]])  # the last one: whether nothing is amiss
+    rows, counts = selected_rows(mask, [*level_sizes * len(boxes), 1])
+    if training and not counts[-1]:
+        raise FloatingPointError("Predicted boxes or scores contain Inf/NaN. Training has diverged.")
+    rows = rows[: sum(counts[:-1])]
+    num_levels = len(level_sizes)
+    counts = [counts[n * num_levels : (n + 1) * num_levels] for n in range(len(boxes))]
+    boxes, scores = boxes.flatten(0, 1)[rows], scores.flatten()[rows]
+    return _best_after_nms(boxes, scores, counts, image_sizes, nms_thresh, post_nms_topk)
+
+
+def _best_after_nms(boxes, scores, counts, image_sizes, nms_thresh, num) -> List[Instances]:
+    """The best of boxes (R, 4), of which ``counts`` has the numbers of every image's levels."""
+    sizes = [sum(of_levels) for of_levels in counts]
+    images = zip(boxes.split(sizes), scores.split(sizes), counts, first_rows(sizes))
+    kept = [_nms(*image, nms_thresh)[:num] + first for *image, first in images]
+    rows, sizes = torch.cat(kept), [len(each) for each in kept]
+    return [
+        Instances(image_size, proposal_boxes=Boxes(image_boxes), objectness_logits=image_scores)
+        for image_size, image_boxes, image_scores in zip(image_sizes, boxes[rows].split(sizes), scores[rows].split(sizes))
+    ]
+
+
+def _nms(boxes, scores, level_sizes, threshold) -> Tensor:
+    """Indices of an image's boxes that are left after NMS within each level, the highest score first."""
+    if boxes.device.type != "cpu" or len(boxes) <= _MOST_BOXES_MOVED_APART:
+        level = torch.arange(len(level_sizes), device=boxes.device)
+        level = torch.cat([number.expand(size) for number, size in zip(level, level_sizes)])
+        return batched_nms(boxes, scores, level, threshold)
+    # The boxes of a level are neighbours, so that torchvision need not look for them.
+    levels = zip(boxes.split(level_sizes), scores.split(level_sizes), first_rows(level_sizes))
+    kept = torch.cat([nms(*level, threshold) + first for *level, first in levels])
+    return kept[scores[kept].sort(descending=True)[1]]
