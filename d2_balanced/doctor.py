@@ -1,33 +1,49 @@
 """``python -m d2_balanced.doctor``: what is installed, what is wrong with it, and the exact fix for each fault.
 
 Prints versions of Python, torch, torchvision, detectron2 (with the state of its compiled operators) and the smaller
-packages. Ends with status 1 if something has to be fixed, with 0 otherwise.
+packages, each of which is imported, and at last what training imports. Ends with status 1 if something has to be fixed,
+with 0 otherwise.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 
 from . import compat
 
 __all__ = ["diagnose", "main"]
 
-PACKAGES = ("numpy", "scipy", "Pillow", "fvcore", "iopath", "yacs", "omegaconf", "pycocotools", "faster-coco-eval",
-            "jinja2", "matplotlib", "tensorboard")
+PACKAGES = {  # what is imported of each: where its compiled parts and the versions that it needs show
+    "numpy": "numpy",
+    "scipy": "scipy.optimize",
+    "Pillow": "PIL.Image",
+    "fvcore": "fvcore.common.checkpoint",
+    "iopath": "iopath.common.file_io",
+    "yacs": "yacs.config",
+    "omegaconf": "omegaconf",
+    "pycocotools": "pycocotools.mask",
+    "faster-coco-eval": "faster_coco_eval",
+    "jinja2": "jinja2",
+    "matplotlib": "matplotlib.pyplot",
+    "tensorboard": "torch.utils.tensorboard",
+}
 
-FIX_DETECTRON2 = (
-    "`make install` in the checkout of d2_balanced (pure-Python 0.6), or the official one: "
-    "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'"
-)
-FIX_REBUILD = (
-    "build detectron2 again beside this torch: pip install --no-build-isolation --no-deps --force-reinstall "
+_BUILD = (
+    "pip install 'setuptools<81' wheel, then pip install --use-pep517 --no-build-isolation {options}"
     "'git+https://github.com/facebookresearch/detectron2.git'"
 )
+FIX_DETECTRON2 = (
+    "`make install` in the checkout of d2_balanced (pure-Python 0.6), or the official one, which is compiled: "
+    + _BUILD.format(options="")
+)
+FIX_REBUILD = "build detectron2 again beside this torch: " + _BUILD.format(options="--no-deps --force-reinstall ")
 FIX_TORCH = (
     "`make install`, or take a pair that belongs together from https://pytorch.org/get-started/previous-versions"
 )
+FIX_IMPORT = "install what the message names; `make install VENV=folder` makes an environment that is known to work"
 
 
 def _installed(package):
@@ -56,7 +72,17 @@ def _check_torch():
     rows = [("torch", f"{torch.__version__} (CUDA {torch.version.cuda}; {device})")]
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 0):
         return rows, [(f"torch {torch.__version__} is older than 2.0", FIX_TORCH)]
-    return rows, []
+    return rows, _faults_with_numpy(torch)
+
+
+def _faults_with_numpy(torch):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.zeros(1).numpy()
+    except RuntimeError as error:  # torch before 2.3 is built for NumPy 1
+        return [(f"torch {torch.__version__} cannot use this NumPy ({error})", "pip install 'numpy<2'")]
+    return []
 
 
 def _check_torchvision():
@@ -86,22 +112,27 @@ def _check_detectron2():
     if compat.has_compiled_ops() and (error := _import_error("detectron2._C")):
         return rows, [(f"detectron2's compiled operators do not load beside this torch ({error})", FIX_REBUILD)]
     if error := _import_error("detectron2.data"):
-        return rows, [(f"detectron2 cannot be imported ({error})", _fix_for_import(error))]
+        return rows, [(f"detectron2 cannot be imported ({error})", FIX_IMPORT)]
     return rows, []
-
-
-def _fix_for_import(error):
-    if compat.has_compiled_ops() and not compat.is_main_branch():
-        # A compiled 0.6 is left as it is: it needs the libraries of its time.
-        return "pip install 'Pillow<10' 'numpy<1.24' (what detectron2 0.6 was made for), or install detectron2 main"
-    return "install what the message names; `make install` makes an environment that is known to work"
 
 
 def _check_packages():
     rows = [(package, _installed(package) or "missing") for package in PACKAGES]
     missing = [package for package, found in rows if found == "missing"]
     faults = [(f"missing: {', '.join(missing)}", "pip install " + " ".join(missing))] if missing else []
+    errors = {package: _import_error(module) for package, module in PACKAGES.items() if package not in missing}
+    broken = [package for package, error in errors.items() if error]
+    if broken:
+        fault = "; ".join(f"{package} cannot be imported ({errors[package]})" for package in broken)
+        again = " ".join(dict.fromkeys(["numpy", *broken]))  # what was built for another NumPy says so in many ways
+        faults.append((fault, f"pip install --upgrade --force-reinstall --no-deps {again}"))
     return rows, faults
+
+
+def _check_training():
+    """What all the rest is for; a fault that no check before it has found."""
+    error = _import_error("d2_balanced.train")
+    return [(f"training cannot be started ({error})", FIX_IMPORT)] if error else []
 
 
 def diagnose():
@@ -111,7 +142,7 @@ def diagnose():
         found, wrong = check()
         rows += found
         faults += wrong
-    return rows, faults
+    return rows, faults or _check_training()
 
 
 def main():

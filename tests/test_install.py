@@ -72,7 +72,7 @@ def test_the_choice_of_environment(checkout):
     assert checkout.which(VENV="/x", PYTHON=checkout.full, VIRTUAL_ENV=full) == "/x/bin/python"
 
 
-@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the pinned versions are for Python 3.11")
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="there are no pinned versions for Python 3.9")
 def test_a_new_environment_gets_everything_pinned(checkout):
     result = checkout.run(PYTHON=checkout.bare)
     assert result.returncode == 0, result.stderr
@@ -113,13 +113,60 @@ def test_an_environment_of_someone_else_without_detectron2_is_refused(checkout):
     assert checkout.asked_of_pip() == []
 
 
-def test_another_python_is_refused(checkout, tmp_path):
-    old = tmp_path / "python3.8"
-    old.write_text("#!/bin/sh\nexit 1\n")
-    old.chmod(0o755)
-    result = checkout.run(PYTHON=old)
-    assert result.returncode != 0 and "Python 3.11 was not found" in result.stderr and str(old) in result.stderr
+def other_python(folder, version):
+    """An interpreter of another version, which can make environments and otherwise is this one."""
+    python = folder / f"python{version}"
+    log, bare, real = folder / "pip.log", folder / "bare/bin/python", sys.executable
+    stand_in = STAND_IN.format(log=log, bare=bare, real=real, flags="-I -S")
+    asked_for_version = f'case "$2" in *version_info*) echo {version}; exit ;; esac\n'
+    python.write_text(stand_in.replace("case", asked_for_version + "case", 1))
+    python.chmod(0o755)
+    return python
+
+
+@pytest.mark.parametrize("version", ["3.7", "3.9", "2.7", "3.15"])
+def test_a_python_that_is_too_old_or_too_new_is_refused(checkout, tmp_path, version):
+    result = checkout.run(PYTHON=other_python(tmp_path, version))
+    assert result.returncode != 0 and "Python 3.10 to 3.14 is needed" in result.stderr
+    assert f"is {version}" in result.stderr and "apt install python3 python3-venv" in result.stderr
     assert not (checkout.root / ".venv").exists()
+
+
+@pytest.mark.parametrize("there, chosen", [
+    (["3.9", "3.10", "3.12", "3.13"], "3.12"),
+    (["3.10", "3.11", "3.13"], "3.11"),
+    (["3.8", "3.10", "3.14"], "3.10"),
+    (["3.14"], "3.14"),
+])
+def test_the_best_tested_python_of_those_that_are_there_is_taken(checkout, tmp_path, there, chosen):
+    for version in there:
+        other_python(tmp_path, version)
+    for tool in ("bash", "dirname", "cat", "cksum", "mkdir", "cp", "touch", "sh"):
+        os.symlink(shutil.which(tool), tmp_path / tool)
+    result = checkout.run(PATH=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert f"Creating the environment {checkout.root}/.venv with {tmp_path}/python{chosen}" in result.stderr
+
+
+def test_an_environment_that_was_not_finished_is_made_again(checkout, tmp_path):
+    """Debian's python3 has no pip for new environments until python3-venv is installed, and stops half-way."""
+    python = other_python(tmp_path, "3.12")
+    ready = python.read_text()
+    python.write_text(ready.replace('"$3/bin/python"; exit', '"$3/bin/python"; exit 1'))
+    result = checkout.run(PYTHON=python)
+    assert result.returncode != 0 and "apt install python3.12-venv" in result.stderr
+    python.write_text(ready)
+    result = checkout.run(PYTHON=python)
+    assert result.returncode == 0 and "Creating the environment" in result.stderr, result.stderr
+
+
+def test_an_environment_that_changed_is_looked_at_again(checkout, tmp_path):
+    """`Installed already` is said of the very packages that the doctor called healthy."""
+    assert checkout.run(PYTHON=checkout.full).returncode == 0
+    stamp = checkout.root / ".install-stamp"
+    stamp.write_text(stamp.read_text().replace(stamp.read_text().split()[-2], "0"))
+    result = checkout.run(PYTHON=checkout.full)
+    assert result.returncode == 0 and "Installed already" not in result.stderr
 
 
 def test_doctor_finds_no_fault_here(capsys):
@@ -145,10 +192,33 @@ def test_doctor_explains_a_compiled_detectron2_that_does_not_load(monkeypatch):
     assert "undefined symbol" in fault and "--no-build-isolation --no-deps --force-reinstall" in fix
 
 
-def test_doctor_names_libraries_too_new_for_a_compiled_06(monkeypatch):
-    error = "AttributeError: module 'PIL.Image' has no attribute 'LINEAR'"
-    monkeypatch.setattr(doctor.compat, "has_compiled_ops", lambda: True)
-    monkeypatch.setattr(doctor.compat, "is_main_branch", lambda: False)
-    monkeypatch.setattr(doctor, "_import_error", lambda name: error if name == "detectron2.data" else "")
-    ((fault, fix),) = doctor._check_detectron2()[1]
-    assert "LINEAR" in fault and "'Pillow<10'" in fix
+def fail_to_import(monkeypatch, **errors):
+    """Let the doctor's imports of some modules fail (their names with _ for .), and all others succeed."""
+    monkeypatch.setattr(doctor, "_import_error", lambda name: errors.get(name.replace(".", "_"), ""))
+
+
+def test_doctor_imports_what_it_lists(monkeypatch):
+    """NumPy put back to 1.23 beside a new scipy and matplotlib: both are there, and neither can be imported."""
+    error = "ModuleNotFoundError: No module named 'numpy.exceptions'"
+    fail_to_import(monkeypatch, scipy_optimize=error, matplotlib_pyplot=error)
+    ((fault, fix),) = doctor._check_packages()[1]
+    assert f"scipy cannot be imported ({error}); matplotlib cannot be imported ({error})" == fault
+    assert fix == "pip install --upgrade --force-reinstall --no-deps numpy scipy matplotlib"
+
+
+def test_doctor_calls_nothing_healthy_that_cannot_train(monkeypatch, capsys):
+    fail_to_import(monkeypatch, d2_balanced_train="ImportError: cannot import name 'x'")
+    assert doctor.main() == 1
+    assert "FAULT: training cannot be started (ImportError: cannot import name 'x')" in capsys.readouterr().out
+
+
+def test_doctor_names_a_numpy_that_torch_was_not_built_for(monkeypatch):
+    class OldTorch:
+        __version__ = "2.0.1"
+
+        @staticmethod
+        def zeros(size):
+            raise RuntimeError("Numpy is not available")
+
+    ((fault, fix),) = doctor._faults_with_numpy(OldTorch)
+    assert "2.0.1" in fault and fix == "pip install 'numpy<2'"

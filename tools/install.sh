@@ -4,13 +4,14 @@
 # The environment is, in this order:
 #   the folder VENV, if that variable is set (created if absent);
 #   the interpreter PYTHON, or the activated environment, if detectron2 is installed there;
-#   .venv in this checkout (created with PYTHON, or else with python3.11 or python3).
+#   .venv in this checkout (created with PYTHON, or else with the first of PYTHONS that is there).
 # A detectron2 that is already there, compiled or not, is used as it is, and so are the torch and NumPy beside it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 CONSTRAINTS=${CONSTRAINTS:-requirements/constraints.txt}
 STAMP=.install-stamp
+PYTHONS="python3.11 python3.12 python3.13 python3.10 python3.14 python3" # the best tested first
 MADE_HERE=made-by-d2_balanced # a file in the environments that this script created
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
@@ -20,6 +21,12 @@ fail() { printf '\nERROR: %s\n' "$*" >&2; exit 1; }
 has() { # has PYTHON MODULE...: whether the modules can be found outside this folder; none is imported
     local find="import importlib.util as u, sys; sys.path.pop(0); sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
     "$1" -c "$find" "${@:2}" 2>/dev/null
+}
+
+state() { # what an installation was made from, and the packages that the doctor then called healthy
+    local packages="import os, sysconfig; print(sorted(os.listdir(sysconfig.get_path('purelib'))))"
+    echo "$PY $PWD $(cat requirements/*.txt "$CONSTRAINTS" setup.py tools/install.sh | cksum)" \
+        "$("$PY" -c "$packages" 2>/dev/null | cksum)"
 }
 
 environment_python() {
@@ -35,16 +42,22 @@ environment_python() {
     fi
 }
 
+version_of() { # 3.11, or nothing where there is no such interpreter
+    "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true
+}
+
 base_python() { # the interpreter that a new environment is made with
-    local python
-    for python in ${PYTHON:-python3.11 python3}; do
-        if "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
-            command -v "$python"
-            return
-        fi
+    local python found=
+    for python in ${PYTHON:-$PYTHONS}; do
+        case $(version_of "$python") in
+            3.1[0-4]) command -v "$python"; return ;;
+            ?*) found+=", $python is $(version_of "$python")" ;;
+        esac
     done
-    fail "Python 3.11 was not found (looked for: ${PYTHON:-python3.11 python3}); the pinned versions are for 3.11." \
-        "Install it, or name it: make install PYTHON=/path/to/python3.11. For another one see 'Install' in README.md."
+    fail "Python 3.10 to 3.14 is needed and was not found (looked for: ${PYTHON:-$PYTHONS}$found)." \
+        "Install one (Debian, Ubuntu: apt install python3 python3-venv; Fedora: dnf install python3; where the system's" \
+        "is older: conda create -n d2 python=3.12, pyenv install 3.12 or uv python install 3.12)," \
+        "and name it if it is not on the PATH: make install PYTHON=/path/to/python3.12"
 }
 
 install() { # install WHAT PIP-ARGUMENTS...
@@ -59,8 +72,10 @@ create_environment() {
     local base
     base=$(base_python)
     say "Creating the environment $ENV_DIR with $base"
-    "$base" -m venv "$ENV_DIR" || fail "$base cannot make environments; install its venv module (python3.11-venv)."
+    mkdir -p "$ENV_DIR"
     touch "$ENV_DIR/$MADE_HERE"
+    "$base" -m venv "$ENV_DIR" || fail "$base cannot make environments; install its venv module" \
+        "(Debian, Ubuntu: apt install python$(version_of "$base")-venv)."
 }
 
 install_everything_pinned() {
@@ -91,13 +106,12 @@ if [ "${1:-}" = --which ]; then
 fi
 ENV_DIR=$(dirname "$(dirname "$PY")")
 
-wanted="$PY $PWD $(cat requirements/*.txt "$CONSTRAINTS" setup.py tools/install.sh | cksum)"
-if [ "$(cat "$STAMP" 2>/dev/null)" = "$wanted" ] && has "$PY" detectron2 d2_balanced pytest; then
+if [ "$(cat "$STAMP" 2>/dev/null)" = "$(state)" ] && has "$PY" detectron2 d2_balanced pytest; then
     echo "Installed already, in $ENV_DIR." >&2
     exit
 fi
-[ -x "$PY" ] || create_environment
+if [ ! -x "$PY" ] || { [ -e "$ENV_DIR/$MADE_HERE" ] && ! has "$PY" pip; }; then create_environment; fi
 if [ -e "$ENV_DIR/$MADE_HERE" ]; then install_everything_pinned; else install_beside_existing_detectron2; fi
 "$PY" -m d2_balanced.doctor
-echo "$wanted" > "$STAMP"
+state > "$STAMP"
 say "Installed in $ENV_DIR."
