@@ -2,10 +2,11 @@
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from omegaconf import OmegaConf
 
 from d2_balanced.data.loader import build_train_loader
+from d2_balanced.data.mapper import BalancedMapper
 from d2_balanced.evaluation import build_evaluator
 
 
@@ -18,7 +19,7 @@ def detection_data(train, test, *, min_size_train, max_size, min_size_test, num_
     dataloader = OmegaConf.create(flags={"allow_objects": True})
     dataloader.train = L(build_train_loader)(
         dataset=L(get_detection_dataset_dicts)(names=train, filter_empty=True),
-        mapper=L(DatasetMapper)(
+        mapper=L(BalancedMapper)(
             is_train=True,
             augmentations=[
                 L(T.ResizeShortestEdge)(short_edge_length=min_size_train, max_size=max_size, sample_style="choice"),
@@ -35,7 +36,7 @@ def detection_data(train, test, *, min_size_train, max_size, min_size_test, num_
     )
     dataloader.test = L(build_detection_test_loader)(
         dataset=L(get_detection_dataset_dicts)(names=test, filter_empty=False),
-        mapper=L(DatasetMapper)(
+        mapper=L(BalancedMapper)(
             is_train=False,
             augmentations=[
                 L(T.ResizeShortestEdge)(short_edge_length=min_size_test, max_size=max_size, sample_style="choice")

@@ -16,8 +16,7 @@ import json
 import os
 
 import numpy as np
-from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
 from ..evaluation.write_results import without_nan, write_text
@@ -48,8 +47,7 @@ def _measure_checkpoints(args):
     experiment = open_experiment(args)
     records = DatasetCatalog.get(experiment.test_datasets[0])
     records = choose_evenly(records, args.images if args.images is not None else max(len(records), 1))
-    cfg, model = experiment.cfg, experiment.build_model()
-    mapper = instantiate(cfg.dataloader.test.mapper) if args.config_file.endswith(".py") else DatasetMapper(cfg, False)
+    model, mapper = experiment.build_model(), experiment.build_mapper(False)
     return [measure(model, mapper, records) for _ in load_each(model, args.weights)]
 
 

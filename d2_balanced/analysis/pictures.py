@@ -12,15 +12,14 @@ import os
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
-from detectron2.config import instantiate
-from detectron2.data import DatasetMapper, MetadataCatalog
-from detectron2.data.detection_utils import read_image
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from ..data.check_dataset import load_registered
 from ..data.coco_paths import register_by_path  # importing it registers the data sets of this package, too
+from ..data.image_file import read_image
+from ..data.registered import load_registered
 from ..evaluation.detections import load_results
 from ..utils.command import command
 from ..utils.errors import ConfigError, DataError
@@ -213,10 +212,9 @@ def _load_model(args):
     weights = args.weights or experiment.settings.weights
     if not weights:
         raise ConfigError("pictures: --weights is missing, and the config names none: a random model finds nothing.")
-    cfg, model = experiment.cfg, experiment.build_model()
+    model = experiment.build_model()
     BalancedCheckpointer(model).load(weights)
-    mapper = instantiate(cfg.dataloader.test.mapper) if is_lazy else DatasetMapper(cfg, False)
-    return model, mapper, experiment.test_datasets
+    return model, experiment.build_mapper(False), experiment.test_datasets
 
 
 if __name__ == "__main__":

@@ -81,6 +81,8 @@ def add_balanced_config(cfg: CfgNode) -> None:
     cfg.DATASETS.TRAIN_IMAGES = ""
     cfg.DATASETS.VAL_JSON = ""
     cfg.DATASETS.VAL_IMAGES = ""
+    # Whether warnings of the check that data sets get before training are errors.
+    cfg.DATASETS.STRICT = False
 
     # The metric whose best value model_best.pth keeps.
     cfg.TEST.BEST_METRIC = "bbox/AP"

@@ -44,8 +44,8 @@ TRAIN_MINIMUM = {
 }
 """Smallest values that make sense."""
 
-# A COCO-format data set by its paths (yacs: DATASETS.TRAIN_JSON and so on).
-_DATA = {"train_json": "", "train_images": "", "val_json": "", "val_images": ""}
+# A COCO-format data set by its paths, and whether warnings about data are errors (yacs: DATASETS.TRAIN_JSON, STRICT, ...).
+_DATA = {"train_json": "", "train_images": "", "val_json": "", "val_images": "", "strict": False}
 
 
 def train_defaults() -> Dict[str, Any]:

@@ -6,8 +6,8 @@ Importing ``d2_balanced.data`` registers them; nothing is read, drawn or convert
 import os
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets.coco import load_coco_json
 
+from .coco_file import load_dicts
 from .outlines import CLASS_NAMES
 from .roots import datasets_root, generated_folder
 from .voc import CLASS_NAMES as VOC_CLASS_NAMES
@@ -31,7 +31,7 @@ def _generated_loader(name, folder, json_file, image_root):
         from .generated import ensure  # not above: `python -m d2_balanced.data.generated` imports this package first
 
         ensure(folder)
-        return load_coco_json(json_file, image_root, name)
+        return load_dicts(json_file, image_root, name)
 
     return load
 
@@ -47,7 +47,7 @@ def _voc_loader(name, root):
         json_file, image_root = ensure_voc_json(name, root), voc_image_root(root)
         metadata = MetadataCatalog.get(name)
         metadata.json_file, metadata.image_root = json_file, image_root
-        return load_coco_json(json_file, image_root, name)
+        return load_dicts(json_file, image_root, name)
 
     return load
 
@@ -66,7 +66,7 @@ def _crowdhuman_loader(name, root):
         json_file, image_root = ensure_crowdhuman_json(name, root), crowdhuman_image_root(root)
         metadata = MetadataCatalog.get(name)
         metadata.json_file, metadata.image_root = json_file, image_root
-        return load_coco_json(json_file, image_root, name)
+        return load_dicts(json_file, image_root, name)
 
     return load
 
@@ -76,7 +76,7 @@ def _register(name, loader, class_names, **metadata):
         return
     DatasetCatalog.register(name, loader)
     MetadataCatalog.get(name).set(
-        thing_classes=list(class_names), builds_files=True,
+        thing_classes=list(class_names), builds_files=True, read_by_d2_balanced=True,
         thing_dataset_id_to_contiguous_id={k + 1: k for k in range(len(class_names))},
         **{"evaluator_type": "coco", **metadata},
     )

@@ -3,43 +3,46 @@
 Errors stop a training run; warnings are tolerable and listed. ``python -m d2_balanced.data.check`` is the command.
 """
 
-import difflib
 import logging
-import os
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 
 from ..utils.errors import DataError
-from .annotation_table import read_json, table_from_dicts, table_from_json
-from .check_boxes import check_boxes, check_sizes, summarize
+from .annotation_table import table_from_dicts
+from .check_boxes import check_boxes, check_sizes
+from .check_counts import summarize
 from .check_images import check_images
-from .check_masks import check_masks
+from .check_masks import check_mask_format, check_masks
+from .check_values import check_values
+from .coco_file import read_coco
+from .identity import identity_of_table
+from .input_size import check_input_size, input_size_of
+from .mapper import BalancedMapper
 from .problems import Report
-from .roots import datasets_root
+from .registered import load_registered, require_files, require_name
 
 __all__ = ["check_dataset", "check_dicts", "check_registered", "run_checks"]
 
 
-def check_dataset(json_file, image_root, num_classes=None, *, mask_format=None, images="auto"):
+def check_dataset(json_file, image_root, num_classes=None, *, name=None, **settings):
     """Checks a COCO-format data set.
 
     Args:
         json_file, image_root: annotation file and folder of its images.
         num_classes: the model's number of classes; None: not compared.
-        mask_format: "polygon" or "bitmask" if masks are trained (``INPUT.MASK_FORMAT``), else None.
-        images: "auto", "headers", "decode" or "none": how much of the image files is read (:mod:`.check_images`).
+        name: what the report calls the data set.
+        settings: see :func:`_check_table`.
     Returns:
         :class:`Report`; nothing is raised for a faulty data set.
     """
-    report = Report(str(json_file))
-    content = read_json(json_file, report)
-    if content is None:
+    report = Report(name or str(json_file))
+    found = read_coco(str(json_file), str(image_root), report)
+    if found is None:
         return report
-    table = table_from_json(content, str(image_root), report)
-    return _check_table(table, report, num_classes, mask_format, images, str(image_root))
+    return _check_table(found[1], report, num_classes, image_root=str(image_root), **settings)
 
 
-def check_dicts(dataset_dicts, class_names, num_classes=None, *, name="data set", mask_format=None, images="auto"):
+def check_dicts(dataset_dicts, class_names, num_classes=None, *, name="data set", **settings):
     """Checks a data set in detectron2's own format (a list of dicts); otherwise like :func:`check_dataset`."""
     report = Report(name)
     table = table_from_dicts(dataset_dicts, class_names)
@@ -47,95 +50,90 @@ def check_dicts(dataset_dicts, class_names, num_classes=None, *, name="data set"
     if rows.any():
         report.error(f"{int(rows.sum())} annotation(s) whose class is not one of the {len(table.class_names)} classes",
                      table.places(rows))
-    return _check_table(table, report, num_classes, mask_format, images, None)
+    check_sizes(table, report)
+    check_boxes(table, report)
+    check_masks(table, report)
+    return _check_table(table, report, num_classes, **settings)
 
 
-def _check_table(table, report, num_classes, mask_format, images, image_root):
+def _check_table(table, report, num_classes, *, mask_format=None, images="auto", image_root=None, mapper=None,
+                 input_size=None, size_is_known=False, crowds_are_meant=False, trained=False):
+    """The checks beyond those of reading.
+
+    Args:
+        mask_format: "polygon" or "bitmask" if masks are trained (``INPUT.MASK_FORMAT``), else None.
+        images: "auto", "headers", "decode" or "none": how much of the image files is read (:mod:`.check_images`).
+        mapper: the data mapper of training or evaluation: it tells how images are opened and resized.
+        input_size, size_is_known: the latter where there is no mapper (:class:`InputSize`), and whether it is a guess.
+        crowds_are_meant: see :func:`check_values`.
+        trained: whether it is a training set, which needs annotations.
+    """
     names = table.class_names
     if num_classes is not None and num_classes != len(names):
         listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         report.error(f"the model has {num_classes} classes, the data set {len(names)} ({listed})",
                      advice=f"Set MODEL.ROI_HEADS.NUM_CLASSES or MODEL.RETINANET.NUM_CLASSES to {len(names)}.")
-    check_sizes(table, report)
-    check_boxes(table, report)
-    check_masks(table, report, mask_format)
-    check_images(table, report, image_root, images)
+    if trained and not table.annotated:
+        report.error("there is no list of 'annotations', so there is nothing to train on",
+                     advice="It is the file of a test set, or the key is called otherwise.")
+    by_detectron2 = isinstance(mapper, DatasetMapper) and not isinstance(mapper, BalancedMapper)
+    check_mask_format(table, report, mask_format, may_lack=table.records is not None and not by_detectron2)
+    check_values(table, report, crowds_are_meant)
+    check_input_size(table, report, input_size_of(mapper) or input_size, size_is_known or mapper is not None)
+    check_images(table, report, image_root, images, own_reading=not by_detectron2)
     summarize(table, report)
+    report.identity = identity_of_table(table, report.title, image_root)
     return report
 
 
-def check_registered(name, num_classes=None, *, mask_format=None, images="auto"):
+def check_registered(name, num_classes=None, **settings):
     """Checks a registered data set, from its COCO JSON if it has one, otherwise from its loaded dicts.
 
     Raises:
         DataError: there is no such name, or its files are missing.
     """
-    _require_name(name)
+    require_name(name)
     metadata = MetadataCatalog.get(name)
-    if metadata.get("builds_files"):  # drawn or converted at first use
+    if metadata.get("builds_files"):  # drawn or converted at first use, crowds by the data set's own rules
         DatasetCatalog.get(name)
+        settings["crowds_are_meant"] = True
     json_file, image_root = metadata.get("json_file"), metadata.get("image_root")
     if json_file and image_root and metadata.get("evaluator_type", "coco") in ("coco", "crowdhuman"):
         require_files(name)
-        report = check_dataset(json_file, image_root, num_classes, mask_format=mask_format, images=images)
-        report.title = f"{name} ({json_file})"
+        report = check_dataset(json_file, image_root, num_classes, name=f"{name} ({json_file})", **settings)
+        if report.repairs and not metadata.get("read_by_d2_balanced"):
+            report.error("the annotation file has to be read otherwise than it is written "
+                         f"({', '.join(report.repairs)}), and the function that is registered for this name does not",
+                         advice="Give the data set by its paths (--train-json, --train-images, ...), or register it "
+                         "with d2_balanced.data.coco_paths.register_by_path.")
         return report
     dataset_dicts = load_registered(name)
-    return check_dicts(dataset_dicts, metadata.get("thing_classes", []), num_classes, name=name,
-                       mask_format=mask_format, images=images)
+    return check_dicts(dataset_dicts, metadata.get("thing_classes", []), num_classes, name=name, **settings)
 
 
-def load_registered(name):
-    """``DatasetCatalog.get(name)`` whose errors about missing files say where they are looked for."""
-    _require_name(name)
-    require_files(name)
-    try:
-        return DatasetCatalog.get(name)
-    except OSError as error:
-        raise DataError(f"data set '{name}' cannot be loaded: {error}. {_where_data_sets_are()}") from error
-
-
-def require_files(name):
-    """Raises ``DataError`` naming what is missing and $DETECTRON2_DATASETS if a data set's files are not there."""
-    metadata = MetadataCatalog.get(name)
-    if metadata.get("builds_files"):
-        return
-    missing = [path for path in (metadata.get("json_file"), metadata.get("image_root"))
-               if path and "://" not in path and not os.path.exists(path)]
-    if missing:
-        raise DataError(f"data set '{name}' needs {' and '.join(missing)}, which "
-                           f"{'does' if len(missing) == 1 else 'do'} not exist. {_where_data_sets_are()}")
-
-
-def _where_data_sets_are():
-    current = os.getenv("DETECTRON2_DATASETS")
-    state = f"it is {current!r}" if current else f"it is not set: '{datasets_root()}' below the working folder is used"
-    return ("Data sets are looked for in the folder that the environment variable DETECTRON2_DATASETS names when "
-            f"Python starts ({state}), for example $DETECTRON2_DATASETS/coco/annotations/instances_train2017.json and "
-            "$DETECTRON2_DATASETS/coco/train2017. Own data need no name: see --train-json and --train-images.")
-
-
-def _require_name(name):
-    if name in DatasetCatalog:
-        return
-    close = difflib.get_close_matches(name, DatasetCatalog.list(), 3)
-    hint = f" Did you mean {', '.join(close)}?" if close else ""
-    raise DataError(f"there is no registered data set '{name}'.{hint}")
-
-
-def run_checks(names, num_classes=None, *, mask_format=None, images="auto", logger=None):
+def run_checks(names, num_classes=None, *, trained=(), mappers=None, strict=False, logger=None, **settings):
     """Checks every registered data set in ``names``; logs warnings and summaries, and raises once for all errors.
 
+    Args:
+        trained: those of the names that are training sets.
+        mappers: {name: data mapper}, see :func:`_check_table`; a name may lack.
+        strict: whether warnings are errors (``DATASETS.STRICT``).
+        settings: see :func:`_check_table`.
     Returns:
         the list of reports.
     Raises:
         DataError: its text lists all errors of all data sets.
     """
     logger = logger or logging.getLogger(__name__)
-    reports = [check_registered(name, num_classes, mask_format=mask_format, images=images) for name in names]
-    faulty = [report for report in reports if report.errors]
-    if faulty:
+    reports = []
+    for name in names:
+        mapper = (mappers or {}).get(name)
+        reports.append(check_registered(name, num_classes, trained=name in trained, mapper=mapper, **settings))
+    faulty = [report for report in reports if report.errors or (strict and report.warnings)]
+    if len(faulty) > 1:
         raise DataError("\n".join(str(report) for report in faulty), faulty[0])
+    for report in faulty:
+        report.raise_if_errors(strict)
     for report in reports:
         logger.log(logging.WARNING if report.warnings else logging.INFO, "checked %s", report)
     return reports

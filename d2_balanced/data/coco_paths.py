@@ -3,10 +3,11 @@
 import os
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets.coco import load_coco_json
 
 from ..utils.errors import DataError
-from .annotation_table import read_json
+from .coco_file import load_dicts
+from .coco_json import read_lists
+from .coco_records import read_classes
 from .problems import Report
 
 __all__ = ["OwnDataset", "register_by_path", "register_train_val", "read_categories"]
@@ -38,24 +39,16 @@ class OwnDataset:
 def read_categories(json_file):
     """{category id: name} of a COCO file in the order of the ids; ``DataError`` if the file cannot be used."""
     report = Report(str(json_file))
-    content = read_json(str(json_file), report)
+    content = read_lists(str(json_file), report)
+    categories = {} if content is None else read_classes(content["categories"], report)
     report.raise_if_errors()
-    categories = content["categories"]
-    try:
-        found = dict(sorted((int(c["id"]), str(c["name"])) for c in categories))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{json_file}: every category needs an integer 'id' and a 'name' ({error!r})") from None
-    if not found:
-        raise DataError(f"{json_file}: 'categories' is empty, so there is nothing to detect")
-    if len(found) < len(categories):
-        raise DataError(f"{json_file}: two categories have the same id")
-    return found
+    return categories
 
 
 def register_by_path(name, json_file, image_root, *, replace=False):
     """Registers a COCO-format data set under ``name`` and returns it as an :class:`OwnDataset`.
 
-    Only the annotation file is read; :mod:`.checks` looks at the rest. Registering the same paths again is fine.
+    Only the annotation file is read; ``check_dataset`` looks at the rest. Registering the same paths again is fine.
 
     Args:
         replace: whether a name that was registered with other paths is taken over; otherwise that is an error.
@@ -82,9 +75,9 @@ def register_by_path(name, json_file, image_root, *, replace=False):
 
 
 def _register(dataset):
-    DatasetCatalog.register(dataset.name, lambda: load_coco_json(dataset.json_file, dataset.image_root, dataset.name))
+    DatasetCatalog.register(dataset.name, lambda: load_dicts(dataset.json_file, dataset.image_root, dataset.name))
     MetadataCatalog.get(dataset.name).set(
-        json_file=dataset.json_file, image_root=dataset.image_root, evaluator_type="coco",
+        json_file=dataset.json_file, image_root=dataset.image_root, evaluator_type="coco", read_by_d2_balanced=True,
         thing_classes=dataset.class_names, own_categories=dataset.categories,
         thing_dataset_id_to_contiguous_id={category_id: k for k, category_id in enumerate(dataset.categories)},
     )

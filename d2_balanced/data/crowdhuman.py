@@ -18,12 +18,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image
 
 from ..utils.command import command
 from ..utils.errors import DataError, OutputError, usage
-from .check_boxes import TOLERATED_SHARE
-from .check_images import upright_size
+from .check_boxes import tolerated
+from .image_file import image_facts
 from .json_cache import cached_json, write_json
 from .problems import Report
 
@@ -66,7 +65,7 @@ def ensure_crowdhuman_json(name, root):
 def convert_crowdhuman(odgt, image_root):
     """The content of a COCO JSON for an ``.odgt`` file. Opens every image's header for its size.
 
-    Boxes without area are left out with a warning where they are few (one in a thousand), and an error otherwise.
+    Boxes without area are left out with a warning where they are few (``check_boxes.tolerated``), an error otherwise.
 
     Args:
         odgt: annotation file.
@@ -89,7 +88,7 @@ def convert_crowdhuman(odgt, image_root):
                 {"id": len(content["annotations"]) + 1, "image_id": image_id, "category_id": 1, "bbox": box,
                  "area": box[2] * box[3], "iscrowd": int(ignore)})
     if empty:
-        many = len(empty) > TOLERATED_SHARE * (len(content["annotations"]) + len(empty))
+        many = len(empty) > tolerated(len(content["annotations"]) + len(empty))
         (report.error if many else report.warn)(f"{len(empty)} box(es) without width or height", empty)
         report.raise_if_errors()
         logging.getLogger(__name__).warning("%s", report)
@@ -168,8 +167,7 @@ def _images(records, image_root, odgt):
 
 def _size(path):
     try:
-        with Image.open(path) as image:
-            return upright_size(image)
+        return image_facts(path, decode=False).size
     except Exception as error:  # Pillow raises many kinds
         raise DataError(f"image file {path} cannot be read: {type(error).__name__}: {error}") from None
 

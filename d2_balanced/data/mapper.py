@@ -1,19 +1,50 @@
-"""From a data set dict to the model's input, with the crowds that detectron2's mapper leaves out."""
+"""From a data set dict to the model's input: images opened in one way, crowds kept where they are wanted."""
 
+import copy
+
+import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes, BoxMode
 
 from ..modeling.ignore_regions import TargetsWithRegions
+from .image_file import read_image
 
-__all__ = ["IgnoreRegionMapper", "build_train_mapper"]
+__all__ = ["BalancedMapper", "IgnoreRegionMapper", "build_mapper"]
 
 
-class IgnoreRegionMapper(DatasetMapper):
-    """detectron2's mapper, with the boxes of crowd annotations (``iscrowd``) kept as the targets' ignore regions.
+class BalancedMapper(DatasetMapper):
+    """detectron2's mapper, but for the opening of the image (:mod:`.image_file`), for which that one has no seam.
 
-    An image without crowd annotations is mapped exactly as by ``DatasetMapper``; the others too, but for the class of
+    Equal to ``DatasetMapper`` for every image that detectron2 reads as it is meant. Without semantic segmentation.
+    """
+
+    def __call__(self, dataset_dict):
+        """The model's input for a data set dict; raises :class:`DataError` for an image that is refused."""
+        record = copy.deepcopy(dataset_dict)
+        image = read_image(record["file_name"], format=self.image_format)
+        utils.check_image_size(record, image)
+        augmented = T.AugInput(image)
+        transforms = self.augmentations(augmented)
+        size = augmented.image.shape[:2]
+        record["image"] = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        if self.proposal_topk is not None:
+            utils.transform_proposals(record, size, transforms, proposal_topk=self.proposal_topk)
+        if not self.is_train:
+            record.pop("annotations", None)
+        elif "annotations" in record:
+            if self.use_instance_mask:  # the few objects without a mask that the check of the data let pass
+                record["annotations"] = [a for a in record["annotations"] if "segmentation" in a or a.get("iscrowd", 0)]
+            self._transform_annotations(record, transforms, size)
+        return record
+
+
+class IgnoreRegionMapper(BalancedMapper):
+    """The mapper with the boxes of crowd annotations (``iscrowd``) kept as the targets' ignore regions.
+
+    An image without crowd annotations is mapped exactly as by ``BalancedMapper``; the others too, but for the class of
     ``instances`` (:class:`~d2_balanced.modeling.ignore_regions.TargetsWithRegions`). For training only.
     """
 
@@ -29,6 +60,6 @@ class IgnoreRegionMapper(DatasetMapper):
             dataset_dict["instances"] = TargetsWithRegions(dataset_dict["instances"], regions)
 
 
-def build_train_mapper(cfg):
-    """The mapper of a yacs config: detectron2's, or with ``INPUT.IGNORE_REGIONS`` the one that keeps crowds."""
-    return (IgnoreRegionMapper if cfg.INPUT.IGNORE_REGIONS else DatasetMapper)(cfg, True)
+def build_mapper(cfg, is_train):
+    """The mapper of a yacs config; in training with ``INPUT.IGNORE_REGIONS`` the one that keeps crowds."""
+    return (IgnoreRegionMapper if is_train and cfg.INPUT.IGNORE_REGIONS else BalancedMapper)(cfg, is_train)

@@ -17,8 +17,8 @@ from detectron2.utils.file_io import PathManager
 from ..utils.command import command
 from ..utils.errors import DataError
 from ..utils.safe_load import load_pickled_arrays
-from .check_dataset import load_registered
 from .problems import Report
+from .registered import load_registered
 
 __all__ = ["check_proposal_files", "check_proposals", "is_missing", "main", "read_proposals", "write_proposals"]
 

@@ -36,7 +36,10 @@ def check_data(experiment: Experiment, names) -> None:
     error = ""
     if comm.is_main_process():
         try:
-            run_checks(names, experiment.num_classes, mask_format=experiment.mask_format, logger=logger)
+            trained = [name for name in names if name in experiment.train_datasets]
+            mappers = {name: experiment.build_mapper(name in trained) for name in names}
+            run_checks(names, experiment.num_classes, mask_format=experiment.mask_format, trained=trained, mappers=mappers,
+                       strict=experiment.strict_data, logger=logger)
             for datasets, files in experiment.proposal_files:
                 check_proposal_files(datasets, files, names)
         except Exception as found:  # of whatever kind: the other processes wait to hear of it

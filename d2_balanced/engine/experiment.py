@@ -100,6 +100,15 @@ class Experiment(ABC):
     def mask_format(self) -> Optional[str]:
         """"polygon" or "bitmask" if masks are trained, else None."""
 
+    @property
+    @abstractmethod
+    def strict_data(self) -> bool:
+        """Whether warnings of the data check are errors."""
+
+    @abstractmethod
+    def build_mapper(self, is_train: bool):
+        """The data mapper of training or evaluation; None if the config names none."""
+
     @abstractmethod
     def require_plain_sgd(self) -> None:
         """Raise ``ConfigError`` if the optimizer is not SGD: the linear rule of ``Schedule.for_batch_size`` is SGD's."""

@@ -139,6 +139,14 @@ class LazyExperiment(Experiment):
         mapper = self.cfg.dataloader.train.get("mapper") or {}
         return mapper.get("instance_mask_format", "polygon") if mapper.get("use_instance_mask") else None
 
+    @property
+    def strict_data(self):
+        return self.cfg.data.strict
+
+    def build_mapper(self, is_train):
+        loader = self.cfg.dataloader.get("train" if is_train else "test")
+        return instantiate(loader.mapper) if loader and loader.get("mapper") else None
+
     def require_plain_sgd(self):
         optimizer = find_target(self.cfg.optimizer._target_, "optimizer")
         if "sgd" not in getattr(optimizer, "__name__", str(optimizer)).lower():

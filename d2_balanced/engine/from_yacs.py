@@ -15,7 +15,7 @@ from detectron2.solver import build_lr_scheduler, build_optimizer
 from ..config import ConfigError, check_config, describe_changes, load_yaml
 from ..data.coco_paths import register_train_val
 from ..data.loader import build_train_loader
-from ..data.mapper import build_train_mapper
+from ..data.mapper import build_mapper
 from ..evaluation import build_evaluator
 from ..modeling.spec import call_arguments
 from .experiment import Experiment, OwnData, RunSettings
@@ -146,6 +146,13 @@ class YacsExperiment(Experiment):
     def mask_format(self):
         return self.cfg.INPUT.MASK_FORMAT if self.cfg.MODEL.MASK_ON else None
 
+    @property
+    def strict_data(self):
+        return self.cfg.DATASETS.STRICT
+
+    def build_mapper(self, is_train):
+        return build_mapper(self.cfg, is_train)
+
     def require_plain_sgd(self):
         pass  # detectron2's build_optimizer makes nothing else
 
@@ -160,7 +167,7 @@ class YacsExperiment(Experiment):
         repeats = cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
         return build_train_loader(
             dataset=dataset,
-            mapper=build_train_mapper(cfg),
+            mapper=self.build_mapper(True),
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             seed=cfg.SEED,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -184,7 +191,7 @@ class YacsExperiment(Experiment):
     def evaluate(self, model):
         results = OrderedDict()
         for name in self.test_datasets:
-            loader = build_detection_test_loader(self.cfg, name)
+            loader = build_detection_test_loader(self.cfg, name, mapper=self.build_mapper(False))
             evaluator = build_evaluator(name, self.cfg.OUTPUT_DIR, max_dets=self.cfg.TEST.DETECTIONS_PER_IMAGE)
             found = inference_on_dataset(model, loader, evaluator)
             results.update(found if not results else {name: found})

@@ -12,6 +12,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import BoxMode
 
+from ..data.check_boxes import tolerated
 from ..utils.atomic import atomic_write
 from . import proposal_recall as box_proposals
 from .coco_backend import resolve_backend
@@ -158,6 +159,7 @@ class COCODetectionEvaluator(DatasetEvaluator):
             if problem:
                 report["notes"].append(problem)
             else:
+                report["notes"] += _left_out(task, ground_truth)
                 self._evaluate_task(task, ground_truth, translated, report)
 
     def _with_dataset_categories(self, ground_truth, predictions):
@@ -233,7 +235,17 @@ def _cannot_evaluate(task, ground_truth, detections):
         return None
     if any("segmentation" not in detection for detection in detections):
         return "segm: not evaluated, for the model predicts no masks."
-    for annotation in ground_truth.annotations:
-        if "segmentation" not in annotation:
-            return f"segm: not evaluated, for annotation {annotation['source_id']!r} has no mask."
+    without = _without_mask(ground_truth)
+    annotations = len(ground_truth.annotations)
+    if without and (len(without) > tolerated(annotations) or len(without) == annotations):
+        return f"segm: not evaluated, for annotation {without[0]!r} has no mask."
     return None
+
+
+def _left_out(task, ground_truth):
+    without = _without_mask(ground_truth) if task == "segm" else ()
+    return [f"segm: annotations without a mask are left out: {without}."] if without else []
+
+
+def _without_mask(ground_truth):
+    return [a["source_id"] for a in ground_truth.annotations if "segmentation" not in a]

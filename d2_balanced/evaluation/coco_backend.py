@@ -49,7 +49,8 @@ def match_and_accumulate(ground_truth, detections, task, max_dets, backend, imag
     coco_class, eval_class = _library(backend)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         if (backend, task) not in ground_truth.indexed:
-            ground_truth.indexed[backend, task] = _indexed(coco_class, ground_truth, ground_truth.annotations, task)
+            annotations = [a for a in ground_truth.annotations if task == "bbox" or "segmentation" in a]
+            ground_truth.indexed[backend, task] = _indexed(coco_class, ground_truth, annotations, task)
         detected = _indexed(coco_class, ground_truth, _with_areas(detections, task), task)
         coco_eval = eval_class(ground_truth.indexed[backend, task], detected, task)
         coco_eval.params.maxDets = list(max_dets)

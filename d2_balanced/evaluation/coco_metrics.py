@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..data.class_names import distinct_names
 from .coco_backend import match_and_accumulate, resolve_backend
 
 __all__ = ["AREAS", "IOU_PERCENTS", "CocoMetrics", "detection_limits", "evaluate_coco", "percent"]
@@ -53,12 +54,15 @@ class CocoMetrics(NamedTuple):
         return metrics
 
     def per_class(self, ground_truth):
-        """One dict per class: name, id, number of objects (crowds left out), AP, AP50 .. AP95, AR at the last limit."""
+        """One dict per class: name, id, number of objects (crowds left out), AP, AP50 .. AP95, AR at the last limit.
+
+        Of equal names each has its id behind it (``distinct_names``), so that the names are keys.
+        """
         num_objects = [0] * len(ground_truth.class_names)
         for annotation in ground_truth.annotations:
             num_objects[annotation["category_id"]] += not annotation["iscrowd"]
         rows = []
-        for k, name in enumerate(ground_truth.class_names):
+        for k, name in enumerate(distinct_names(ground_truth.class_names, ground_truth.category_ids)):
             row = {"class": name, "category_id": ground_truth.category_ids[k], "objects": num_objects[k]}
             row["AP"] = self.ap(class_index=k)
             row.update({f"AP{p}": self.ap(p, class_index=k) for p in IOU_PERCENTS})

@@ -5,8 +5,14 @@ each other, and ids that are strings fail. So images, categories and annotations
 ascending id, which keeps the order in which ties are broken); results files keep the data set's ids.
 """
 
+import math
+
+import pycocotools.mask as mask_util
+
+from ..data.check_masks import usable_polygons
+from ..data.coco_file import read_content
+from ..data.coco_values import as_number
 from ..utils.errors import DataError
-from ..utils.json_file import read_json
 
 __all__ = ["GroundTruth"]
 
@@ -51,8 +57,8 @@ class GroundTruth:
 
     @classmethod
     def from_file(cls, path, name=None, class_to_category=None):
-        """From a COCO JSON file; DataError if it cannot be read."""
-        return cls(read_json(path), name or str(path), class_to_category)
+        """From a COCO JSON file, read as for training; ``DataError`` with what is wrong in it."""
+        return cls(read_content(path), name or str(path), class_to_category)
 
     @classmethod
     def from_catalog(cls, dataset_name):
@@ -60,7 +66,6 @@ class GroundTruth:
         at each call (a converted file on disk could be one of older data)."""
         from detectron2.data import DatasetCatalog, MetadataCatalog
         from detectron2.data.datasets.coco import convert_to_coco_dict
-        from detectron2.utils.file_io import PathManager
 
         metadata = MetadataCatalog.get(dataset_name)
         if "thing_dataset_id_to_contiguous_id" not in metadata.as_dict() or "json_file" not in metadata.as_dict():
@@ -70,7 +75,7 @@ class GroundTruth:
             coco = convert_to_coco_dict(dataset_name)
             coco.setdefault("annotations", [])  # left out by detectron2 when there is none
         else:
-            coco = read_json(PathManager.get_local_path(json_file))
+            coco = read_content(json_file)
         contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
         if contiguous is None:
             return cls(coco, dataset_name)
@@ -115,13 +120,27 @@ class GroundTruth:
             "image_id": self.image_index[annotation["image_id"]],
             "category_id": self.category_index[annotation["category_id"]],
             "bbox": [x, y, width, height],
-            "area": annotation.get("area", width * height),
             "iscrowd": int(annotation.get("iscrowd", 0)),
             "ignore": int(annotation.get("ignore", 0)),
         }
-        if annotation.get("segmentation"):
-            record["segmentation"] = annotation["segmentation"]
+        segmentation = annotation.get("segmentation")
+        if isinstance(segmentation, (list, tuple)):
+            segmentation = usable_polygons(segmentation)  # on others one library fails, and the other does not
+        if segmentation:
+            record["segmentation"] = segmentation
+        record["area"] = self._area(annotation.get("area"), record)
         return record
+
+    def _area(self, given, record):
+        """The area as given; where that is no positive number, that of the mask or of the box."""
+        if math.isfinite(as_number(given)) and given > 0:
+            return given
+        image, mask = self.images[record["image_id"]], record.get("segmentation")
+        if isinstance(mask, list):
+            mask = mask_util.merge(mask_util.frPyObjects(mask, image["height"], image["width"]))
+        elif mask and isinstance(mask["counts"], list):
+            mask = mask_util.frPyObjects(mask, *mask["size"])
+        return (float(mask_util.area(mask)) if mask else 0.0) or record["bbox"][2] * record["bbox"][3]
 
 
 def _require(mapping, keys, where):

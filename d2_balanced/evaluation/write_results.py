@@ -10,6 +10,8 @@ from tabulate import tabulate
 
 from ..utils.atomic import atomic_write
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets start to compute at
+
 __all__ = ["class_table", "csv_text", "summary_table", "without_nan", "write_reports", "write_text"]
 
 
@@ -43,7 +45,8 @@ def summary_table(metrics, columns=14):
 
 def class_table(rows, columns=("class", "objects", "AP", "AP50", "AP75", "AP90")):
     """One line per class, from the rows of ``CocoMetrics.per_class``."""
-    return tabulate([[_shown(row[column]) for column in columns] for row in rows], headers=columns)
+    cells = [[_shown(row[column]) for column in columns] for row in rows]
+    return tabulate(cells, headers=columns, disable_numparse=[0])  # a class "007" is no 7
 
 
 def _shown(value):
@@ -53,12 +56,17 @@ def _shown(value):
 
 
 def csv_text(header, rows):
-    """A CSV file's text; NaN is left empty."""
+    """A CSV file's text; NaN is left empty, and text that a spreadsheet would take for a formula gets a ' before it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([["" if _is_nan(value) else value for value in row] for row in rows])
+    writer.writerows([[_cell(value) for value in row] for row in [header, *rows]])
     return text.getvalue()
+
+
+def _cell(value):
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return "'" + value
+    return "" if _is_nan(value) else value
 
 
 def _is_nan(value):

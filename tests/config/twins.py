@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from detectron2.config import instantiate
-from detectron2.data import DatasetMapper
 from detectron2.modeling import build_model
 from detectron2.solver import LRMultiplier, build_lr_scheduler, build_optimizer
 from detectron2.structures import Boxes, Instances, PolygonMasks
@@ -15,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from d2_balanced.config import check_config, load_lazy, load_yaml
-from d2_balanced.data.mapper import build_train_mapper
+from d2_balanced.data.mapper import build_mapper
 from paths import ROOT
 
 IMAGE_SIZE = (64, 96)
@@ -125,7 +124,7 @@ def rate_at(schedule, iteration):
 
 def mappers(cfg, lazy):
     """``((yaml, lazy) for training, (yaml, lazy) for testing)``: the data mappers' settings."""
-    yaml_mappers = build_train_mapper(cfg), DatasetMapper(cfg, False)
+    yaml_mappers = build_mapper(cfg, True), build_mapper(cfg, False)
     lazy_mappers = (instantiate(loader.mapper) for loader in (lazy.dataloader.train, lazy.dataloader.test))
     return [(plain(ours), plain(theirs)) for ours, theirs in zip(yaml_mappers, lazy_mappers)]
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from d2_balanced.data import builtin, crowdhuman
 from d2_balanced.data.check_dataset import check_registered
-from d2_balanced.data.mapper import IgnoreRegionMapper, build_train_mapper
+from d2_balanced.data.mapper import BalancedMapper, IgnoreRegionMapper, build_mapper
 from d2_balanced.utils.errors import DataError
 from d2_balanced.config import ConfigError, apply_overrides, check_config, get_balanced_cfg, load_lazy
 from d2_balanced.config.lazy_regions import check_lazy_regions
@@ -98,8 +98,8 @@ GOOD = RECORDS[1]
         ({"ID": "a", "gtboxes": [person(1, 2, 3, float("nan"))]}, ["line 2, gtboxes[0]", "four numbers", "nan"]),
         ({"ID": "a", "gtboxes": [person(1, 2, "3", 4)]}, ["line 2, gtboxes[0]", "four numbers"]),
         ({"ID": GOOD["ID"], "gtboxes": []}, ["line 2", "line 1 already"]),
-        ({"ID": "a", "gtboxes": [person(1, 2, 0, 4), person(1, 2, 3, 4)]}, ["without width or height", "line 2"]),
-        ({"ID": "a", "gtboxes": [person(1, 2, 3, -4)]}, ["without width or height", "line 2", "-4"]),
+        ({"ID": "a", "gtboxes": [person(1, 2, 0, 4)] * 2}, ["without width or height", "line 2"]),
+        ({"ID": "a", "gtboxes": [person(1, 2, 3, -4)] * 2}, ["without width or height", "line 2", "-4"]),
     ],
 )
 def test_bad_lines_are_named_with_file_and_line(tmp_path, line, words):
@@ -216,9 +216,9 @@ def test_without_crowds_the_mapper_is_detectron2_s(registered):
 
 def test_the_config_key_chooses_the_mapper_and_needs_modules_that_know_regions():
     cfg = get_balanced_cfg()
-    assert type(build_train_mapper(cfg)) is DatasetMapper
+    assert type(build_mapper(cfg, True)) is BalancedMapper
     cfg.INPUT.IGNORE_REGIONS = True
-    assert type(build_train_mapper(cfg)) is IgnoreRegionMapper
+    assert type(build_mapper(cfg, True)) is IgnoreRegionMapper and type(build_mapper(cfg, False)) is BalancedMapper
     with pytest.raises(ConfigError, match=r"IGNORE_REGIONS.*MODEL\.PROPOSAL_GENERATOR\.NAME: RPN.*BalancedRPN"):
         check_config(cfg)
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "BalancedRPN"

@@ -17,9 +17,11 @@ from paths import shared_file
 from PIL import Image
 
 from d2_balanced.data import check, check_boxes
-from d2_balanced.data.check_masks import rle_length
-from d2_balanced.utils.errors import DataError
 from d2_balanced.data.check_dataset import check_dataset, check_dicts, check_registered, run_checks
+from d2_balanced.data.check_masks import rle_length
+from d2_balanced.data.coco_paths import register_by_path
+from d2_balanced.evaluation.ground_truth import GroundTruth
+from d2_balanced.utils.errors import DataError
 
 
 def square(x, y, side):
@@ -75,6 +77,11 @@ def set_annotation(k, **fields):
     return lambda content: content["annotations"][k].update(fields)
 
 
+def set_boxes(*boxes):
+    """Two of four annotations: more than are left out with a warning."""
+    return lambda content: [content["annotations"][k].update(bbox=box, segmentation=[]) for k, box in zip((1, 2), boxes)]
+
+
 def set_image(k, **fields):
     return lambda content: content["images"][k].update(fields)
 
@@ -99,14 +106,14 @@ def corners(content):
 
 
 ERRORS = {
-    "box NaN": (set_annotation(2, bbox=[float("nan"), 1, 5, 5]), ["not four finite", "image 8 (8.jpg), annotation 3"]),
-    "box infinite": (set_annotation(2, bbox=[1, 1, float("inf"), 5]), ["not four finite", "annotation 3"]),
-    "box of three": (set_annotation(2, bbox=[1, 1, 5]), ["not four finite", "annotation 3"]),
-    "box of text": (set_annotation(2, bbox=["1", 1, 5, 5]), ["not four finite", "annotation 3"]),
-    "box missing": (drop("annotations", 2, "bbox"), ["not four finite", "annotation 3"]),
-    "box negative": (set_annotation(1, bbox=[50, 10, -20, 20]), ["negative width or height", "annotation 2"]),
-    "box zero": (set_annotation(1, bbox=[30, 10, 20, 0]), ["zero width or height", "image 7 (7.jpg), annotation 2"]),
-    "box outside": (set_annotation(1, bbox=[70, 10, 20, 20]), ["wholly outside", "annotation 2", "[70.0, 10.0"]),
+    "box NaN": (set_boxes([float("nan"), 1, 5, 5], [1, 1, float("inf"), 5]), ["not four finite", "image 8 (8.jpg), anno"]),
+    "box of others": (set_boxes([1, 1, 5], ["1", 1, 5, 5]), ["not four finite", "annotation 2", "annotation 3"]),
+    "box of none": (set_boxes(None, [10**400, 1, 2, 3]), ["not four finite", "annotation 2", "annotation 3"]),
+    "box negative": (set_boxes([50, 10, -20, 20], [50, 10, 20, -1]), ["negative width or height", "annotation 2"]),
+    "box zero": (set_boxes([30, 10, 20, 0], [30, 10, 0, 20]), ["zero width or height", "image 7 (7.jpg), annotation 2",
+                                                               "up to 1 broken ones of 4 are left out"]),
+    "box outside": (set_boxes([70, 10, 20, 20], [70, 10, 20, 20]), ["wholly outside", "annotation 2", "[70.0, 10.0"]),
+    "box far outside": (set_boxes([0, 0, 1e9, 1e9], [0, 0, 1e9, 9]), ["10 image sizes outside", "annotation 3"]),
     "boxes XYXY": (corners, ["look like [x1, y1, x2, y2]", "annotation 2", "[x, y, width, height]"]),
     "boxes relative": (scale(1), ["relative to the image's size", "annotation 1"]),
     "box elsewhere than its polygon": (set_annotation(1, bbox=[1, 1, 20, 20]), ["not lie where their", "ion 2"]),
@@ -130,13 +137,6 @@ ERRORS = {
     "list of wrong things": (lambda c: c["images"].append(3), ["not in COCO format", "images"]),
     "file missing": (set_image(1, file_name="no.jpg"), ["1 image file(s) missing", "image 8 (no.jpg)"]),
     "file size": (set_image(1, width=61), ["another size", "image 8 (8.jpg): the file is 60 x 40, annotated are 61 x"]),
-    "polygon of 5 numbers": (set_annotation(1, segmentation=[[1, 2, 3, 4, 5]]), ["neither polygons nor RLE", "tion 2"]),
-    "polygon NaN": (set_annotation(1, segmentation=[[1, 2, 3, 4, 5, float("nan")]]), ["neither polygons", "tion 2"]),
-    "segmentation of text": (set_annotation(1, segmentation="round"), ["neither polygons nor RLE", "annotation 2"]),
-    "RLE size": (set_annotation(1, segmentation={"size": [60, 40], "counts": [2400]}), ["do not fit", "is [60, 40]"]),
-    "RLE length": (set_annotation(1, segmentation={"size": [40, 60], "counts": [7, 9]}), ["cover 16 pixels of 2400"]),
-    "RLE text": (set_annotation(1, segmentation={"size": [40, 60], "counts": "!"}), ["cover -1 pixels"]),
-    "RLE empty": (set_annotation(1, segmentation={"counts": [1]}), ["needs 'size' [height, width] and 'counts'"]),
 }
 
 
@@ -160,7 +160,12 @@ WARNINGS = {
     "file twice": (set_image(1, file_name="7.jpg"), ["duplicate file name", "7.jpg (2 times)"]),
     "class name twice": (lambda c: c["categories"][1].update(name="cat"), ["duplicate category name", "cat (2 times)"]),
     "box twice": (lambda c: c["annotations"].append(annotation(5, 7, 5, 6, 10)), ["annotated twice", "tion 5"]),
-    "no area": (drop("annotations", 1, "area"), ["without 'area'", "annotation 2", "pycocotools alone"]),
+    "no area": (drop("annotations", 1, "area"), ["no positive number (it is 'none')", "annotation 2", "pycocotools alone"]),
+    "area of text": (set_annotation(1, area="400"), ["no positive number (it is '400')", "annotation 2"]),
+    "area NaN": (set_annotation(1, area=float("nan")), ["no positive number (it is nan)", "annotation 2"]),
+    "area of another image size": (set_annotation(1, area=1600.0), ["does not fit their box", "annotation 2", "1600"]),
+    "area constant": (lambda c: [a.update(area=1.0) for a in c["annotations"]] and c["annotations"][1].update(area=1.0),
+                      ["does not fit their box (it is 1 to 1)", "annotation 2", "delete the field"]),
     "id 0": (set_annotation(0, id=0), ["annotation id 0", "image 7"]),
     "test set": (lambda c: c.pop("annotations"), ["there are no annotations", "neither trained nor evaluated"]),
     "dense": (lambda c: c["annotations"].extend(annotation(k, 7, 1 + k / 9, 2, 7) for k in range(5, 108)),
@@ -184,19 +189,35 @@ def test_class_count(folder):
                              "MODEL.RETINANET.NUM_CLASSES to 2."]
 
 
-def test_few_boxes_without_area_are_tolerated_in_a_large_set(folder):
-    """As COCO's own; the limit is a share of all annotations."""
-    many = int(1 / check_boxes.TOLERATED_SHARE)
+BROKEN = {
+    "zero": [30, 10, 20, 0], "negative": [30, 10, 20, -1], "outside": [70, 10, 5, 5], "NaN": [float("nan"), 1, 5, 5],
+    "short": [1, 2, 3], "missing": None, "text": "1 2 3 4", "far outside": [0, 0, 1e9, 1e9], "narrow": [1, 1, 1e-7, 9],
+}
 
-    def change(content, zeros=1):
-        content["annotations"] = [annotation(k, 7 + k % 3, k % 40, k % 20, 10) for k in range(1, many + 1)]
-        for a in content["annotations"][:zeros]:
-            a.update(bbox=a["bbox"][:3] + [0], segmentation=[])
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_box_among_others_is_left_out_with_a_warning(folder, kind):
+    """Of training and of evaluation; an accidental click must not stop a run, a faulty converter must."""
+    def change(content, broken=1):
+        content["annotations"] = [annotation(k, 7 + k % 3, k % 40, k % 20, 10) for k in range(1, 89)]
+        for a in content["annotations"][:broken]:
+            a.update(bbox=BROKEN[kind], segmentation=[])
 
     report = report_of(folder, change)
-    assert report.errors == [] and any("zero width or height" in message for message in report.warnings)
+    left_out = [message for message in report.warnings if "left out of training and of evaluation" in message]
+    assert report.errors == [] and len(left_out) == 1 and "annotation 1," in left_out[0]
+    assert report.summary["left_out"] == 1 and report.identity.annotations == 87
+    dataset = register_by_path("checked_broken", str(folder / "a.json"), str(folder), replace=True)
+    assert sum(len(record["annotations"]) for record in DatasetCatalog.get(dataset.name)) == 87
+    assert len(GroundTruth.from_catalog(dataset.name).annotations) == 87
+    with pytest.raises(DataError, match="Warnings are errors here"):
+        run_checks([dataset.name], 2, strict=True)
     report = report_of(folder, lambda content: change(content, 2))
-    assert any("2 box(es) with zero width or height" in message for message in report.errors)
+    assert any("up to 1 broken ones of 88 are left out" in message for message in report.errors)
+
+
+def test_more_broken_boxes_are_left_out_of_a_large_set():
+    assert [check_boxes.tolerated(n) for n in (1, 88, 500, 5000, 100_000)] == [1, 1, 10, 20, 100]
 
 
 def test_only_the_first_places_are_named(folder):
@@ -208,9 +229,34 @@ def test_only_the_first_places_are_named(folder):
     assert "and 7 more" in message
 
 
+@pytest.mark.parametrize("segmentation, text", [
+    ([[1, 2, 3, 4, 5]], "no polygon of three points"), ([[1, 2, 3, 4, 5, float("nan")]], "no polygon of three points"),
+    ([[1, 2, 3, 4]], "no polygon of three points"), ("round", "no polygon"), (7, "no polygon"),
+    ([[[1, 2], [3, 4], [5, 6], [1, 1], [2, 2], [3, 3]]], "no polygon"), ([["a"] * 6], "no polygon"),
+    ([[1e9, 0, 1e9, 9, 9, 9]], "no polygon"), ([30, 10, 50, 10, 50, 30], "a polygon needs a list around it"),
+    ({"size": [60, 40], "counts": [2400]}, "its size is [60, 40], the image's height and width are [40, 60]"),
+    ({"size": [40, 60], "counts": [7, 9]}, "cover 16 pixels of 2400"), ({"size": ["a", 60], "counts": [1]}, "its size is"),
+    ({"size": [40, 60], "counts": "!"}, "cover -1 pixels"), ({"counts": [1]}, "needs 'size' [height, width] and 'counts'"),
+    ({"size": [40, 60], "counts": [2400.0]}, "cover -1 pixels"),
+])
+def test_what_is_no_mask_is_taken_away_and_the_box_stays(folder, segmentation, text):
+    """detectron2's loader would leave out the whole object, or fail."""
+    report = report_of(folder, set_annotation(1, segmentation=segmentation))
+    found, = [message for message in report.warnings if "neither polygons nor RLE" in message]
+    assert report.errors == [] and text in found and "annotation 2" in found and "boxes without a mask" in found
+    report = report_of(folder, set_annotation(1, segmentation=segmentation), mask_format="polygon")
+    assert report.errors == [] and any("without a mask, and the model trains" in message for message in report.warnings)
+    dataset = register_by_path("checked_masks", str(folder / "a.json"), str(folder), replace=True)
+    loaded = [a for record in DatasetCatalog.get(dataset.name) for a in record["annotations"]]
+    assert [("segmentation" in a) for a in loaded] == [True, False, True, True]
+    assert ["segmentation" in a for a in GroundTruth.from_catalog(dataset.name).annotations] == [True, False, True, True]
+
+
 def test_masks_that_the_model_cannot_train(folder):
+    report = report_of(folder, lambda c: [a.pop("segmentation") for a in c["annotations"][1:3]], mask_format="polygon")
+    assert "2 annotation(s) without a mask" in report.errors[0] and "annotation 2" in report.errors[0]
     report = report_of(folder, drop("annotations", 1, "segmentation"), mask_format="polygon")
-    assert "1 annotation(s) without a mask" in report.errors[0] and "annotation 2" in report.errors[0]
+    assert report.errors == [] and "annotation 2" in report.warnings[0] and "left out of training" in report.warnings[0]
     mask = np.zeros((40, 60), dtype=np.uint8, order="F")
     mask[10:30, 30:50] = 1
     encoded = coco_mask.encode(mask)
@@ -288,7 +334,7 @@ def test_missing_folder_and_wrong_level_of_folders(folder):
 def test_unreadable_annotation_files(folder):
     assert "does not exist" in check_dataset(str(folder / "no.json"), str(folder)).errors[0]
     (folder / "a.json").write_text(json.dumps(SOUND)[:100])
-    assert "not readable as JSON" in check_dataset(str(folder / "a.json"), str(folder)).errors[0]
+    assert "not a JSON file" in check_dataset(str(folder / "a.json"), str(folder)).errors[0]
     (folder / "a.json").write_text("[]")
     assert "not in COCO format" in check_dataset(str(folder / "a.json"), str(folder)).errors[0]
 
@@ -345,6 +391,7 @@ def test_dicts_have_the_same_findings(registered, folder):
     assert (report.errors, report.warnings) == ([], [])
     assert report.summary["per_class"] == {"cat": 2, "dog": 2}
     loaded[0]["annotations"][0].update(bbox=[5, 6, 5, 20], category_id=2)
+    loaded[0]["annotations"][1].update(bbox=[5, 6, 5, 20])
     loaded[1]["file_name"] = loaded[1]["file_name"] + "x"
     errors = "\n".join(check_registered(name, 3).errors)
     for text in ("zero width or height: image 7 (7.jpg)", "whose class is not one of the 2", "missing: image 8",

@@ -193,7 +193,8 @@ def test_a_fault_in_the_data_names_image_and_annotation(datasets, tmp_path, caps
     path, images = datasets[0]
     with open(path) as file:
         content = json.load(file)
-    content["annotations"][4]["bbox"][2] = -5
+    for broken in content["annotations"][4:6]:  # a single one would be left out with a warning
+        broken["bbox"][2] = -5
     faulty = tmp_path / "faulty.json"
     faulty.write_text(json.dumps(content))
     words = ["--config-file", YAML, *data_arguments((str(faulty), images)), "--output-dir", tmp_path / "out"]
