@@ -71,11 +71,11 @@ def _first(batches, num_images):
 
 
 @torch.no_grad()
-def run_in_training_mode(model, batches, recorder, seed=0):
-    """Run the forward pass of training on ``batches``, seen by ``recorder``; normalisation statistics stay as they are.
+def run_in_training_mode(model, batches, observer, seed=0):
+    """Run the forward pass of training on ``batches``, seen by ``observer``; normalisation statistics stay as they are.
 
     Args:
-        recorder: an object for ``BalancedROIHeads.observers``.
+        observer: an object for ``BalancedROIHeads.observers``.
         seed: of the sampling.
     """
     heads = find_recorded_heads(model)
@@ -83,14 +83,14 @@ def run_in_training_mode(model, batches, recorder, seed=0):
     for module in model.modules():
         if isinstance(module, _NORMS):
             module.eval()
-    heads.observers.append(recorder)
+    heads.observers.append(observer)
     torch.manual_seed(seed)
     try:
         with EventStorage():
             for batch in batches:
                 model(batch)
     finally:
-        heads.observers.remove(recorder)
+        heads.observers.remove(observer)
 
 
 def load_experiment(config_file, overrides=(), own_data=None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Iterable, List, NamedTuple
+from typing import Iterable, List
 
 import torch
 from PIL import Image, ImageDraw
@@ -19,24 +19,12 @@ _EASY_IOU = 0.05
 _POSITIVE, _HARD, _EASY, _TRUTH = (60, 220, 60), (255, 140, 0), (70, 110, 255), (255, 255, 255)
 
 
-class _Step(NamedTuple):
-    """What happened to a batch in the first stage; the last three have an entry an image."""
+class _FirstStage:
+    """An observer of ROI heads that keeps what their first stage was the last time."""
 
-    targets: List
-    labeled: List
-    samples: List
-
-
-class _Witness:
-    """A recorder that keeps the last first stage of the main branch."""
-
-    def __init__(self, main_branch):
-        self.main_branch = main_branch
-        self.step = None
-
-    def record(self, stage, targets, labeled, samples, pooled, predictions):
-        if stage == 0:
-            self.step = _Step(targets, labeled[self.main_branch], samples[self.main_branch])
+    def observe(self, view):
+        if view.stage == 0:
+            self.view = view
 
 
 @torch.no_grad()
@@ -51,12 +39,13 @@ def save_roi_pictures(model, batches: Iterable[List[dict]], folder: str, number:
         folder: for the pictures; it exists.
     """
     heads = find_recorded_heads(model)
-    witness = _Witness(heads.main_branch)
+    observer, main = _FirstStage(), heads.main_branch
     paths: List[str] = []
     for batch in batches:
         batch = batch[: number - len(paths)]
-        run_in_training_mode(model, [batch], witness, seed)
-        for image, targets, labeled, samples in zip(batch, *witness.step):
+        run_in_training_mode(model, [batch], observer, seed)
+        view = observer.view
+        for image, targets, labeled, samples in zip(batch, view.targets, view.labeled[main], view.samples[main]):
             picture = _picture(_pixels(image["image"], model), targets, labeled, samples, heads.num_classes)
             paths.append(os.path.join(folder, f"rois_{len(paths)}.png"))
             picture.save(paths[-1])
