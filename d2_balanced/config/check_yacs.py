@@ -10,11 +10,10 @@ from ..modeling import registry
 from ..modeling.spec import check_spec
 from ..utils.errors import ConfigError, did_you_mean
 from ..utils.values import check_minimum, fit_type
-from .compiled_ops import check_compiled_ops
 from .defaults import get_balanced_cfg
 from .detectron2_names import CHOOSERS, registered
-from .ignored import check_ignored
-from .yacs import flatten
+from .refusals import check_refusals
+from .yacs import flatten, value_at
 
 __all__ = ["check_config", "describe_changes", "changed_settings", "spec_registries"]
 
@@ -54,31 +53,23 @@ def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
     - values of another type than the default's, or below what makes sense (iterations, periods);
     - names that no registry of detectron2 knows;
     - spec nodes whose component does not exist or does not have such an argument;
-    - rotated boxes without detectron2's compiled operators;
-    - settings that the chosen ROI heads, proposal generator or meta-architecture ignores (``ignored.py``).
+    - settings that do not go together, or that nothing would read (``refusals.py``).
 
     Args:
         defaults: the keys that may be set, where they are others than ``get_balanced_cfg()``.
     """
     defaults = get_balanced_cfg() if defaults is None else defaults
     _check_keys(cfg, defaults, "", list(flatten(defaults)))
-    check_minimum({key: _get(cfg, key) for key in _MINIMUM}, _MINIMUM)
+    check_minimum({key: value_at(cfg, key) for key in _MINIMUM}, _MINIMUM)
     for chooser in CHOOSERS:
-        registered(chooser, _get(cfg, chooser))
+        registered(chooser, value_at(cfg, chooser))
     for index, branch in enumerate(cfg.MODEL.BALANCED.BRANCHES):
         _check_branch(branch, f"MODEL.BALANCED.BRANCHES[{index}]")
-    check_ignored(cfg, changed_settings(cfg, defaults))
+    check_refusals(cfg, changed_settings(cfg, defaults))
     for key, components in spec_registries().items():
-        node = _get(cfg, key)
+        node = value_at(cfg, key)
         if node.get("NAME"):
             check_spec(components, node, key)
-    check_compiled_ops(cfg)
-
-
-def _get(cfg: CfgNode, key: str):
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
 
 
 def spec_registries() -> Dict[str, Any]:

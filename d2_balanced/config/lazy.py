@@ -17,9 +17,9 @@ from ..modeling.spec import is_open_ended
 from ..utils.errors import ConfigError, did_you_mean
 from ..utils.moved import refuse_moved
 from ..utils.values import check_minimum, fit_type, type_name
-from .compiled_ops import check_compiled_ops_lazy
 from .lazy_defaults import TRAIN_MINIMUM, data_defaults, train_defaults
 from .lazy_targets import find_target, parameters_to_keep, target_parameters, walk
+from .refusals import check_compiled_lazy
 from .yacs import flatten
 from .yaml_files import require_file
 
@@ -59,7 +59,7 @@ def check_lazy(cfg: DictConfig, where: str = "") -> None:
         parameters = target_parameters(node, key)
         if parameters and not is_open_ended(parameters):
             _check_arguments(node, key, parameters, where)
-    check_compiled_ops_lazy(cfg, where)
+    check_compiled_lazy(cfg, where)
     for section, defaults in (("train", train_defaults()), ("data", data_defaults())):
         settings = _plain_settings(OmegaConf.to_container(cfg.get(section, {}), resolve=False))
         known = [f"{section}.{key}" for key in _plain_settings(defaults)]

@@ -15,7 +15,7 @@ from .defaults import get_balanced_cfg
 from .imports import import_modules
 from .yaml_files import read_with_bases
 
-__all__ = ["load_yaml", "merge_overrides", "flatten", "is_spec"]
+__all__ = ["load_yaml", "merge_overrides", "flatten", "is_spec", "value_at"]
 
 
 def is_spec(node) -> bool:
@@ -32,6 +32,13 @@ def flatten(node: Mapping, prefix: str = "") -> Dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def value_at(cfg: CfgNode, key: str):
+    """The value of the full key ``A.B.C``."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
 
 
 def load_yaml(path: str, opts: Sequence[str] = (), cfg: Optional[CfgNode] = None) -> CfgNode:

@@ -11,8 +11,8 @@ from detectron2.solver import LRMultiplier
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..config import ConfigError, data_defaults, load_lazy, train_defaults
-from ..config.lazy_regions import check_lazy_regions
 from ..config.lazy_targets import find_target, target_parameters, walk
+from ..config.refusals import check_refusals_lazy
 from ..config.yacs import flatten
 from ..data.coco_paths import register_train_val
 from .experiment import Experiment, OwnData, RunSettings
@@ -39,7 +39,7 @@ class LazyExperiment(Experiment):
         cfg.data = OmegaConf.merge(data_defaults(), cfg.get("data", {}))
         self.cfg = cfg
         annealing_hooks(self._annealing, "train.gradient_annealing")
-        check_lazy_regions(cfg)
+        check_refusals_lazy(cfg)
 
     @classmethod
     def from_file(cls, path: str, overrides: Sequence[str] = (), own_data: OwnData = OwnData()) -> LazyExperiment:

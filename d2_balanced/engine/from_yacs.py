@@ -12,7 +12,7 @@ from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 
-from ..config import ConfigError, check_config, describe_changes, load_yaml
+from ..config import check_config, describe_changes, load_yaml
 from ..data.coco_paths import register_train_val
 from ..data.loader import build_train_loader
 from ..data.mapper import build_mapper
@@ -26,13 +26,6 @@ __all__ = ["YacsExperiment", "annealing_settings"]
 
 _ANNEALING = "SOLVER.GRADIENT_ANNEALING"
 
-_NOT_SUPPORTED = {
-    "TEST.PRECISE_BN.ENABLED": "its batches are not part of the exact data order",
-    "TEST.AUG.ENABLED": "test-time augmentation is not part of this evaluation",
-    "TEST.EXPECTED_RESULTS": "results are not verified; compare inference/<data set>/metrics.json instead",
-    "SOLVER.REFERENCE_WORLD_SIZE": "use --auto-scale-lr instead",
-}
-
 
 class YacsExperiment(Experiment):
     """Wraps a complete config node, which it may change until the run starts.
@@ -42,14 +35,6 @@ class YacsExperiment(Experiment):
 
     def __init__(self, cfg: CfgNode):
         check_config(cfg)
-        for key, reason in _NOT_SUPPORTED.items():
-            if _get(cfg, key):
-                raise ConfigError(f"{key} is {_get(cfg, key)!r}, which is not supported here: {reason}.")
-        if cfg.DATALOADER.SAMPLER_TRAIN not in ("TrainingSampler", "RepeatFactorTrainingSampler"):
-            raise ConfigError(
-                f"DATALOADER.SAMPLER_TRAIN: {cfg.DATALOADER.SAMPLER_TRAIN!r} is not supported; "
-                "use TrainingSampler or RepeatFactorTrainingSampler."
-            )
         annealing_hooks(annealing_settings(cfg), _ANNEALING)
         self.cfg = cfg
 
@@ -208,9 +193,3 @@ class YacsExperiment(Experiment):
 def annealing_settings(cfg: CfgNode) -> Dict[str, Any]:
     """The arguments of ``GradientAnnealing`` in ``cfg.SOLVER.GRADIENT_ANNEALING``; ``ConfigError`` for unknown ones."""
     return call_arguments(GradientAnnealing, cfg.SOLVER.GRADIENT_ANNEALING, _ANNEALING, taken=["model"])
-
-
-def _get(cfg, key):
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg

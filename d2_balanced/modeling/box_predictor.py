@@ -11,6 +11,7 @@ from torch import Tensor
 
 from d2_balanced.modeling.registry import BOX_LOSS_REGISTRY
 from d2_balanced.modeling.spec import build_component
+from d2_balanced.utils.errors import Refusal
 
 __all__ = ["BalancedFastRCNNOutputLayers", "build_box_loss", "check_box_loss_type", "check_smooth_l1_beta"]
 
@@ -18,23 +19,22 @@ _DETECTRON2_LOSS_TYPE = "smooth_l1"
 
 
 def check_box_loss_type(owner: str, box_loss: Optional[Callable], box_reg_loss_type: str) -> None:
-    """Raises ``ValueError`` if a box loss on deltas is combined with one of detectron2's losses on boxes."""
+    """Raises ``Refusal`` if a box loss on deltas is combined with one of detectron2's losses on boxes."""
     if box_loss is not None and box_reg_loss_type != _DETECTRON2_LOSS_TYPE:
-        raise ValueError(
-            f"{owner}: box_loss={type(box_loss).__name__} cannot be combined with box_reg_loss_type={box_reg_loss_type!r}; "
-            f"leave one of them at its default (box_loss=None, box_reg_loss_type={_DETECTRON2_LOSS_TYPE!r})"
-        )
+        raise _two_losses(f"{owner}: box_loss={type(box_loss).__name__}", f"box_reg_loss_type={box_reg_loss_type!r}")
+
+
+def _two_losses(one: str, other: str) -> Refusal:
+    return Refusal(one, other, "both choose the box loss", f"leave one of them out (SmoothL1, {_DETECTRON2_LOSS_TYPE})")
 
 
 def check_smooth_l1_beta(owner: str, box_loss: Optional[Callable], smooth_l1_beta: float) -> None:
-    """Raises ``ValueError`` if detectron2's ``smooth_l1_beta`` is set beside a box loss that does not read it."""
+    """Raises ``Refusal`` if detectron2's ``smooth_l1_beta`` is set beside a box loss that does not read it."""
     argument = getattr(box_loss, "smooth_l1_beta_argument", None)
     read = getattr(box_loss, argument) if argument else 0.0
     if box_loss is not None and smooth_l1_beta not in (0.0, read):
-        raise ValueError(
-            f"{owner}: smooth_l1_beta={smooth_l1_beta} (SMOOTH_L1_BETA in yacs) would have no effect beside "
-            f"box_loss={type(box_loss).__name__}, which has settings of its own; leave it at 0"
-        )
+        beta, loss = f"{owner}: smooth_l1_beta={smooth_l1_beta} (SMOOTH_L1_BETA)", f"box_loss={type(box_loss).__name__}"
+        raise Refusal(beta, loss, "the loss has settings of its own, and would ignore it", "leave it at 0")
 
 
 def build_box_loss(node, key: str, *, smooth_l1_beta: float, loss_type: str, loss_type_key: str):
@@ -45,14 +45,11 @@ def build_box_loss(node, key: str, *, smooth_l1_beta: float, loss_type: str, los
             ``smooth_l1_beta_argument``, if it has one.
         loss_type, loss_type_key: value and name of detectron2's key for IoU losses (giou, diou, ciou).
 
-    Raises ``ValueError`` if both keys choose a loss.
+    Raises ``Refusal`` if both keys choose a loss.
     """
     if loss_type != _DETECTRON2_LOSS_TYPE:
         if dict(node) != {"NAME": "SmoothL1"}:
-            raise ValueError(
-                f"{key}.NAME={node.NAME!r} and {loss_type_key}={loss_type!r} both choose the box loss; "
-                f"leave {key} at SmoothL1, or {loss_type_key} at {_DETECTRON2_LOSS_TYPE!r}"
-            )
+            raise _two_losses(f"{key}.NAME: {node.NAME}", f"{loss_type_key}: {loss_type}")
         return None
     loss_class = BOX_LOSS_REGISTRY.get(node.NAME) if node.NAME in BOX_LOSS_REGISTRY else None
     argument = getattr(loss_class, "smooth_l1_beta_argument", None)

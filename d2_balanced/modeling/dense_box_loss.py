@@ -10,28 +10,27 @@ from detectron2.modeling.box_regression import _dense_box_regression_loss
 from torch import Tensor
 
 from d2_balanced.modeling.box_predictor import check_box_loss_type
+from d2_balanced.utils.errors import Refusal
 
 __all__ = ["check_anchor_matcher", "check_dense_box_loss", "dense_box_loss"]
 
 
 def check_anchor_matcher(owner: str, matcher) -> None:
-    """Raises ``ValueError`` if anchors would be matched by a matcher that learns from an R-CNN's proposals."""
-    if hasattr(matcher, "observe"):
-        raise ValueError(_follows_proposals(owner, "anchor_matcher", matcher, "detectron2's Matcher"))
+    """Raises ``Refusal`` if anchors would be matched by a matcher that learns from an R-CNN's proposals."""
+    _check_learns_here(owner, "anchor_matcher", matcher, "detectron2's Matcher")
 
 
-def _follows_proposals(owner: str, argument: str, component, instead: str) -> str:
-    return (
-        f"{owner}: {argument}={type(component).__name__} follows the proposals of an R-CNN, which {owner} does not "
-        f"have; use it in the ROI heads, and {instead} here"
-    )
+def _check_learns_here(owner: str, argument: str, component, instead: str) -> None:
+    if hasattr(component, "observe"):
+        reason = f"{type(component).__name__} follows the proposals of an R-CNN, which {owner} does not have"
+        remedy = f"use it in the ROI heads, and {instead} here"
+        raise Refusal(f"{argument}={type(component).__name__}", owner, reason, remedy)
 
 
 def check_dense_box_loss(owner: str, box_loss: Optional[Callable], box_reg_loss_type: str) -> None:
-    """Raises ``ValueError`` if the box loss of a dense detector or RPN is one that learns from an R-CNN's proposals, or
+    """Raises ``Refusal`` if the box loss of a dense detector or RPN is one that learns from an R-CNN's proposals, or
     is combined with one of detectron2's losses on boxes."""
-    if hasattr(box_loss, "observe"):
-        raise ValueError(_follows_proposals(owner, "box_loss", box_loss, "another box loss"))
+    _check_learns_here(owner, "box_loss", box_loss, "another box loss")
     check_box_loss_type(owner, box_loss, box_reg_loss_type)
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "InstallError",
     "LaunchError",
     "OutputError",
+    "Refusal",
     "UsageError",
     "close_keys",
     "did_you_mean",
@@ -30,6 +31,23 @@ class UsageError(Exception):
 
 class ConfigError(UsageError, ValueError):
     """A setting is wrong: the message names the key, where it stands, its value, and what is allowed."""
+
+
+class Refusal(ConfigError):
+    """Two settings that do not go together: with both the detector cannot be built, or it would ignore one of them.
+
+    Args:
+        one, other: the two sides, each with its key or argument, and its value.
+        reason: why not, as a clause.
+        remedy: what to do.
+    """
+
+    def __init__(self, one: str, other: str, reason: str, remedy: str = "leave one of them out"):
+        super().__init__(one, other, reason, remedy)
+        self.one, self.other, self.reason, self.remedy = one, other, reason, remedy
+
+    def __str__(self):
+        return f"{self.one} does not go with {self.other}, because {self.reason}; {self.remedy}."
 
 
 class DataError(UsageError, ValueError):

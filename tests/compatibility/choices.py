@@ -50,6 +50,7 @@ _MASKS = {**_ANY_MASKS, "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead"}
 _AGNOSTIC = {"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True}
 _CONTEXT = {f"{_BALANCED}.CONTEXT.STAGES": ["res5"], f"{_BALANCED}.CONTEXT.RATIO": 0.25}
 _REGIONS = {"INPUT.IGNORE_REGIONS": True}
+_CASCADE_WEIGHTS = "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS"
 
 
 def _stages(name, label="", **arguments):
@@ -301,6 +302,33 @@ REFUSED_ALONE: Tuple[Choice, ...] = (
         {f"{_BOX_LOSS}.NAME": "BalancedL1", "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 1.0},
         ("SMOOTH_L1_BETA",),
     ),
+    Choice(
+        "two box losses",
+        {f"{_BOX_LOSS}.NAME": "BalancedL1", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "giou"},
+        ("BBOX_REG_LOSS_TYPE",),
+    ),
+    Choice(
+        "two box losses (RPN)",
+        {**_IN_RPN, f"{_RPN_LOSS}.NAME": "BalancedL1", "MODEL.RPN.BBOX_REG_LOSS_TYPE": "giou"},
+        ("BBOX_REG_LOSS_TYPE",),
+    ),
+    Choice("settings of BalancedFPN on another pyramid", {f"{_BALANCED}.FPN.REFINE_LEVEL": 1}, ("BACKBONE.NAME",)),
+    Choice("a branch for inference that is not there", {f"{_BALANCED}.TEST_BRANCHES": [1]}, ("TEST_BRANCHES",)),
+    Choice(
+        "box weights of a cascade for the one head of a loop",
+        {f"{_BALANCED}.STAGES.NAME": "RecursiveStages", _CASCADE_WEIGHTS: [[10.0, 10.0, 5.0, 5.0]] * 3},
+        ("RecursiveStages",),
+    ),
+    Choice(
+        "fewer box weights than stages",
+        {f"{_BALANCED}.STAGES.NAME": "CascadeStages", _CASCADE_WEIGHTS: [[10.0, 10.0, 5.0, 5.0]]},
+        ("IOUS",),
+    ),
+    Choice("precise batch statistics", {"TEST.PRECISE_BN.ENABLED": True}, ("PRECISE_BN",)),
+    Choice("test-time augmentation", {"TEST.AUG.ENABLED": True}, ("TEST.AUG",)),
+    Choice("expected results", {"TEST.EXPECTED_RESULTS": [["bbox", "AP", 38.5, 0.2]]}, ("EXPECTED_RESULTS",)),
+    Choice("a reference number of processes", {"SOLVER.REFERENCE_WORLD_SIZE": 8}, ("REFERENCE_WORLD_SIZE",)),
+    Choice("another sampler of images", {"DATALOADER.SAMPLER_TRAIN": "RandomSubset"}, ("SAMPLER_TRAIN",)),
 )
 
 

@@ -13,63 +13,78 @@ if __name__ == "__main__":
 import choices
 from paths import ROOT
 
+from d2_balanced.utils.errors import Refusal
+
 PATH = os.path.join(ROOT, "docs", "COMPATIBILITY.md")
-TRAINS = "✓"
-SAME_SEAT = "·"
+_BETWEEN = "; "
 _HEAD = """\
 # What goes together
 
 *Generated: `python tests/compatibility/document.py` writes this page, and the tests compare it with what they see.*
 
-Every two choices that do not stand at the same seat were built into a small detector from a yacs config. Either it is
-refused when it is built, with a message that names both; or it takes a training step and an inference step, every
-trained weight gets a gradient, and neither of the two choices is without effect: losses, gradients or detections are
-others than with either of them alone. A seat where nothing is chosen has detectron2's default (Faster R-CNN, FPN, a
-fixed threshold, random sampling, one stage, one branch, L1, no masks).
+**Every choice goes with every choice at another seat, but for those listed under "Refused".** The tests try each pair
+in a small detector from a yacs config. Either it is refused when it is built, with a message that names both sides and
+says what to do; or it takes a training step and an inference step, every trained weight gets a gradient, and neither of
+the two choices is without effect: losses, gradients or detections are others than with either of them alone. A seat
+where nothing is chosen has detectron2's default (Faster R-CNN, FPN, a fixed threshold, random sampling, one stage, one
+branch, L1, no masks).
 """
+
+
+class Why(NamedTuple):
+    """Why two choices are refused. Of a ``Refusal``, without the setting that it starts with: one reason for several."""
+
+    reason: str
+    remedy: str = ""
 
 
 class Outcomes(NamedTuple):
     """What the page tells."""
 
-    pairs: Dict[Tuple[str, str], str]
-    """The reason (see :func:`reason`) for which two choices, by name, are refused; empty where they train."""
+    pairs: Dict[Tuple[str, str], Why]
+    """The pairs of choices, by name, that are refused; all others train."""
     alone: Dict[str, str]
     """The messages with which the choices of ``REFUSED_ALONE`` are refused."""
 
 
-def reason(message: str) -> str:
-    """The message of a refusal without the setting that it starts with, so that one reason serves several settings."""
-    ignored = re.match(r"\S+ is set(?: to .*)?, but (.*? would (?:ignore|read) .*?)(?:[.;] .*|\.)?$", message)
-    return f"... is set, but {ignored.group(1)}" if ignored else message
+def why(error: ValueError) -> Why:
+    """What the page tells of an error at build time."""
+    if isinstance(error, Refusal):
+        return Why(f"{error.other}: {error.reason}", error.remedy)
+    return Why(str(error))
 
 
 def render(outcomes: Outcomes) -> str:
     """The page."""
-    in_order = [outcomes.pairs.get((first.name, second.name)) for first, second in choices.pairs()]
-    reasons = list(dict.fromkeys(filter(None, in_order)))
-    cells = {pair: str(reasons.index(why) + 1) if why else TRAINS for pair, why in outcomes.pairs.items()}
-    parts = [
+    refused = [[*sides, _code(w.reason), w.remedy] for w in _reasons(outcomes) for sides in _sides(outcomes, w)]
+    alone = [[name, _code(message)] for name, message in outcomes.alone.items()]
+    return "\n".join([
         _HEAD,
-        "## Choices\n",
-        _choices_table(),
-        "\n## Pairs\n",
-        f"{TRAINS} trains; a number: refused, for the reason below; {SAME_SEAT} one seat, one choice.\n",
-        _matrix(cells),
-        "\n" + "\n".join(f"{number}. `{why}`" for number, why in enumerate(reasons, start=1)),
+        "## Refused\n",
+        _table(["this", "with any of these", "because of", "what to do"], refused),
         "\n## Refused beside anything\n",
-        "\n".join(f"- {name}: `{message}`" for name, message in outcomes.alone.items()) + "\n",
-    ]
-    return "\n".join(parts)
+        _table(["what", "message"], alone),
+        "\n## Choices\n",
+        _table(["seat", "choice", "settings"], [[s, c.name, _settings(c)] for s, cs in choices.SEATS.items() for c in cs]),
+        "",
+    ])  # fmt: skip
 
 
-def _choices_table() -> str:
-    rows, number = ["| | seat | choice | settings |", "| --- | --- | --- | --- |"], 0
-    for seat, chosen in choices.SEATS.items():
-        for choice in chosen:
-            number += 1
-            rows.append(f"| {number} | {seat} | {choice.name} | {_settings(choice)} |")
-    return "\n".join(rows)
+def _reasons(outcomes):
+    in_order = [outcomes.pairs.get((first.name, second.name)) for first, second in choices.pairs()]
+    return list(dict.fromkeys(filter(None, in_order)))
+
+
+def _sides(outcomes, reason):
+    """Rows ``[first choices, second choices]`` of the pairs that are refused for this reason."""
+    seconds = {}
+    for (first, second), each in outcomes.pairs.items():
+        if each == reason:
+            seconds.setdefault(first, []).append(second)
+    firsts = {}
+    for first, names in seconds.items():
+        firsts.setdefault(_BETWEEN.join(names), []).append(first)
+    return [[_BETWEEN.join(names), second] for second, names in firsts.items()]
 
 
 def _settings(choice) -> str:
@@ -83,29 +98,31 @@ def _word(value: Any) -> str:
     return str(value) if isinstance(value, (str, int, float)) else f'"{value}"'
 
 
-def _matrix(cells) -> str:
-    names = [choice.name for choice in choices.all_choices()]
-    rows = ["| | | " + " | ".join(str(n) for n in range(1, len(names))) + " |", "| --- " * (len(names) + 1) + "|"]
-    for i, name in enumerate(names):
-        row = [cells.get((names[j], name), SAME_SEAT) for j in range(i)] + [""] * (len(names) - 1 - i)
-        rows.append(f"| {i + 1} | {name} | " + " | ".join(row) + " |")
-    return "\n".join(rows)
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _table(head, rows) -> str:
+    lines = [head, ["---"] * len(head), *([cell.replace("|", r"\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _rows(text, title):
+    """The cells of the table below a title."""
+    table = text.split(f"\n## {title}\n", 1)[-1].split("\n## ")[0]
+    lines = [line for line in table.splitlines() if line.startswith("| ")][2:]
+    return [[cell.replace(r"\|", "|") for cell in re.split(r" \| ", line[2:-2])] for line in lines]
 
 
 def read() -> Outcomes:
     """What the page in docs/ tells."""
     with open(PATH, encoding="utf-8") as file:
         text = file.read()
-    reasons = dict(re.findall(r"^(\d+)\. `(.*)`$", text, flags=re.MULTILINE))
-    alone = dict(re.findall(r"^- (.*?): `(.*)`$", text, flags=re.MULTILINE))
-    names = [choice.name for choice in choices.all_choices()]
-    rows = text.split("## Pairs")[1].split("## Refused")[0] if "## Pairs" in text else ""
     pairs = {}
-    for i, name in enumerate(names):
-        cells = re.findall(rf"^\| {i + 1} \| {re.escape(name)} \| (.*) \|$", rows, flags=re.MULTILINE)
-        for j, cell in enumerate(cells[0].split(" | ")[:i] if cells else ()):
-            if cell != SAME_SEAT:
-                pairs[names[j], name] = "" if cell == TRAINS else reasons[cell]
+    for firsts, seconds, reason, remedy in _rows(text, "Refused"):
+        for first in firsts.split(_BETWEEN):
+            pairs.update({(first, second): Why(reason[1:-1], remedy) for second in seconds.split(_BETWEEN)})
+    alone = {name: message[1:-1] for name, message in _rows(text, "Refused beside anything")}
     return Outcomes(pairs, alone)
 
 
@@ -113,10 +130,9 @@ def write() -> None:
     """Work out all outcomes, and write the page."""
     from outcomes import outcome_of
 
-    pairs = {}
-    for first, second in choices.pairs():
-        pairs[first.name, second.name] = reason(outcome_of(first, second).refusal)
-    alone = {choice.name: outcome_of(choice).refusal for choice in choices.REFUSED_ALONE}
+    refusals = {(a.name, b.name): outcome_of(a, b).refusal for a, b in choices.pairs()}
+    pairs = {names: why(refusal) for names, refusal in refusals.items() if refusal}
+    alone = {choice.name: str(outcome_of(choice).refusal) for choice in choices.REFUSED_ALONE}
     with open(PATH, "w", encoding="utf-8") as file:
         file.write(render(Outcomes(pairs, alone)))
 

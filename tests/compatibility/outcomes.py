@@ -4,7 +4,7 @@ import functools
 import math
 import zlib
 from types import SimpleNamespace
-from typing import Any, Dict, NamedTuple
+from typing import Any, Dict, NamedTuple, Optional
 
 import choices
 import torch
@@ -53,8 +53,8 @@ TINY = {
 class Outcome(NamedTuple):
     """Of choices made together."""
 
-    refusal: str
-    """The message of the error at build time; empty where the detector trains."""
+    refusal: Optional[ValueError]
+    """The error at build time; None where the detector trains."""
     trace: Dict[str, Any]
     """Losses, gradients and detections, as numbers: equal to another outcome's where a choice made no difference."""
 
@@ -86,12 +86,12 @@ def outcome_of(*chosen):
         model = build_model(cfg)
         hooks = annealing_hooks(annealing_settings(cfg), "SOLVER.GRADIENT_ANNEALING", model)
     except ValueError as error:
-        return Outcome(str(error), {})
+        return Outcome(error, {})
     fill_weights(model)
     batch = inputs(cfg)
     trace = {**_train(model, hooks, batch), **_detect(model, batch)}
     assert all(math.isfinite(number) for number in trace.values()), trace
-    return Outcome("", trace)
+    return Outcome(None, trace)
 
 
 def fill_weights(model):

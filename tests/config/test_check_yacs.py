@@ -1,5 +1,7 @@
 """The check of a complete yacs config, and the description of what was changed."""
 
+import pickle
+
 import pytest
 from detectron2.modeling import ROI_HEADS_REGISTRY
 
@@ -12,6 +14,7 @@ from d2_balanced.config import (
     merge_overrides,
 )
 from d2_balanced.modeling.roi_heads.balanced_roi_heads import BalancedROIHeads
+from d2_balanced.utils.errors import Refusal
 
 BALANCED = ("MODEL.ROI_HEADS.NAME", "BalancedROIHeads")
 RPN = ("MODEL.PROPOSAL_GENERATOR.NAME", "BalancedRPN")
@@ -166,6 +169,15 @@ def test_ignored_settings_name_both_sides(opts, setting, chooser):
     with pytest.raises(ConfigError) as error:
         check_config(config(*opts))
     assert setting in str(error.value) and chooser in str(error.value)
+
+
+def test_a_refusal_has_its_two_sides_also_in_another_process():
+    with pytest.raises(Refusal) as error:
+        check_config(config(*SAMPLER))
+    sent = pickle.loads(pickle.dumps(error.value))
+    assert str(sent) == str(error.value) and (sent.other, sent.remedy) == (error.value.other, error.value.remedy)
+    assert error.value.one == f"{SAMPLER[0]}: {SAMPLER[1]}" and error.value.other == "MODEL.ROI_HEADS.NAME: Res5ROIHeads"
+    assert str(error.value).startswith(f"{error.value.one} does not go with {error.value.other}, because ")
 
 
 def test_heads_derived_from_ours_read_our_settings():

@@ -8,7 +8,7 @@ import twins
 from d2_balanced.config import ConfigError, apply_overrides, check_config, check_lazy, load_lazy, load_yaml
 
 QUICK = os.path.join(twins.ROOT, "configs/quick/faster_rcnn_R_18_FPN")
-WHAT_TO_DO = "Install the official detectron2, built from source"
+WHAT_TO_DO = "install the official detectron2, built from source"
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_a_yaml_config_is_refused(compiled, key, name):
     plain = os.path.join(twins.ROOT, "configs/coco/mask_rcnn_R_50_FPN_1x.yaml")
     cfg = load_yaml(plain, [key, name])
     compiled(False)
-    with pytest.raises(ConfigError, match=rf"^{key}: {name} is for rotated boxes.*{WHAT_TO_DO}"):
+    with pytest.raises(ConfigError, match=rf"^{key}: {name} does not go with this installation, because it is for rotated boxes.*{WHAT_TO_DO}"):
         check_config(cfg)
     check_config(load_yaml(plain))
 

@@ -16,7 +16,7 @@ from d2_balanced.data.check_dataset import check_registered
 from d2_balanced.data.mapper import BalancedMapper, IgnoreRegionMapper, build_mapper
 from d2_balanced.utils.errors import DataError
 from d2_balanced.config import ConfigError, apply_overrides, check_config, get_balanced_cfg, load_lazy
-from d2_balanced.config.lazy_regions import check_lazy_regions
+from d2_balanced.config.refusals import check_refusals_lazy
 from d2_balanced.evaluation import build_evaluator
 from d2_balanced.modeling.ignore_regions import TargetsWithRegions
 from tiny_runs import TINY, checkpoint, quick_config, told, train_net
@@ -234,15 +234,15 @@ def test_the_config_key_chooses_the_mapper_and_needs_modules_that_know_regions()
 def test_a_lazy_config_with_the_mapper_needs_them_too():
     target = "dataloader.train.mapper._target_=d2_balanced.data.mapper.IgnoreRegionMapper"
     cfg = load_lazy(quick_config("faster_rcnn", "py"))
-    check_lazy_regions(cfg)
+    check_refusals_lazy(cfg)
     apply_overrides(cfg, [target])
-    with pytest.raises(ConfigError, match="IgnoreRegionMapper, but model.proposal_generator.*BalancedRPN"):
-        check_lazy_regions(cfg)
+    with pytest.raises(ConfigError, match="IgnoreRegionMapper does not go with model.proposal_generator, .*BalancedRPN"):
+        check_refusals_lazy(cfg)
     apply_overrides(cfg, ["model.proposal_generator._target_=BalancedRPN"])
-    check_lazy_regions(cfg)
+    check_refusals_lazy(cfg)
     cfg = load_lazy(quick_config("retinanet", "py"), [target])
-    with pytest.raises(ConfigError, match="IgnoreRegionMapper, but model would ignore"):
-        check_lazy_regions(cfg)
+    with pytest.raises(ConfigError, match="IgnoreRegionMapper does not go with model, because it would ignore"):
+        check_refusals_lazy(cfg)
 
 
 def test_a_run_with_ignore_regions_and_crowdhuman_s_metrics(registered, tmp_path):

@@ -92,7 +92,7 @@ def test_bad_settings_name_the_key(kind, key, value, message):
 
 def test_settings_that_a_plain_backbone_would_ignore_are_refused():
     cfg = tiny_cfg("build_resnet_fpn_backbone", "MODEL.BALANCED.FPN.REFINE_LEVEL", "1")
-    with pytest.raises(ConfigError, match="build_resnet_fpn_backbone would ignore it.*build_resnet_balanced_fpn"):
+    with pytest.raises(ConfigError, match="build_resnet_fpn_backbone, because it would ignore.*build_resnet_balanced_fpn"):
         check_config(cfg)
 
 

@@ -157,7 +157,7 @@ def test_yacs_iou_loss_is_detectron2s_own():
 def test_two_choices_of_the_loss_are_refused_naming_both(box_loss):
     cfg = from_yacs(**box_loss)
     cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE = "giou"
-    with pytest.raises(ValueError, match="MODEL.BALANCED.BOX_LOSS.*MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE='giou'"):
+    with pytest.raises(ValueError, match="MODEL.BALANCED.BOX_LOSS.*MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE: giou"):
         BalancedFastRCNNOutputLayers(cfg, ShapeSpec(channels=CHANNELS))
     with pytest.raises(ValueError, match="box_loss=BalancedL1.*box_reg_loss_type='giou'"):
         predictor(BalancedFastRCNNOutputLayers, box_loss=BalancedL1(), box_reg_loss_type="giou")

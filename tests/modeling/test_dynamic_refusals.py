@@ -14,17 +14,17 @@ NO_PROPOSALS = "follows the proposals of an R-CNN, which Balanced(RetinaNet|RPN)
 RPN = ["MODEL.PROPOSAL_GENERATOR.NAME", "BalancedRPN", "MODEL.BALANCED.RPN.BOX_LOSS.NAME", "DynamicSmoothL1"]
 REFUSED = {
     "RetinaNet's anchors": (
-        "retinanet", ["MODEL.BALANCED.MATCHER.NAME", "DynamicMatcher"], "RetinaNet would ignore it",
+        "retinanet", ["MODEL.BALANCED.MATCHER.NAME", "DynamicMatcher"], "RetinaNet, because the detector has no BalancedROIHeads, and would ignore",
     ),
     "an R-CNN's key in RetinaNet": (
-        "retinanet", ["MODEL.BALANCED.BOX_LOSS.NAME", "DynamicSmoothL1"], "RetinaNet would ignore it",
+        "retinanet", ["MODEL.BALANCED.BOX_LOSS.NAME", "DynamicSmoothL1"], "RetinaNet, because the detector has no BalancedROIHeads, and would ignore",
     ),
     "RetinaNet's loss": ("retinanet", ["MODEL.BALANCED.RETINANET.BOX_LOSS.NAME", "DynamicSmoothL1"], NO_PROPOSALS),
     "an RPN's loss": ("faster_rcnn", RPN, NO_PROPOSALS),
     "detectron2's heads": (
         "faster_rcnn",
         ["MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.BALANCED.MATCHER.NAME", "DynamicMatcher"],
-        "StandardROIHeads would ignore it",
+        "StandardROIHeads, because it would ignore",
     ),
     "two thresholds": (
         "faster_rcnn",
@@ -35,7 +35,7 @@ REFUSED = {
     "a loss on boxes beside it": (
         "faster_rcnn",
         ["MODEL.BALANCED.BOX_LOSS.NAME", "DynamicSmoothL1", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "giou"],
-        "MODEL.BALANCED.BOX_LOSS.*MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE='giou'",
+        "MODEL.BALANCED.BOX_LOSS.*MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE: giou",
     ),
 }  # fmt: skip
 RPN_NODE = "model.proposal_generator"

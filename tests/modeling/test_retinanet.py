@@ -195,7 +195,7 @@ def test_two_choices_of_the_loss_are_refused_naming_both():
     cfg = yacs()
     cfg.MODEL.RETINANET.BBOX_REG_LOSS_TYPE = "giou"
     cfg.MODEL.BALANCED.RETINANET.BOX_LOSS.NAME = "BalancedL1"
-    both = "MODEL.BALANCED.RETINANET.BOX_LOSS.*MODEL.RETINANET.BBOX_REG_LOSS_TYPE='giou'"
+    both = "MODEL.BALANCED.RETINANET.BOX_LOSS.*MODEL.RETINANET.BBOX_REG_LOSS_TYPE: giou"
     with pytest.raises(ValueError, match=both):
         build_model(cfg)
     with pytest.raises(ValueError, match="BalancedRetinaNet: box_loss=BalancedL1.*box_reg_loss_type='diou'"):
@@ -203,5 +203,5 @@ def test_two_choices_of_the_loss_are_refused_naming_both():
 
 
 def test_a_box_loss_that_follows_proposals_is_refused():
-    with pytest.raises(ValueError, match="BalancedRetinaNet: box_loss=DynamicSmoothL1.* does not have"):
+    with pytest.raises(ValueError, match="box_loss=DynamicSmoothL1 does not go with BalancedRetinaNet.* does not have"):
         build(BalancedRetinaNet, box_loss=DynamicSmoothL1())

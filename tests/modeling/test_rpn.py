@@ -205,18 +205,18 @@ def test_two_choices_of_the_loss_are_refused_naming_both():
     cfg.MODEL.RPN.BBOX_REG_LOSS_TYPE = "giou"
     assert from_yacs(cfg).box_loss is None
     cfg.MODEL.BALANCED.RPN.BOX_LOSS.NAME = "BalancedL1"
-    with pytest.raises(ValueError, match="MODEL.BALANCED.RPN.BOX_LOSS.*MODEL.RPN.BBOX_REG_LOSS_TYPE='giou'"):
+    with pytest.raises(ValueError, match="MODEL.BALANCED.RPN.BOX_LOSS.*MODEL.RPN.BBOX_REG_LOSS_TYPE: giou"):
         from_yacs(cfg)
 
 
 def test_a_sampler_that_repeats_is_refused():
     for sampler in (HardRatioSampler(), IoUBalancedSampler(positives="hard_ratio")):
-        with pytest.raises(ValueError, match="BalancedRPN: sampler=.* repeats positives"):
+        with pytest.raises(ValueError, match="sampler=.* does not go with BalancedRPN, because the sampler repeats positives"):
             build(BalancedRPN, sampler=sampler)
 
 
 def test_a_box_loss_that_follows_proposals_is_refused():
-    with pytest.raises(ValueError, match="BalancedRPN: box_loss=DynamicSmoothL1.* does not have"):
+    with pytest.raises(ValueError, match="box_loss=DynamicSmoothL1 does not go with BalancedRPN.* does not have"):
         build(BalancedRPN, box_loss=DynamicSmoothL1())
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from d2_balanced.modeling.box_predictor import build_box_loss
 from d2_balanced.modeling.dense_box_loss import check_anchor_matcher, check_dense_box_loss, dense_box_loss
+from d2_balanced.utils.errors import Refusal
 
 __all__ = ["BalancedRetinaNet"]
 
@@ -36,9 +37,11 @@ class BalancedRetinaNet(RetinaNet):
             arguments are ``RetinaNet``'s.
 
     Raises:
-        ValueError: for a matcher or box loss that follows an R-CNN's proposals, or a box loss beside a
+        Refusal: for a matcher or box loss that follows an R-CNN's proposals, or a box loss beside a
             ``box_reg_loss_type`` other than smooth_l1.
     """
+
+    reads = ("MODEL.BALANCED.RETINANET",)  # settings that nobody else reads: config/refusals.py
 
     @configurable
     def __init__(self, *, box_loss: Optional[Callable] = None, **kwargs):
@@ -54,10 +57,10 @@ class BalancedRetinaNet(RetinaNet):
         except KeyError as error:
             if error.args[0] not in cfg.MODEL.RETINANET.IN_FEATURES:
                 raise
-            raise ValueError(
-                f"MODEL.RETINANET.IN_FEATURES: {error.args[0]} is no level of MODEL.BACKBONE.NAME "
-                f"{cfg.MODEL.BACKBONE.NAME}; a RetinaNet's backbones (build_retinanet_...) have p3 to p7"
-            ) from error
+            raise Refusal(
+                f"MODEL.RETINANET.IN_FEATURES: {error.args[0]}", f"MODEL.BACKBONE.NAME: {cfg.MODEL.BACKBONE.NAME}",
+                "the backbone has no such level", "take a RetinaNet's (build_retinanet_...), which has p3 to p7",
+            ) from error  # fmt: skip
         ret["box_loss"] = build_box_loss(
             cfg.MODEL.BALANCED.RETINANET.BOX_LOSS,
             "MODEL.BALANCED.RETINANET.BOX_LOSS",

@@ -26,6 +26,7 @@ from d2_balanced.modeling.matching import match_images
 from d2_balanced.modeling.registry import PROPOSAL_SAMPLER_REGISTRY
 from d2_balanced.modeling.sampling import RandomSampler, sample_images
 from d2_balanced.modeling.spec import build_component
+from d2_balanced.utils.errors import Refusal
 
 from .top_proposals import top_candidates, top_proposals
 
@@ -47,18 +48,20 @@ class BalancedRPN(RPN):
             arguments are ``RPN``'s.
 
     Raises:
-        ValueError: for a sampler that repeats positives, for a matcher or box loss that follows an R-CNN's proposals,
+        Refusal: for a sampler that repeats positives, for a matcher or box loss that follows an R-CNN's proposals,
             or a box loss beside a ``box_reg_loss_type`` other than smooth_l1 or a ``smooth_l1_beta`` that it ignores.
     """
+
+    reads = ("MODEL.BALANCED.RPN", "INPUT.IGNORE_REGIONS")  # settings that nobody else reads: config/refusals.py
 
     @configurable
     def __init__(self, *, sampler: Optional[Callable] = None, box_loss: Optional[Callable] = None, **kwargs):
         super().__init__(**kwargs)
         if getattr(sampler, "repeats_positives", False):
-            raise ValueError(
-                f"{type(self).__name__}: sampler={sampler} repeats positives, but an RPN can take an anchor only once; "
-                "choose another sampler here, or use this one in the ROI heads"
-            )
+            raise Refusal(
+                f"sampler={sampler}", type(self).__name__, "the sampler repeats positives, and an RPN cannot",
+                "choose another sampler here, or use this one in the ROI heads",
+            )  # fmt: skip
         check_anchor_matcher(type(self).__name__, self.anchor_matcher)
         check_dense_box_loss(type(self).__name__, box_loss, self.box_reg_loss_type)
         check_smooth_l1_beta(type(self).__name__, box_loss, self.smooth_l1_beta)

@@ -41,6 +41,8 @@ class BalancedROIHeads(StandardROIHeads):
     equal losses, gradients, detections and checkpoint keys.
     """
 
+    reads = ("MODEL.BALANCED", "INPUT.IGNORE_REGIONS")  # settings that nobody else reads: config/refusals.py
+
     @configurable
     def __init__(
         self,

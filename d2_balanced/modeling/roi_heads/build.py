@@ -11,6 +11,7 @@ from detectron2.modeling.roi_heads.mask_head import ROI_MASK_HEAD_REGISTRY
 
 from d2_balanced.modeling.spec import build_component
 
+from ...utils.errors import Refusal
 from ..box_predictor import BalancedFastRCNNOutputLayers
 from ..registry import (
     EXTRA_PROPOSALS_REGISTRY,
@@ -95,13 +96,10 @@ def _mask_modules(cfg, input_shape, stages, mask_branch):
     if not node.POOLER_TYPE:
         return StandardROIHeads._init_mask_head(cfg, input_shape)  # a head that takes the feature maps
     head_class = ROI_MASK_HEAD_REGISTRY.get(node.NAME)
+    mask_branch.check_head(head_class)
     build_head = functools.partial(head_class, cfg, _pooled_shape(cfg, input_shape, node))
     pooler = _pooler(cfg, input_shape, node, "MASK_POOLER")
-    try:
-        mask_head = mask_branch.build_heads(build_head, stages)
-    except TypeError as error:
-        names = f"MODEL.BALANCED.MASKS.NAME {type(mask_branch).__name__} and MODEL.ROI_MASK_HEAD.NAME {node.NAME}"
-        raise ValueError(f"{names} do not fit together; InterleavedMasks goes with FlowMaskHead") from error
+    mask_head = mask_branch.build_heads(build_head, stages)
     return {"mask_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES, "mask_pooler": pooler, "mask_head": mask_head}
 
 
@@ -132,19 +130,15 @@ def _pooled_shape(cfg, input_shape, node):
 
 def _bbox_reg_weights(cfg, stages):
     """The box weights of the only head; or a list of them, if every stage has a head of its own."""
-    weights = cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
+    key, weights = "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS", cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
     if stages.shared_head and weights != get_cfg().MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS:
-        raise ValueError(
-            f"MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS is set to {weights}, but {type(stages).__name__} "
-            "(MODEL.BALANCED.STAGES) has one head, with MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS; leave it out"
-        )
+        name = f"MODEL.BALANCED.STAGES.NAME: {type(stages).__name__}"
+        raise Refusal(f"{key}: {weights}", name, "the one head has MODEL.ROI_BOX_HEAD's", "leave it out")
     if stages.shared_head or stages.num_train == 1:
         return cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS
     if len(weights) != stages.num_train:
-        raise ValueError(
-            f"MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS has {len(weights)} entries and "
-            f"MODEL.ROI_BOX_CASCADE_HEAD.IOUS {stages.num_train}; give one of each to every stage"
-        )
+        ious = f"MODEL.ROI_BOX_CASCADE_HEAD.IOUS: {list(stages.ious)}"
+        raise Refusal(f"{key}: {weights}", ious, "they are not as many", "give one of each to every stage")
     return list(weights)
 
 

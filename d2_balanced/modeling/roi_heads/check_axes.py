@@ -1,13 +1,15 @@
 """Refuses combinations of the axes of ``BalancedROIHeads`` that cannot work, naming both sides."""
 
+from ...utils.errors import Refusal
 from ..box_losses import SmoothL1
+from .mask_branch import without_masks
 from .stages import SingleStage
 
 __all__ = ["check_axes"]
 
 
 def check_axes(heads):
-    """Raise ``ValueError`` if the stages, branches and options of these ``BalancedROIHeads`` do not fit together."""
+    """Raise ``Refusal`` if the stages, branches and options of these ``BalancedROIHeads`` do not go together."""
     _check_num_heads(heads)
     _check_test_branches(heads)
     _check_first_threshold(heads)
@@ -16,15 +18,14 @@ def check_axes(heads):
             branch.for_each_predictor(lambda predictor: _check_replaced(heads.iou_branch, predictor))
     heads.mask_branch.check(heads)
     if heads.mask_iou_head is not None and not heads.mask_on:
-        raise ValueError(
-            "BalancedROIHeads: mask_iou_head (MODEL.BALANCED.MASK_IOU_HEAD) needs masks: set MODEL.MASK_ON, or leave "
-            "it out"
-        )
+        raise without_masks("mask_iou_head (MODEL.BALANCED.MASK_IOU_HEAD)")
     if heads.train_on_pred_boxes and heads.stages.num_train > 1:
-        raise ValueError(
-            f"BalancedROIHeads: train_on_pred_boxes (MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES) needs a single stage, but "
-            f"stages ({type(heads.stages).__name__}) has {heads.stages.num_train}; switch one of them off"
-        )
+        option = "train_on_pred_boxes (MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES)"
+        raise Refusal(option, _stages(heads), f"it needs a single stage, and there are {heads.stages.num_train}")
+
+
+def _stages(heads):
+    return f"stages={type(heads.stages).__name__} (MODEL.BALANCED.STAGES)"
 
 
 def _check_num_heads(heads):
@@ -34,33 +35,28 @@ def _check_num_heads(heads):
         if branch.num_heads != wanted:
             have = "one head" if branch.num_heads is None else f"a list of {branch.num_heads} heads"
             need = "one head" if wanted is None else f"a list of {wanted} heads, one a stage"
-            raise ValueError(
-                f"BalancedROIHeads: stages ({type(stages).__name__}, {stages.num_train} in training) needs {need} in "
-                f"every branch, but branch {p} has {have}"
-            )
+            raise Refusal(f"branch {p} with {have}", _stages(heads), "they need as many", f"give every branch {need}")
 
 
 def _check_test_branches(heads):
-    allowed = range(len(heads.branches))
-    unknown = [p for p in heads.test_branches if p not in allowed]
+    unknown = [p for p in heads.test_branches if p not in range(len(heads.branches))]
     if unknown:
-        raise ValueError(
-            f"BalancedROIHeads: test_branches (MODEL.BALANCED.TEST_BRANCHES) must be indices from 0 to "
-            f"{len(heads.branches) - 1}, one of the {len(heads.branches)} branches, got {unknown}"
-        )
+        raise Refusal(
+            f"test_branches={unknown} (MODEL.BALANCED.TEST_BRANCHES)", f"{len(heads.branches)} branch(es)",
+            "there is no such branch", f"give indices from 0 to {len(heads.branches) - 1}",
+        )  # fmt: skip
 
 
 def _check_first_threshold(heads):
     """The first stage is matched by the heads' own matcher; the stages' first threshold would be read by nobody."""
     thresholds = getattr(heads.proposal_matcher, "thresholds", None)  # -inf, those given, inf; an adaptive one has none
-    if thresholds is None or isinstance(heads.stages, SingleStage):
+    if thresholds is None or isinstance(heads.stages, SingleStage) or thresholds[-2] == heads.stages.ious[0]:
         return
-    if thresholds[-2] != heads.stages.ious[0]:
-        raise ValueError(
-            f"BalancedROIHeads: the first of the stages' ious (MODEL.ROI_BOX_CASCADE_HEAD.IOUS) is "
-            f"{heads.stages.ious[0]}, but proposal_matcher (MODEL.ROI_HEADS.IOU_THRESHOLDS), which matches the first "
-            f"stage, has the threshold {thresholds[-2]}; make them equal"
-        )
+    raise Refusal(
+        f"the first of the stages' ious={list(heads.stages.ious)} (MODEL.ROI_BOX_CASCADE_HEAD.IOUS)",
+        f"a proposal_matcher with the threshold {thresholds[-2]} (MODEL.ROI_HEADS.IOU_THRESHOLDS)",
+        "the matcher is the first stage's", "make them equal",
+    )  # fmt: skip
 
 
 def _check_replaced(iou_branch, predictor):
@@ -75,11 +71,7 @@ def _check_replaced(iou_branch, predictor):
         "box_reg_loss_type (MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE)": loss_type if loss_type != "smooth_l1" else None,
         "loss_weight (MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT)": weight if weight != 1 else None,
     }
+    branch = f"iou_branch={type(iou_branch).__name__} (MODEL.BALANCED.IOU_BRANCH)"
     for setting, value in unused.items():
         if value:
-            raise ValueError(
-                f"BalancedROIHeads: iou_branch ({type(iou_branch).__name__}, MODEL.BALANCED.IOU_BRANCH) regresses the "
-                f"boxes with a loss of its own, so that the predictors' {setting} {value} would have no effect; leave "
-                "one of them out"
-            )
-
+            raise Refusal(f"{setting} {value}", branch, "the IoU branch regresses the boxes with its own loss")

@@ -8,6 +8,7 @@ from detectron2.modeling.roi_heads import select_foreground_proposals
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference
 from torch import nn
 
+from ...utils.errors import Refusal
 from ..registry import MASK_BRANCH_REGISTRY
 from .mask_scoring import score_masks
 
@@ -26,18 +27,23 @@ class FirstStageMasks:
     """Whether the boxes that the last training stage predicts are needed."""
 
     def check(self, heads):
-        """Raise ``ValueError`` if this does not fit these ``BalancedROIHeads``."""
-        if heads.mask_iou_head is not None and heads.mask_on and not hasattr(heads.mask_head, "layers"):
-            raise ValueError(
-                f"FirstStageMasks: a mask IoU head (MODEL.BALANCED.MASK_IOU_HEAD) needs a mask head with `layers`, as "
-                f"MaskRCNNConvUpsampleHead has; MODEL.ROI_MASK_HEAD.NAME is {type(heads.mask_head).__name__}"
-            )
-        if heads.mask_on and hasattr(heads.mask_head, "previous"):
-            raise ValueError(
-                f"FirstStageMasks (MODEL.BALANCED.MASKS) has one stage of masks, but {type(heads.mask_head).__name__} "
-                f"(MODEL.ROI_MASK_HEAD.NAME) has takes_previous, for the masks of a stage before; take InterleavedMasks, "
-                "or another mask head"
-            )
+        """Raise ``Refusal`` if this does not go with these ``BalancedROIHeads``."""
+        if not heads.mask_on:
+            return
+        mask_head = _named(type(heads.mask_head))
+        if heads.mask_iou_head is not None and not hasattr(heads.mask_head, "layers"):
+            remedy = "take one with them, as MaskRCNNConvUpsampleHead"
+            raise Refusal("a mask IoU head (MODEL.BALANCED.MASK_IOU_HEAD)", mask_head, "that has no `layers`", remedy)
+        if hasattr(heads.mask_head, "previous"):
+            reason = "there is one stage of masks, and the mask head takes the features of a stage before"
+            raise Refusal(mask_head, self._name, reason, "take InterleavedMasks, or another mask head")
+
+    def check_head(self, mask_head_class):
+        """Raise ``Refusal`` if masks cannot be predicted with mask heads of this class."""
+
+    @property
+    def _name(self):
+        return f"{type(self).__name__} (MODEL.BALANCED.MASKS)"
 
     def build_heads(self, build_head, stages):
         """The mask head, or a list with one for every stage, from what ``build_head`` makes."""
@@ -100,34 +106,30 @@ class InterleavedMasks(FirstStageMasks):
 
     def check(self, heads):
         if not heads.mask_on:
-            raise ValueError("InterleavedMasks (MODEL.BALANCED.MASKS) needs masks: set MODEL.MASK_ON, or leave it out")
+            raise without_masks(self._name)
         mask_heads = list(heads.mask_head) if isinstance(heads.mask_head, nn.ModuleList) else [heads.mask_head]
-        if not all(hasattr(head, "features") for head in mask_heads):
-            raise ValueError(
-                f"InterleavedMasks: the mask head must be a FlowMaskHead (MODEL.ROI_MASK_HEAD.NAME), got "
-                f"{type(mask_heads[0]).__name__}"
-            )
+        for mask_head in mask_heads:
+            self.check_head(type(mask_head))
         wanted = None if heads.stages.shared_head else heads.stages.num_train
         have = len(mask_heads) if isinstance(heads.mask_head, nn.ModuleList) else None
         if have != wanted and not (wanted == 1 and have is None):
-            raise ValueError(
-                f"InterleavedMasks: stages ({type(heads.stages).__name__}) needs "
-                f"{'one mask head' if wanted is None else f'{wanted} mask heads, one a stage'}, got {have or 'one'}"
-            )
+            need = "one mask head" if wanted is None else f"{wanted} mask heads, one a stage"
+            raise Refusal(f"{have or 1} mask head(s)", f"stages={type(heads.stages).__name__}", f"they need {need}")
         self._check_flow(heads.stages, mask_heads)
         if heads.train_on_pred_boxes and not heads.keypoint_on:
-            raise ValueError(
-                "InterleavedMasks (MODEL.BALANCED.MASKS) trains on refined boxes anyway, so that train_on_pred_boxes "
-                "(MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES) would have no effect; leave one of them out"
-            )
+            option = "train_on_pred_boxes (MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES)"
+            raise Refusal(option, self._name, "the masks train on refined boxes anyway")
+
+    def check_head(self, mask_head_class):
+        if not hasattr(mask_head_class, "features"):
+            raise Refusal(_named(mask_head_class), self._name, "that head passes nothing on", "take a FlowMaskHead")
 
     def _check_flow(self, stages, mask_heads):
         takes, wanted = [hasattr(head, "previous") for head in mask_heads], self._takes_previous(stages)
         if takes != wanted:
-            raise ValueError(
-                f"InterleavedMasks: with information_flow={self.information_flow} and {stages.num_train} training "
-                f"stage(s) takes_previous must be {wanted} for the mask head of every stage, got {takes}"
-            )
+            flow = f"information_flow={self.information_flow} and {stages.num_train} training stage(s)"
+            remedy = f"takes_previous must be {wanted} for the mask head of every stage"
+            raise Refusal(f"takes_previous={takes}", flow, "there would be convolutions too many, or missing", remedy)
 
     def stage_losses(self, parts, refined, stage):
         """``loss_mask`` of a stage; a 0 connected to the graph without foreground."""
@@ -160,3 +162,12 @@ class InterleavedMasks(FirstStageMasks):
             previous = chain[-1] if self._flows(parts.stages) else None
             chain.append(parts.head(k).features(pooled, previous))
         return chain[1:]
+
+
+def without_masks(setting):
+    """The ``Refusal`` of a setting that needs masks where there are none."""
+    return Refusal(setting, "MODEL.MASK_ON: False", "there are no masks", "set it to True, or leave the other out")
+
+
+def _named(mask_head_class):
+    return f"{mask_head_class.__name__} (MODEL.ROI_MASK_HEAD.NAME)"

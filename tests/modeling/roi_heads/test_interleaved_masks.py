@@ -119,5 +119,5 @@ def test_settings_without_a_meaning_are_refused(stages, settings):
 
 def test_box_weights_of_stages_are_refused_where_there_is_one_head():
     weights = ((10, 10, 5, 5),) * 3
-    with pytest.raises(ValueError, match="BBOX_REG_WEIGHTS is set to .* but RecursiveStages .* leave it out"):
+    with pytest.raises(ValueError, match="BBOX_REG_WEIGHTS: .* does not go with .*RecursiveStages, .* leave it out"):
         h.build(h.tiny_cfg(**RECURSIVE, MODEL__ROI_BOX_CASCADE_HEAD__BBOX_REG_WEIGHTS=weights))
