@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
-import traceback
 from typing import Optional, Sequence
 
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
-from .config import ConfigError
 from .engine.distributed import launch
 from .engine.nonfinite import NonFiniteLossError
 from .engine.run import evaluate, load_experiment, prepare, train
-from .utils.errors import CheckpointError
+from .utils.command import FAULT, TRACEBACK, command, tell
+from .utils.errors import ConfigError, doing
 
 __all__ = ["argument_parser", "main"]
 
-MISUSE, DIVERGED, REPORT_FAILED = 2, 1, 3  # exit statuses
-# Before training. detectron2 asserts what users set, and Python itself refuses unknown arguments in a LazyConfig.
-MISUSES = (ValueError, KeyError, OSError, CheckpointError, AssertionError, TypeError)
+NAME = "train_net.py"
+DIVERGED, REPORT_FAILED = FAULT, 3  # exit statuses, beside those of every command
 
 logger = logging.getLogger(__name__)
 
-_EPILOG = """
+_EPILOG = f"""
 Examples:
   train_net.py --config-file configs/quick/faster_rcnn_R_18_FPN.yaml --output-dir output/first
   train_net.py --config-file ... --train-json A.json --train-images DIR --val-json B.json --val-images DIR
@@ -35,13 +32,16 @@ Examples:
   torchrun --nproc_per_node 8 train_net.py --config-file ...
 
 Overrides at the end: "SOLVER.BASE_LR 0.01" for .yaml configs, "optimizer.lr=0.01" for .py configs.
+
+What you have to mend is said in one line, with exit status 2; with {TRACEBACK}=1 in the environment there is a
+traceback, too. Any other error has one, and status 1.
 """
 
 
 def argument_parser() -> argparse.ArgumentParser:
     """detectron2's usual arguments, then those of own data and of the schedule."""
     parser = argparse.ArgumentParser(
-        prog="train_net.py", description="Train or evaluate a detector.", epilog=_EPILOG,
+        prog=NAME, description="Train or evaluate a detector.", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help=".yaml (yacs) or .py (LazyConfig)")
@@ -71,32 +71,31 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command(NAME)
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    """``train_net.py``. Exits with status 2 for misuse, before time is spent on training; with 1 if a loss diverged."""
+    """``train_net.py``. Exit statuses are those of :mod:`.utils.command`; 1 if a loss diverged, 3 without the report."""
     args = argument_parser().parse_args(argv)
     try:
         launch(_one_process, (args,), args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
     except ProcessExitedException as error:  # a spawned process, which has said why
         sys.exit(error.exit_code)
-    except ValueError as error:  # what launch itself refuses
-        _exit(error, MISUSE)
 
 
+@command(NAME)
 def _one_process(args: argparse.Namespace) -> None:
-    try:
+    with doing(f"while reading {args.config_file}"):
         experiment = load_experiment(args)
-        if args.imbalance_report:
-            _record(experiment, args.eval_only)
-        if args.eval_only:
-            evaluate(experiment, args.resume)
-            return
-        trainer = prepare(experiment, resume=args.resume, auto_scale_lr=args.auto_scale_lr, epochs=args.epochs)
-    except MISUSES as error:
-        _exit(error, MISUSE)
+    if args.imbalance_report:
+        _record(experiment, args.eval_only)
+    if args.eval_only:
+        evaluate(experiment, args.resume)
+        return
+    trainer = prepare(experiment, resume=args.resume, auto_scale_lr=args.auto_scale_lr, epochs=args.epochs)
     try:
         status = train(trainer, experiment)
     except NonFiniteLossError as error:  # in full in the log
-        _exit(RuntimeError(f"{str(error).splitlines()[0]} See above, and nonfinite_loss.json."), DIVERGED)
+        tell(NAME, f"{str(error).splitlines()[0]} See above, and nonfinite_loss.json.")
+        sys.exit(DIVERGED)
     if status:
         sys.exit(status)
     if args.imbalance_report and comm.is_main_process():
@@ -125,17 +124,3 @@ def _report(experiment, trainer) -> None:
         again = f"python -m d2_balanced.analysis.report {experiment.settings.output_dir}"
         logger.exception("The run is complete, its report is not. Repeat it with %s", again)
         sys.exit(REPORT_FAILED)
-
-
-def _exit(error: Exception, status: int) -> None:
-    """Say what is wrong, in the first process in full, and exit."""
-    if os.environ.get("D2_BALANCED_TRACEBACK"):
-        traceback.print_exc()
-    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if not message or isinstance(error, (AssertionError, TypeError)):
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"{message or type(error).__name__} ({os.path.basename(place.filename)}, line {place.lineno})"
-    if not comm.is_main_process():
-        message = f"(process {comm.get_rank()}) {message.splitlines()[0] if message else ''}"
-    print(f"train_net.py: error: {message}", file=sys.stderr, flush=True)
-    sys.exit(status)

@@ -9,7 +9,21 @@ import d2_balanced.modeling  # noqa: F401  (registers its own)
 from ..modeling.spec import registered_names
 from ..utils.errors import ConfigError, did_you_mean
 
-__all__ = ["CHOOSERS", "is_a", "registered"]
+__all__ = ["CHOOSERS", "SECTIONS", "is_a", "registered"]
+
+SECTIONS = {
+    "modeling/anchor_generator.py": "MODEL.ANCHOR_GENERATOR",
+    "modeling/backbone/fpn.py": "MODEL.FPN",
+    "modeling/backbone/resnet.py": "MODEL.RESNETS",
+    "modeling/meta_arch/retinanet.py": "MODEL.RETINANET",
+    "modeling/proposal_generator/rpn.py": "MODEL.RPN",
+    "modeling/roi_heads/box_head.py": "MODEL.ROI_BOX_HEAD",
+    "modeling/roi_heads/cascade_rcnn.py": "MODEL.ROI_BOX_CASCADE_HEAD",
+    "modeling/roi_heads/keypoint_head.py": "MODEL.ROI_KEYPOINT_HEAD",
+    "modeling/roi_heads/mask_head.py": "MODEL.ROI_MASK_HEAD",
+    "modeling/roi_heads/roi_heads.py": "MODEL.ROI_HEADS",
+}
+"""``{file of detectron2: the part of a yacs config that it reads}``, for errors that are raised there."""
 
 CHOOSERS = {
     "MODEL.META_ARCHITECTURE": modeling.META_ARCH_REGISTRY,

@@ -15,8 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..modeling.spec import is_open_ended
 from ..utils.errors import ConfigError, did_you_mean
-from ..utils.moved import refuse_moved
 from ..utils.values import check_minimum, fit_type, type_name
+from .imports import importing
 from .lazy_defaults import TRAIN_MINIMUM, data_defaults, train_defaults
 from .lazy_targets import find_target, parameters_to_keep, target_parameters, walk
 from .refusals import check_compiled_lazy
@@ -36,10 +36,8 @@ def load_lazy(path: str, overrides: Sequence[str] = ()) -> DictConfig:
         raise ConfigError(f"Config file {path!r} has to end in .py (LazyConfig) or .yaml.")
     plain_import = builtins.__import__
     try:
-        cfg = LazyConfig.load(path)
-    except ImportError as error:
-        refuse_moved(error)
-        raise
+        with importing(path):
+            cfg = LazyConfig.load(path)
     finally:
         builtins.__import__ = plain_import  # detectron2 leaves its own in place if the file raises
     check_lazy(cfg, f" in {path}")

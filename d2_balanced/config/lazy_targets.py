@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pydoc import ErrorDuringImport
 from typing import Any, Dict, Iterator, List, Tuple
 
 from detectron2 import modeling
@@ -15,6 +16,7 @@ from ..modeling import registry as ours
 from ..modeling.spec import signature_parameters
 from ..utils.errors import ConfigError, did_you_mean
 from ..utils.moved import new_path
+from .imports import importing
 
 __all__ = ["find_target", "target_parameters", "parameters_to_keep", "walk"]
 
@@ -60,7 +62,10 @@ def find_target(target, key: str):
         )
     try:
         return locate(target)
-    except Exception as error:  # locate raises whatever importing the module raises
+    except ErrorDuringImport as error:
+        with importing(key):
+            raise error.value from None
+    except (ImportError, ValueError) as error:  # the latter for dots without a name between them
         if new_path(target):
             raise ConfigError(f"{key}: {target} was moved: it is {new_path(target)} now.") from error
         name = target.rsplit(".", 1)[-1]
@@ -71,7 +76,7 @@ def target_parameters(node: DictConfig, key: str) -> Dict[str, inspect.Parameter
     """The parameters of a node's ``_target_`` by name; empty for a mapping that is no call."""
     if "_target_" not in node.keys():
         return {}
-    target = find_target(node._target_, f"{key}._target_")
+    target = find_target(node["_target_"], f"{key}._target_")
     try:
         return signature_parameters(target)
     except (ValueError, TypeError):  # a builtin without a signature

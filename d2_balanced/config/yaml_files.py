@@ -9,7 +9,7 @@ import yaml
 from detectron2.utils.file_io import PathManager
 from fvcore.common.config import BASE_KEY
 
-from ..utils.errors import ConfigError, did_you_mean
+from ..utils.errors import ConfigError, did_you_mean, usage
 
 __all__ = ["read_with_bases", "require_file"]
 
@@ -28,9 +28,13 @@ class _Loader(yaml.SafeLoader):
 
 
 def require_file(path: str, named_by: str = "") -> str:
-    """``path``, if there is such a file; otherwise ``ConfigError`` with the files of similar names beside it."""
+    """``path``, if there is such a file and it can be opened.
+
+    Otherwise ``ConfigError``, with the files of similar names beside it.
+    """
     if PathManager.isfile(path):
-        return path
+        with usage(f"Config file {path!r}", OSError), PathManager.open(path, "rb"):
+            return path
     folder = os.path.dirname(path) or "."
     beside = os.listdir(folder) if os.path.isdir(folder) else []
     what = f"{named_by} names the base file {path!r}, which" if named_by else f"Config file {path!r}"

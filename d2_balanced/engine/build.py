@@ -14,10 +14,10 @@ from detectron2.utils.events import CommonMetricPrinter
 from ..data.check_dataset import run_checks
 from ..data.proposal_files import check_proposal_files
 from ..recording.hook import RecordImbalance
-from ..utils.errors import CheckpointError, DataError
+from ..utils.errors import CheckpointError, doing, usage
 from .best import BestCheckpoint
 from .checkpoint import BalancedCheckpointer
-from .distributed import broadcast_buffers, wrap_ddp
+from .distributed import broadcast_buffers, raise_in_all, wrap_ddp
 from .experiment import Experiment
 from .history import ResultsTable
 from .hooks import Checkpoints, EndIteration, Evaluate, LearningRate, StopOnSignal
@@ -31,9 +31,13 @@ __all__ = ["build_hooks", "build_trainer", "check_data", "evaluate_checkpoint", 
 logger = logging.getLogger(__name__)
 
 
+@doing("while checking the data")
 def check_data(experiment: Experiment, names) -> None:
-    """Check the named data sets, and their precomputed proposals, against the model; the main process does, and all raise the same ``DataError``."""
-    error = ""
+    """Check the named data sets, and their precomputed proposals, against the model. The main process does.
+
+    Raises ``DataError`` for faulty data. What the main process raises, the others do, too, so that none waits for it.
+    """
+    error = None
     if comm.is_main_process():
         try:
             trained = [name for name in names if name in experiment.train_datasets]
@@ -42,13 +46,12 @@ def check_data(experiment: Experiment, names) -> None:
                        strict=experiment.strict_data, logger=logger)
             for datasets, files in experiment.proposal_files:
                 check_proposal_files(datasets, files, names)
-        except Exception as found:  # of whatever kind: the other processes wait to hear of it
-            error = str(found) or repr(found)
-    error = comm.all_gather(error)[0]
-    if error:
-        raise DataError(error)
+        except Exception as found:
+            error = found
+    raise_in_all(error)
 
 
+@doing("while building the trainer")
 def build_trainer(experiment: Experiment, loader, *, resume: bool) -> BalancedTrainer:
     """Model, optimizer, scheduler and hooks, from the last checkpoint (``resume``) or with given weights.
 
@@ -67,13 +70,18 @@ def build_trainer(experiment: Experiment, loader, *, resume: bool) -> BalancedTr
         optimizer,
         experiment.build_scheduler(optimizer),
         accumulate=settings.accumulate,
-        precision=build_precision(settings.amp, torch.device(settings.device)),
+        precision=_precision(settings),
     )
     checkpointer = BalancedCheckpointer(model, settings.output_dir, max_to_keep=settings.max_to_keep, trainer=trainer)
     trainer.register_hooks(build_hooks(experiment, trainer, checkpointer))
     checkpointer.check_before_training()
     checkpointer.resume_or_load(settings.weights, resume=resume)
     return trainer
+
+
+def _precision(settings):
+    with usage("SOLVER.AMP.ENABLED (yaml), train.amp.enabled (LazyConfig)", ValueError):
+        return build_precision(settings.amp, torch.device(settings.device))
 
 
 def build_hooks(experiment: Experiment, trainer: BalancedTrainer, checkpointer: BalancedCheckpointer) -> List[Any]:
@@ -107,7 +115,10 @@ def build_hooks(experiment: Experiment, trainer: BalancedTrainer, checkpointer: 
 
 
 def _recording_hooks(settings, model) -> List[Any]:
-    return [RecordImbalance(model, settings.output_dir, **settings.recording)] if settings.recording else []
+    if not settings.recording:
+        return []
+    with usage("ANALYSIS (yaml), train.record_imbalance (LazyConfig)", ValueError):
+        return [RecordImbalance(model, settings.output_dir, **settings.recording)]
 
 
 def build_writers(experiment: Experiment, trainer: BalancedTrainer, start_iter: int, max_iter: int) -> List[Any]:
@@ -121,6 +132,7 @@ def build_writers(experiment: Experiment, trainer: BalancedTrainer, start_iter: 
     ]
 
 
+@doing("while evaluating")
 def evaluate_model(experiment: Experiment, model: torch.nn.Module) -> Dict[str, Any]:
     """Evaluate ``model`` as it is, with the main process's batch statistics in all processes."""
     broadcast_buffers(model)

@@ -11,10 +11,11 @@ from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
-from ..utils.errors import LaunchError
+from ..utils.constructing import constructing
+from ..utils.errors import DataError, LaunchError, UsageError
 from ..utils.reductions import message_device
 
-__all__ = ["launch", "wrap_ddp", "broadcast_buffers"]
+__all__ = ["launch", "wrap_ddp", "broadcast_buffers", "raise_in_all"]
 
 # ProcessPlace: of one process in the job, and among those of its machine
 ProcessPlace = namedtuple("ProcessPlace", ["rank", "world_size", "local_rank", "local_size"])
@@ -95,7 +96,8 @@ def wrap_ddp(model, **kwargs):
             "DistributedDataParallel is told to look for unused parameters, which keeps resumed runs exact; torch's "
             "warning about it can be ignored."
         )
-    return DistributedDataParallel(model, **settings)
+    with constructing("train.ddp", {f"train.ddp.{name}": value for name, value in kwargs.items()}):
+        return DistributedDataParallel(model, **settings)
 
 
 @torch.no_grad()
@@ -112,6 +114,21 @@ def broadcast_buffers(model):
     sizes = [buffer.numel() * buffer.element_size() for buffer in buffers]
     for buffer, data in zip(buffers, packed.split(sizes)):
         buffer.copy_(data.clone().view(buffer.dtype).view(buffer.shape))
+
+
+def raise_in_all(error):
+    """Raise in every process what the main one hands over, an exception; nothing happens if that is None.
+
+    All processes call it. The others raise a ``DataError`` for a ``UsageError``, which all say in the same words, and
+    ``RuntimeError`` for anything else, whose traceback is the main process's to show.
+    """
+    told = None if error is None else (isinstance(error, UsageError), type(error).__name__, str(error))
+    told = comm.all_gather(told)[0]
+    if error is not None:
+        raise error
+    if told is not None:
+        is_usage, name, text = told
+        raise DataError(text) if is_usage else RuntimeError(f"the main process failed: {name}: {text}")
 
 
 def _check_request(num_gpus, num_machines, machine_rank, dist_url):

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Sequence
 
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyConfig
 from detectron2.evaluation import inference_on_dataset
 from detectron2.solver import LRMultiplier
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..config import ConfigError, data_defaults, load_lazy, train_defaults
+from ..config.lazy_build import build_node
 from ..config.lazy_targets import find_target, target_parameters, walk
 from ..config.refusals import check_refusals_lazy
 from ..config.yacs import flatten
 from ..data.coco_paths import register_train_val
+from ..utils.constructing import constructing
 from .experiment import Experiment, OwnData, RunSettings
 from .gradient_annealing import annealing_hooks
 from .schedule import Schedule
@@ -144,8 +146,9 @@ class LazyExperiment(Experiment):
         return self.cfg.data.strict
 
     def build_mapper(self, is_train):
-        loader = self.cfg.dataloader.get("train" if is_train else "test")
-        return instantiate(loader.mapper) if loader and loader.get("mapper") else None
+        name = "train" if is_train else "test"
+        loader = self.cfg.dataloader.get(name)
+        return build_node(loader.mapper, f"dataloader.{name}.mapper") if loader and loader.get("mapper") else None
 
     def require_plain_sgd(self):
         optimizer = find_target(self.cfg.optimizer._target_, "optimizer")
@@ -159,10 +162,10 @@ class LazyExperiment(Experiment):
         train = self.cfg.dataloader.train
         if "seed" in target_parameters(train, "dataloader.train") and "seed" not in train:
             train.seed = self.cfg.train.seed
-        return instantiate(train)
+        return build_node(train, "dataloader.train")
 
     def build_model(self):
-        return instantiate(self.cfg.model).to(self.cfg.train.device)
+        return build_node(self.cfg.model, "model").to(self.cfg.train.device)
 
     @property
     def ddp_settings(self):
@@ -171,12 +174,14 @@ class LazyExperiment(Experiment):
     def build_optimizer(self, model):
         self.cfg.optimizer.params.model = model
         try:
-            return instantiate(self.cfg.optimizer)
+            return build_node(self.cfg.optimizer, "optimizer")
         finally:
             del self.cfg.optimizer.params["model"]  # the config is data again
 
     def build_scheduler(self, optimizer):
-        return LRMultiplier(optimizer, instantiate(self.cfg.lr_multiplier), max_iter=self.cfg.train.max_iter)
+        multiplier = build_node(self.cfg.lr_multiplier, "lr_multiplier")
+        with constructing("lr_multiplier", {}):
+            return LRMultiplier(optimizer, multiplier, max_iter=self.cfg.train.max_iter)
 
     @property
     def _annealing(self):
@@ -188,8 +193,9 @@ class LazyExperiment(Experiment):
     def evaluate(self, model):
         results = OrderedDict()
         if self.test_datasets:
-            loader = instantiate(self.cfg.dataloader.test)
-            results.update(inference_on_dataset(model, loader, instantiate(self.cfg.dataloader.evaluator)))
+            loader = build_node(self.cfg.dataloader.test, "dataloader.test")
+            evaluator = build_node(self.cfg.dataloader.evaluator, "dataloader.evaluator")
+            results.update(inference_on_dataset(model, loader, evaluator))
         return results
 
     def describe(self):

@@ -13,11 +13,14 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 
 from ..config import check_config, describe_changes, load_yaml
+from ..config.detectron2_names import SECTIONS
+from ..config.yacs import flatten
 from ..data.coco_paths import register_train_val
 from ..data.loader import build_train_loader
 from ..data.mapper import build_mapper
 from ..evaluation import build_evaluator
 from ..modeling.spec import call_arguments
+from ..utils.constructing import constructing
 from .experiment import Experiment, OwnData, RunSettings
 from .gradient_annealing import GradientAnnealing, annealing_hooks
 from .schedule import Schedule
@@ -136,19 +139,21 @@ class YacsExperiment(Experiment):
         return self.cfg.DATASETS.STRICT
 
     def build_mapper(self, is_train):
-        return build_mapper(self.cfg, is_train)
+        with constructing("INPUT", flatten(self.cfg.INPUT, "INPUT.")):
+            return build_mapper(self.cfg, is_train)
 
     def require_plain_sgd(self):
         pass  # detectron2's build_optimizer makes nothing else
 
     def build_loader(self):
         cfg = self.cfg
-        dataset = get_detection_dataset_dicts(
-            cfg.DATASETS.TRAIN,
-            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-            min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-        )
+        with constructing("DATASETS.TRAIN", {"DATASETS.TRAIN": cfg.DATASETS.TRAIN}):
+            dataset = get_detection_dataset_dicts(
+                cfg.DATASETS.TRAIN,
+                filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+                min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+                proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+            )
         repeats = cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
         return build_train_loader(
             dataset=dataset,
@@ -162,13 +167,16 @@ class YacsExperiment(Experiment):
 
     def build_model(self):
         torch.backends.cudnn.benchmark = self.cfg.CUDNN_BENCHMARK
-        return build_model(self.cfg)
+        with constructing("MODEL", flatten(self.cfg.MODEL, "MODEL."), SECTIONS):
+            return build_model(self.cfg)
 
     def build_optimizer(self, model):
-        return build_optimizer(self.cfg, model)
+        with constructing("SOLVER", flatten(self.cfg.SOLVER, "SOLVER.")):
+            return build_optimizer(self.cfg, model)
 
     def build_scheduler(self, optimizer):
-        return build_lr_scheduler(self.cfg, optimizer)
+        with constructing("SOLVER", flatten(self.cfg.SOLVER, "SOLVER.")):
+            return build_lr_scheduler(self.cfg, optimizer)
 
     def build_method_hooks(self, model):
         return annealing_hooks(annealing_settings(self.cfg), _ANNEALING, model)

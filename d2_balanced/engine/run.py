@@ -14,6 +14,7 @@ from detectron2.utils.env import seed_all_rng
 
 from ..config import ConfigError
 from . import start
+from ..utils.errors import doing, note
 from .build import build_trainer, check_data, evaluate_checkpoint
 from .experiment import Experiment, OwnData
 from .from_lazy import LazyExperiment
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_experiment(args: argparse.Namespace) -> Experiment:
-    """The checked config of the command line's arguments (``cli.argument_parser``); nothing else is read yet."""
+    """The checked config of the command line's arguments (``train.argument_parser``); nothing else is read yet."""
     system = LazyExperiment if args.config_file.endswith(".py") else YacsExperiment
     own_data = OwnData(args.train_json, args.train_images, args.val_json, args.val_images)
     return system.from_file(args.config_file, _overrides(args), own_data)
@@ -64,7 +65,7 @@ def fit_to_batch_size(experiment: Experiment, auto_scale: bool) -> None:
 def prepare(
     experiment: Experiment, *, resume: bool = False, auto_scale_lr: bool = False, epochs: Optional[float] = None
 ) -> BalancedTrainer:
-    """Everything up to a trainer that only has to run. Raises what is wrong: see ``cli.py`` for the types."""
+    """Everything up to a trainer that only has to run. Raises a ``UsageError`` for what the user has to mend."""
     settings = experiment.settings
     start.require_divisible(settings.batch_size, settings.accumulate)
     start.require_writable(settings.output_dir)
@@ -75,7 +76,8 @@ def prepare(
     fit_to_batch_size(experiment, auto_scale_lr)
     experiment.use_own_data()
     check_data(experiment, [*experiment.train_datasets, *experiment.test_datasets])
-    loader = experiment.build_loader()
+    with doing("while opening the training data"):
+        loader = experiment.build_loader()
     if epochs is not None:
         if not hasattr(loader, "batches_per_epoch"):
             raise ConfigError("--epochs needs d2_balanced's loader (build_train_loader), which knows how long an epoch is.")
@@ -117,7 +119,7 @@ def train(trainer: BalancedTrainer, experiment: Experiment) -> int:
         error.write(folder)
         raise
     except Exception as error:
-        logger.exception("Training failed in iteration %d:", trainer.iter)  # so that log.txt has it, too
+        note(error, f"in iteration {trainer.iter}")
         if isinstance(error, torch.cuda.OutOfMemoryError):
             logger.error("Out of GPU memory: raise SOLVER.ACCUMULATE, set SOLVER.AMP.ENABLED, or use smaller images.")
         raise

@@ -8,10 +8,11 @@ from __future__ import annotations
 import inspect
 from typing import Any, Dict, Mapping
 
+from ..utils.constructing import constructing
 from ..utils.errors import ConfigError, did_you_mean
 from ..utils.values import fit_type
 
-__all__ = ["build_component", "call_arguments", "check_spec", "signature_parameters", "registered_names"]
+__all__ = ["build_component", "call_arguments", "check_spec", "missing_arguments", "signature_parameters", "registered_names"]
 
 
 def registered_names(registry) -> list:
@@ -38,6 +39,15 @@ def signature_parameters(target) -> Dict[str, inspect.Parameter]:
 def is_open_ended(parameters: Mapping[str, inspect.Parameter]) -> bool:
     """Whether any keyword is accepted (``**kwargs`` of a function)."""
     return any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def missing_arguments(parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> list:
+    """Names of the ``parameters`` that have no default and are not ``given``."""
+    return [
+        name
+        for name, p in parameters.items()
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and name not in given
+    ]
 
 
 def check_spec(registry, node: Mapping[str, Any], key: str):
@@ -94,7 +104,7 @@ def build_component(registry, node: Mapping[str, Any], key: str, **context):
             A spec node cannot set them, because detectron2's keys are never shadowed.
 
     Raises ``ConfigError`` with the full key: unknown NAME or argument, missing argument, value that the constructor
-    refuses.
+    refuses (``constructing``). A bug in the constructor stays what it is.
     """
     if not node.get("NAME", ""):
         if len(node) > 1:
@@ -109,15 +119,9 @@ def build_component(registry, node: Mapping[str, Any], key: str, **context):
         )
     parameters = signature_parameters(target)
     arguments.update({name: value for name, value in context.items() if name in parameters})
-    missing = [
-        name
-        for name, p in parameters.items()
-        if p.default is p.empty and p.kind is not p.VAR_KEYWORD and name not in arguments
-    ]
+    missing = missing_arguments(parameters, arguments)
     if missing:
         needed = ", ".join(f"{key}.{name.upper()}" for name in missing)
         raise ConfigError(f"{key}: {node['NAME']} needs {needed}.")
-    try:
+    with constructing(key, {f"{key}.{name.upper()}": value for name, value in arguments.items()}):
         return target(**arguments)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{key}: {error}") from error

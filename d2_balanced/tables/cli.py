@@ -29,6 +29,8 @@ Examples:
   python -m d2_balanced.tables LibraRCNN:table_2 DynamicRCNN:table_3 --jobs 2 --train-json A.json --train-images DIR ...
   python -m d2_balanced.tables DynamicRCNN:table_3 --row baseline --row DLA --seeds 1 2 --overrides SOLVER.MAX_ITER 480
   python -m d2_balanced.tables R3CNN --scale coco --num-gpus 8
+
+Exit status 2 and one line: something to mend; D2_BALANCED_TRACEBACK=1 in the environment shows its traceback, too.
 """
 
 

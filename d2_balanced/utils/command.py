@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 import traceback
 from typing import Iterator, List
 
@@ -23,6 +24,8 @@ __all__ = ["FAULT", "MISUSE", "TRACEBACK", "command", "tell"]
 FAULT, MISUSE = 1, 2  # exit statuses
 TRACEBACK = "D2_BALANCED_TRACEBACK"
 """Environment variable: where it is set, a :class:`UsageError` is told with its traceback, too."""
+
+_SECONDS_FOR_THE_FIRST = 2.0
 
 
 @contextlib.contextmanager
@@ -47,20 +50,26 @@ def _stop(name: str, error: Exception, message: str, status: int, with_traceback
     if lines and _process() and files:
         first_line = (str(error) or "no details").splitlines()[0]
         message = f"{type(error).__name__}: {first_line} ({_place(error)}; the traceback is in {files[0]})"
-    else:
-        print(lines, end="", file=sys.stderr)
-    tell(name, message)
+        lines = ""
+    tell(name, message, lines)
     stop = SystemExit(message)
     stop.code = status
     raise stop
 
 
-def tell(name: str, message: str) -> None:
-    """Print ``message`` to stderr as the command ``name``'s last word; only its first line in any but the first process."""
+def tell(name: str, message: str, before: str = "") -> None:
+    """Write ``message`` to stderr as the last word of the command ``name``, after ``before`` (a traceback).
+
+    Another process writes one line. It waits a little, as a launcher may end the others as soon as one has ended, and
+    the first one is to speak.
+    """
     process = _process()
     if process:
         message = f"(process {process}) {message.splitlines()[0] if message else ''}"
-    print(f"{name}: error: {message}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"{before}{name}: error: {message}\n")  # at once, so that processes do not write into one line
+    sys.stderr.flush()
+    if process:
+        time.sleep(_SECONDS_FOR_THE_FIRST)
 
 
 def _process() -> int:

@@ -21,6 +21,7 @@ __all__ = [
     "close_keys",
     "did_you_mean",
     "doing",
+    "note",
     "usage",
 ]
 
@@ -101,8 +102,13 @@ def doing(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        error.doing = [*getattr(error, "doing", ()), what]
+        note(error, what)
         raise
+
+
+def note(error: Exception, what: str) -> None:
+    """Add to ``error`` what was being done, see :func:`doing`."""
+    error.doing = [*getattr(error, "doing", ()), what]
 
 
 def close_keys(key: str, known: Iterable[str], limit: int = 3) -> List[str]:

@@ -7,7 +7,7 @@ import traceback
 
 from .errors import ConfigError
 
-__all__ = ["MOVED", "new_path", "refuse_moved"]
+__all__ = ["MOVED", "new_path", "place_of_import", "refuse_moved"]
 
 _NEW = {
     "analysis.candidates": "analysis.scored_boxes",
@@ -75,10 +75,10 @@ def refuse_moved(error: ImportError) -> None:
     name = re.match(r"cannot import name '(\w+)'", str(error))
     old = ".".join(filter(None, [error.name, name and name.group(1)]))
     if new_path(old):
-        raise ConfigError(f"{_place(error)}{old} was moved: it is {new_path(old)} now.") from error
+        raise ConfigError(f"{place_of_import(error)}{old} was moved: it is {new_path(old)} now.") from error
 
 
-def _place(error: ImportError) -> str:
+def place_of_import(error: Exception) -> str:
     """``FILE, line N: `` of the innermost import statement."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if re.match(r"(from|import)\b", frame.line or ""):

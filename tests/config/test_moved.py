@@ -46,10 +46,34 @@ def test_an_import_in_a_config_or_in_what_it_imports_names_file_line_and_new_pat
         assert f"{tmp_path / 'base.py'}, line 2: " in str(error.value) and message in str(error.value)
 
 
-def test_other_failed_imports_stay_what_they_are(tmp_path):
-    (tmp_path / "config.py").write_text("import d2_balanced.no_such_module\n")
-    with pytest.raises(ModuleNotFoundError, match="d2_balanced.no_such_module"):
+@pytest.mark.parametrize("code, message", [
+    ("import d2_balanced.no_such_module", "config.py, line 1: there is no module 'd2_balanced.no_such_module'"),
+    ("\nfrom d2_balanced.config import nothing", "config.py, line 2: cannot import name 'nothing'"),
+    ("\nfrom .base import y", "config.py, line 2: there is no 'y' in that file"),
+    ("from .bass import x", "config.py, line 1: Cannot import name bass .*bass.py has to exist"),
+    ("\n\nx = (", "config.py has syntax error!, line (3: .* never closed|4: unexpected EOF)"),
+])  # fmt: skip
+def test_other_failed_imports_name_file_and_line(code, message, tmp_path):
+    (tmp_path / "base.py").write_text("x = 1\n")
+    (tmp_path / "config.py").write_text(code + "\n")
+    with pytest.raises(ConfigError, match=message):
         load_lazy(str(tmp_path / "config.py"))
+
+
+def test_a_bug_in_a_config_stays_what_it_is(tmp_path):
+    (tmp_path / "config.py").write_text("settings = {}\nmodel = settings['model']\n")
+    with pytest.raises(KeyError) as error:
+        load_lazy(str(tmp_path / "config.py"))
+    assert error.traceback[-1].lineno == 1 and str(error.traceback[-1].path).endswith("config.py")
+
+
+def test_a_target_whose_module_has_a_bug_shows_its_line(tmp_path, monkeypatch):
+    (tmp_path / "with_a_bug.py").write_text("\n1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "config.py").write_text("model = dict(_target_='with_a_bug.Thing')\n")
+    with pytest.raises(ZeroDivisionError) as error:
+        load_lazy(str(tmp_path / "config.py"))
+    assert "with_a_bug.py" in str(error.traceback[-1].path) and "model._target_" in error.value.doing[0]
 
 
 def test_a_target_names_its_key_and_the_new_path(tmp_path):
