@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
+from detectron2.export import scripting_with_instances
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
@@ -224,3 +225,15 @@ def test_lazy_config():
     node = L(build)(cls=BalancedRPN, sampler=L(IoUBalancedSampler)(num_bins=5), box_loss=L(BalancedL1)())
     rpn = instantiate(node)
     assert rpn.sampler.num_bins == 5 and isinstance(rpn.box_loss, BalancedL1)
+
+
+def test_a_script_is_detectron2s_rpn():
+    """torch.jit.script, deprecated as it is, compiles neither components nor super(); for inference none is needed."""
+    rpn = build(BalancedRPN).eval()
+    features = {name: torch.randn(1, CHANNELS, SIZE[0] // s, SIZE[1] // s) for name, s in STRIDES.items()}
+    images = ImageList(torch.zeros(1, 3, *SIZE), [SIZE])
+    scripted = scripting_with_instances(rpn, {"proposal_boxes": Boxes, "objectness_logits": torch.Tensor})
+    assert type(rpn) is BalancedRPN
+    with torch.no_grad():
+        ((found,), _), ((expected,), _) = scripted(images, features), rpn(images, features)
+    assert torch.equal(found.proposal_boxes.tensor, expected.proposal_boxes.tensor) and len(expected) > 0

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Callable, List, Optional, Tuple
 
 import torch
@@ -155,6 +156,12 @@ class BalancedRPN(RPN):
             return top_proposals(
                 candidates, image_sizes, self.nms_thresh, num_after, self.min_box_size, self.training
             )
+
+    def __prepare_scriptable__(self) -> RPN:
+        """What ``torch.jit.script`` compiles, for inference: detectron2's ``RPN`` of these weights and settings."""
+        plain = copy.copy(self)
+        plain.__class__ = RPN
+        return plain
 
 
 def _matched_boxes(gt_boxes: Tensor, idxs: Tensor) -> Tensor:
