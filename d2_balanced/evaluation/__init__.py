@@ -3,6 +3,8 @@
 :func:`build_evaluator` is the one call that yacs and LazyConfig runs share; the classes are for code that wants more.
 """
 
+from detectron2.data import MetadataCatalog
+
 from .by_objects import ObjectCountGroups
 from .coco import COCODetectionEvaluator
 from .crowdhuman import CrowdHumanMetrics, evaluate_crowdhuman
@@ -47,8 +49,6 @@ def build_evaluator(
         process and ``{}`` on the others. Keys: ``AP``, ``AP50`` .. ``AP95``, ``APs/m/l``, ``AR@1`` ..., and
         ``AP-<class>`` where there are two classes or more.
     """
-    from detectron2.data import MetadataCatalog
-
     extra_metrics = [ObjectCountGroups()] if by_objects else []
     if MetadataCatalog.get(dataset_name).get("evaluator_type") == "crowdhuman":
         extra_metrics.append(CrowdHumanMetrics())

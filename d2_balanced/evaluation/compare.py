@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from ..utils.command import command
 from ..utils.errors import DataError
-from ..utils.json_file import read_json
+from .write_results import read_report
 
 __all__ = ["compare", "load_metrics", "main"]
 
@@ -29,10 +29,7 @@ def load_metrics(path):
             names = [str(file) for file in found]
             raise DataError(f"{path} has {len(found)} metrics.json of an evaluation; name one: {names}.")
         path = found[0]
-    content = read_json(path)
-    if not isinstance(content, dict) or "metrics" not in content:
-        raise DataError(f"{path} is not the metrics.json of an evaluation: it has no 'metrics'.")
-    return content["metrics"]
+    return read_report(path)["metrics"]
 
 
 def compare(first, second):

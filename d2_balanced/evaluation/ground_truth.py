@@ -8,6 +8,8 @@ ascending id, which keeps the order in which ties are broken); results files kee
 import math
 
 import pycocotools.mask as mask_util
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.coco import convert_to_coco_dict
 
 from ..data.check_masks import usable_polygons
 from ..data.coco_file import read_content
@@ -64,9 +66,6 @@ class GroundTruth:
     def from_catalog(cls, dataset_name):
         """From a data set of detectron2's catalog: its ``json_file``, or else its dataset dicts, converted in memory
         at each call (a converted file on disk could be one of older data)."""
-        from detectron2.data import DatasetCatalog, MetadataCatalog
-        from detectron2.data.datasets.coco import convert_to_coco_dict
-
         metadata = MetadataCatalog.get(dataset_name)
         if "thing_dataset_id_to_contiguous_id" not in metadata.as_dict() or "json_file" not in metadata.as_dict():
             DatasetCatalog.get(dataset_name)  # loading a data set completes its metadata

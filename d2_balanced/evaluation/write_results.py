@@ -9,10 +9,12 @@ import os
 from tabulate import tabulate
 
 from ..utils.atomic import atomic_write
+from ..utils.errors import DataError
+from ..utils.json_file import read_json
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets start to compute at
 
-__all__ = ["class_table", "csv_text", "summary_table", "without_nan", "write_reports", "write_text"]
+__all__ = ["class_table", "csv_text", "read_report", "summary_table", "without_nan", "write_reports", "write_text"]
 
 
 def write_text(path, text):
@@ -34,6 +36,18 @@ def write_reports(folder, report):
     columns = list(dict.fromkeys(key for row in per_class for key in row))
     class_rows = [[row.get(column) for column in columns] for row in per_class]
     write_text(os.path.join(folder, "per_class.csv"), csv_text(columns, class_rows))
+
+
+def read_report(path):
+    """The content of a metrics.json that :func:`write_reports` wrote: ``report``, with None for NaN.
+
+    ``DataError``, naming the path, if it cannot be read or is another kind of file.
+    """
+    report = read_json(path)
+    tasks = report.get("metrics") if isinstance(report, dict) else None
+    if not isinstance(tasks, dict) or not all(isinstance(metrics, dict) for metrics in tasks.values()):
+        raise DataError(f"{path} is not the metrics.json of an evaluation: it has no metrics by task.")
+    return report
 
 
 def summary_table(metrics, columns=14):

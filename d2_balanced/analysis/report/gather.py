@@ -12,10 +12,10 @@ from ...engine.history import results_rows
 from ...evaluation.by_objects import ObjectCountGroups
 from ...evaluation.detections import internal_detections, load_results
 from ...evaluation.ground_truth import GroundTruth
+from ...evaluation.write_results import read_report
 from ...recording.file import Recording, read_recording
 from ...recording.hook import find_recorded_heads
 from ...utils.errors import DataError
-from ...utils.json_file import read_json
 
 __all__ = ["RunData", "components_of", "gather", "names_of_classes"]
 
@@ -95,21 +95,13 @@ def _evaluations(folder: str, missing: Dict[str, str]) -> Dict[str, dict]:
     found = {}
     for path in sorted(glob.glob(os.path.join(folder, "inference", "*", "metrics.json"))):
         try:
-            report = _evaluation(path)
+            report = read_report(path)
         except DataError as error:
             for key in ("evaluation", "evaluation in part"):
                 _add(missing, key, str(error))
         else:
             found.update({os.path.basename(os.path.dirname(path)): report} if "bbox" in report["metrics"] else {})
     return found
-
-
-def _evaluation(path: str) -> dict:
-    report = read_json(path)
-    tasks = report.get("metrics") if isinstance(report, dict) else None
-    if not isinstance(tasks, dict) or not isinstance(tasks.get("bbox", {}), dict):
-        raise DataError(f"{path} is not the metrics.json of an evaluation.")
-    return report
 
 
 def _add(missing: Dict[str, str], key: str, reason: str) -> None:
