@@ -14,7 +14,8 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from interleave import benchmark_parser, headline, memory_of_steps, parse, report, time_interleaved
 
-from d2_balanced.config import get_balanced_cfg, load_yaml
+from d2_balanced.config import get_balanced_cfg
+from d2_balanced.engine.open import open_experiment
 
 PLAIN = {
     "SingleStage": "StandardROIHeads",
@@ -91,7 +92,7 @@ def inference(model, batch):
 
 def config_of(args):
     """The config of a benchmark's arguments, on its device and without weights."""
-    cfg = load_yaml(args.config_file, args.opts)
+    cfg = open_experiment(args.config_file, args.opts).cfg
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = args.device, ""
     return cfg
 

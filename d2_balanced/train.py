@@ -10,6 +10,7 @@ from typing import Optional, Sequence
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
+from .analysis.report import report_of_training
 from .engine.distributed import launch
 from .engine.nonfinite import NonFiniteLossError
 from .engine.run import evaluate, load_experiment, prepare, train
@@ -103,20 +104,16 @@ def _one_process(args: argparse.Namespace) -> None:
 
 
 def _record(experiment, eval_only: bool) -> None:
-    from .recording.recordable import record_in_training
-
     if eval_only:
         raise ConfigError(
             "--imbalance-report records training. For a checkpoint: "
             "python -m d2_balanced.analysis.report --config-file CONFIG --weights FILE --output DIR"
         )
-    record_in_training(experiment)
+    experiment.record_in_training()
 
 
 def _report(experiment, trainer) -> None:
     """Write the report; the run is complete and saved, so a failure here says how to repeat only this."""
-    from .analysis.report import report_of_training
-
     model = getattr(trainer.model, "module", trainer.model)
     try:
         logger.info("Imbalance report: %s", report_of_training(experiment, model))

@@ -141,6 +141,27 @@ def test_seats_do_not_know_the_heads(importer, never):
     assert not wrong
 
 
+ENDINGS = {".py", ".yaml", ".yml"}
+
+
+def test_one_file_asks_how_a_config_ends():
+    asking = {
+        name for name, path in FILES.items() for node in ast.walk(ast.parse(read(path)))
+        if isinstance(node, ast.Constant) and node.value in ENDINGS
+    }  # fmt: skip
+    assert asking == {"engine/open"}
+
+
+def test_only_the_two_config_systems_ask_of_which_kind_a_config_is():
+    asking = {
+        name for name, path in FILES.items() for node in ast.walk(ast.parse(read(path)))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance"
+        and {"CfgNode", "DictConfig"} & {getattr(part, "id", getattr(part, "attr", "")) for part in ast.walk(node)}
+    }  # fmt: skip
+    assert {name for name in asking if room_of(name) != "config"} <= {"engine/from_yacs", "engine/from_lazy"}
+    assert "config/yacs" in asking
+
+
 def test_nothing_needs_what_the_pure_python_detectron2_lacks():
     text = "".join(read(path) for path in MODULES if not path.endswith(("compat.py", "doctor.py")))
     assert "model_zoo" not in re.sub(r"#.*|\"\"\".*?\"\"\"", "", text, flags=re.DOTALL)

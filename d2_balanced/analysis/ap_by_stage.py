@@ -18,11 +18,12 @@ from typing import NamedTuple, Optional
 
 from tabulate import tabulate
 
+from ..engine.build import check_data
 from ..evaluation.summary import show_mean
 from ..evaluation.write_results import csv_text, without_nan, write_text
 from ..utils.command import command
 from ..utils.errors import ConfigError, usage
-from .checkpoints import checkpoint_parser, load_each, open_experiment, parse
+from .checkpoints import checkpoint_parser, load_each, open_for_evaluation, parse
 
 __all__ = ["Row", "evaluate_rows", "main", "stage_rows"]
 
@@ -111,9 +112,7 @@ def _write(folder, weights, results):
 
 
 def _run(args):
-    from ..engine.build import check_data
-
-    experiment = open_experiment(args)
+    experiment = open_for_evaluation(args)
     check_data(experiment, experiment.test_datasets)
     model = experiment.build_model()
     if not hasattr(getattr(model, "roi_heads", None), "stages"):

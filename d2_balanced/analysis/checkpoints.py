@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 
+from ..engine.experiment import OwnData
+from ..engine.open import load_weights, open_experiment
+from ..engine.start import choose_device
 from ..utils.errors import ConfigError
-from .training_samples import load_experiment
 
-__all__ = ["checkpoint_parser", "load_each", "open_experiment", "parse"]
+__all__ = ["checkpoint_parser", "load_each", "open_for_evaluation", "parse"]
 
 
 def checkpoint_parser(description):
@@ -34,13 +36,14 @@ def parse(parser, argv=None):
     return args
 
 
-def open_experiment(args):
-    """The experiment of the arguments on its device. ``ConfigError`` unless there is one test data set."""
-    from ..engine.experiment import OwnData
-    from ..engine.start import choose_device
+def open_for_evaluation(args):
+    """The experiment of the arguments on its device, with heads that can be recorded.
 
+    Raises ``ConfigError`` unless there is one test data set.
+    """
     own_data = OwnData(val_json=args.val_json, val_images=args.val_images)
-    experiment = load_experiment(args.config_file, args.overrides, own_data)
+    experiment = open_experiment(args.config_file, args.overrides, own_data)
+    experiment.make_recordable()
     experiment.use_own_data()
     if len(experiment.test_datasets) != 1:
         raise ConfigError(f"one test data set is needed, the config has {list(experiment.test_datasets)}")
@@ -50,8 +53,6 @@ def open_experiment(args):
 
 def load_each(model, paths):
     """Load one checkpoint after the other, whole, and yield its path."""
-    from ..engine.checkpoint import BalancedCheckpointer
-
     for path in paths:
-        BalancedCheckpointer(model).load(path, checkpointables=[], strict=True)
+        load_weights(model, path)
         yield path

@@ -21,7 +21,7 @@ from tabulate import tabulate
 
 from ..evaluation.write_results import without_nan, write_text
 from ..utils.command import command
-from .checkpoints import checkpoint_parser, load_each, open_experiment, parse
+from .checkpoints import checkpoint_parser, load_each, open_for_evaluation, parse
 from .nms_recall import MATCHING_IOUS
 from .panels import curve_figure, density_figure
 from .pictures import choose_evenly
@@ -44,7 +44,7 @@ def main(argv=None):
 
 
 def _measure_checkpoints(args):
-    experiment = open_experiment(args)
+    experiment = open_for_evaluation(args)
     records = DatasetCatalog.get(experiment.test_datasets[0])
     records = choose_evenly(records, args.images if args.images is not None else max(len(records), 1))
     model, mapper = experiment.build_model(), experiment.build_mapper(False)

@@ -8,36 +8,21 @@ Models are built without values, so nothing is read and hardly any memory is nee
 import argparse
 
 import torch
-from detectron2.config import instantiate
-from detectron2.modeling import build_model
 from tabulate import tabulate
 
-from ..config import check_config, load_lazy, load_yaml
+from ..engine.open import open_experiment
 from ..utils.command import command
-from ..utils.errors import ConfigError
 
 __all__ = ["count_parameters", "main", "model_without_values"]
 
 _ROI_HEADS = "roi_heads"
 
 
-def model_without_values(path, opts=()):
-    """The model of a yaml or LazyConfig file on the device "meta". Raises ``ConfigError`` for a config that is refused.
-
-    Args:
-        path: the config file.
-        opts: overrides of a yaml config, as on the command line of ``train_net.py``.
-    """
-    if path.endswith(".py"):
-        if opts:
-            raise ConfigError(f"{path}: overrides are for yaml configs, got {list(opts)}")
-        with torch.device("meta"):
-            return instantiate(load_lazy(path).model)
-    cfg = load_yaml(path, list(opts))
-    check_config(cfg)
-    cfg.MODEL.DEVICE = "meta"
+def model_without_values(experiment):
+    """The experiment's model on the device "meta", to which the experiment is set."""
+    experiment.set_run(device="meta")
     with torch.device("meta"):
-        return build_model(cfg)
+        return experiment.build_model()
 
 
 def count_parameters(model):
@@ -58,7 +43,7 @@ def main(args=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("configs", nargs="+", metavar="CONFIG", help=".yaml (yacs) or .py (LazyConfig)")
     arguments = parser.parse_args(args)
-    counts = {path: count_parameters(model_without_values(path)) for path in arguments.configs}
+    counts = {path: count_parameters(model_without_values(open_experiment(path))) for path in arguments.configs}
     parts = list(dict.fromkeys(part for count in counts.values() for part in count))
     rows = [[path, *(count.get(part, 0) for part in parts)] for path, count in counts.items()]
     print("Trainable parameters")

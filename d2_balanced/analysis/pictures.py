@@ -20,6 +20,8 @@ from PIL import Image
 from ..data.coco_paths import register_by_path  # importing it registers the data sets of this package, too
 from ..data.image_file import read_image
 from ..data.registered import load_registered
+from ..engine.experiment import OwnData
+from ..engine.open import open_checkpoint, open_experiment
 from ..evaluation.detections import load_results
 from ..utils.command import command
 from ..utils.errors import ConfigError, DataError
@@ -188,32 +190,18 @@ def _run(args, parser):
             parser.error("--results needs --dataset, or --json and --images")
         dataset = args.dataset or register_by_path("pictures", args.json, args.images, replace=True).name
         return save_pictures(dataset, args.results, args.output, args.num, args.score_thresh)
-    model, mapper, datasets = _load_model(args)
+    model, mapper, datasets = _open_model(args)
     dataset = args.dataset or next(iter(datasets), None)
     if dataset is None:
         parser.error("the config names no test data set: give --dataset, or --json and --images")
     return save_pictures_of_model(model, mapper, dataset, args.output, args.num, args.score_thresh)
 
 
-def _load_model(args):
+def _open_model(args):
     """The trained model of a config, its test mapper, and the names of its test data sets."""
-    # not above: pictures of a results file need no trainer
-    from ..engine.checkpoint import BalancedCheckpointer
-    from ..engine.experiment import OwnData
-    from ..engine.from_lazy import LazyExperiment
-    from ..engine.from_yacs import YacsExperiment
-    from ..engine.start import choose_device
-
     own_data = OwnData(val_json=args.json or "", val_images=args.images or "")
-    is_lazy = args.config_file.endswith(".py")
-    experiment = (LazyExperiment if is_lazy else YacsExperiment).from_file(args.config_file, args.overrides, own_data)
-    experiment.use_own_data()
-    experiment.set_run(device=choose_device(experiment.settings.device))
-    weights = args.weights or experiment.settings.weights
-    if not weights:
-        raise ConfigError("pictures: --weights is missing, and the config names none: a random model finds nothing.")
-    model = experiment.build_model()
-    BalancedCheckpointer(model).load(weights)
+    experiment = open_experiment(args.config_file, args.overrides, own_data)
+    model = open_checkpoint(experiment, args.weights or "")
     return model, experiment.build_mapper(False), experiment.test_datasets
 
 

@@ -15,6 +15,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 from tabulate import tabulate
 
+from ..engine.experiment import OwnData
+from ..engine.open import open_checkpoint, open_experiment
 from ..modeling.matcher import FixedMatcher
 from ..modeling.roi_heads.labeling import append_gt, label_proposals
 from ..modeling.sampling import IoUBalancedSampler, RandomSampler
@@ -60,13 +62,8 @@ def training_proposals(experiment, weights, num_images):
 
     Returns the list of labeled proposals and the model. Raises ``ConfigError`` for a model without RPN or ROI heads.
     """
-    from ..engine.checkpoint import BalancedCheckpointer
-
-    model = experiment.build_model().eval()
-    rpn, heads = getattr(model, "proposal_generator", None), getattr(model, "roi_heads", None)
-    if rpn is None or heads is None:
-        raise ConfigError(f"sampling_distribution: {type(model).__name__} of this config has no RPN and ROI heads.")
-    BalancedCheckpointer(model).load(weights)
+    model = open_checkpoint(experiment, weights, check=_require_rpn_and_heads).eval()
+    rpn, heads = model.proposal_generator, model.roi_heads
     for limits in (rpn.pre_nms_topk, rpn.post_nms_topk):
         limits[False] = limits[True]
     labeled = []
@@ -75,6 +72,11 @@ def training_proposals(experiment, weights, num_images):
         labeled += _label(model, rpn, heads, batch)
         if len(labeled) == num_images:
             return labeled, model
+
+
+def _require_rpn_and_heads(model):
+    if getattr(model, "proposal_generator", None) is None or getattr(model, "roi_heads", None) is None:
+        raise ConfigError(f"sampling_distribution: {type(model).__name__} of this config has no RPN and ROI heads.")
 
 
 @torch.no_grad()
@@ -167,21 +169,11 @@ def _proposals(args):
     """Labeled proposals, ``(samples an image, positive fraction, background label)``, and what they are."""
     if not args.config_file:
         return random_proposals(args.num, seed=args.seed), (512, 0.25, 1), "random proposals"
-    from ..engine.experiment import OwnData
-    from ..engine.from_lazy import LazyExperiment
-    from ..engine.from_yacs import YacsExperiment
-    from ..engine.start import choose_device
-
     own_data = OwnData(train_json=args.train_json, train_images=args.train_images)
-    experiment_class = LazyExperiment if args.config_file.endswith(".py") else YacsExperiment
-    experiment = experiment_class.from_file(args.config_file, args.overrides, own_data)
-    experiment.use_own_data()
-    experiment.set_run(seed=args.seed, device=choose_device(experiment.settings.device))
-    weights = args.weights or experiment.settings.weights
-    if not weights:
-        raise ConfigError("sampling_distribution: --weights is missing, and the config names none.")
+    experiment = open_experiment(args.config_file, args.overrides, own_data)
+    experiment.set_run(seed=args.seed)
     torch.manual_seed(args.seed)
-    labeled, model = training_proposals(experiment, weights, args.num)
+    labeled, model = training_proposals(experiment, args.weights or "", args.num)
     heads = model.roi_heads
     return labeled, (heads.batch_size_per_image, heads.positive_fraction, heads.num_classes), "proposals of the RPN"
 

@@ -18,9 +18,11 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from ..engine.build import check_data
+from ..engine.experiment import OwnData
+from ..engine.open import open_checkpoint, open_experiment
 from ..recording.file import FILE, append_line, counts_line, read_recording
 from ..recording.hook import find_recorded_heads
-from ..recording.recordable import make_recordable
 from ..recording.recorder import ImbalanceRecorder
 from ..utils.command import command
 from ..utils.errors import ConfigError, OutputError
@@ -29,9 +31,8 @@ from .imbalance_figures import save_plots
 __all__ = [
     "add_checkpoint_options",
     "inspect_model",
-    "load_experiment",
     "main",
-    "open_checkpoint",
+    "open_recordable",
     "own_training_data",
     "record_once",
     "refuse_folder_of_run",
@@ -93,39 +94,19 @@ def run_in_training_mode(model, batches, observer, seed=0):
         heads.observers.remove(observer)
 
 
-def load_experiment(config_file, overrides=(), own_data=None):
-    """The experiment of a config, detectron2's ROI heads replaced by ``BalancedROIHeads`` (``recordable.py``)."""
-    from ..engine.experiment import OwnData
-    from ..engine.from_lazy import LazyExperiment
-    from ..engine.from_yacs import YacsExperiment
+def open_recordable(experiment, weights=""):
+    """The experiment's model with a checkpoint's weights (``engine.open.open_checkpoint``), to be recorded.
 
-    system = LazyExperiment if config_file.endswith(".py") else YacsExperiment
-    experiment = system.from_file(config_file, overrides, own_data or OwnData())
-    make_recordable(experiment)
-    return experiment
-
-
-def open_checkpoint(experiment, weights, asker):
-    """The experiment's model on its device with these weights (empty: those that the config names), and their path.
-
-    Raises ``ConfigError``, which begins with ``asker``, without any weights; ``DataError`` where the training set
-    has errors; and ``ConfigError`` for a model that cannot be recorded.
+    detectron2's ROI heads become ``BalancedROIHeads``. Also raises ``ConfigError`` for a model that cannot be recorded,
+    and ``DataError`` where the training set has errors, both before the weights are read.
     """
-    from ..engine.build import check_data
-    from ..engine.checkpoint import BalancedCheckpointer
-    from ..engine.start import choose_device
 
-    experiment.use_own_data()
-    settings = experiment.settings
-    experiment.set_run(seed=max(settings.seed, 0), device=choose_device(settings.device))
-    weights = weights or settings.weights
-    if not weights:
-        raise ConfigError(f"{asker}: --weights is missing, and the config names none.")
-    check_data(experiment, experiment.train_datasets)
-    model = experiment.build_model()
-    find_recorded_heads(model)  # refuse before anything is loaded
-    BalancedCheckpointer(model).load(weights)
-    return model, weights
+    def check(model):
+        find_recorded_heads(model)
+        check_data(experiment, experiment.train_datasets)
+
+    experiment.make_recordable()
+    return open_checkpoint(experiment, weights, check=check)
 
 
 def record_once(experiment, model, num_images, folder):
@@ -163,8 +144,6 @@ def add_checkpoint_options(parser, config_required=True):
 
 def own_training_data(parser, args):
     """The data set of :func:`add_checkpoint_options`; the command ends with an error where only half of it is given."""
-    from ..engine.experiment import OwnData
-
     if bool(args.train_json) != bool(args.train_images):
         parser.error("--train-json and --train-images belong together")
     return OwnData(train_json=args.train_json, train_images=args.train_images)
@@ -186,8 +165,8 @@ def main(argv=None):
 
 def _run(args, own_data):
     refuse_folder_of_run(args.output)  # before time is spent on the model
-    experiment = load_experiment(args.config_file, args.overrides, own_data)
-    model, _ = open_checkpoint(experiment, args.weights, "inspect")
+    experiment = open_experiment(args.config_file, args.overrides, own_data)
+    model = open_recordable(experiment, args.weights)
     recording = record_once(experiment, model, args.images, args.output)
     return save_plots({os.path.basename(os.path.normpath(args.output)): recording}, args.output)
 

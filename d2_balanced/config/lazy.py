@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import inspect
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Dict, List, Optional, Tuple
@@ -27,13 +26,11 @@ __all__ = ["load_lazy", "apply_overrides", "check_lazy"]
 
 
 def load_lazy(path: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Load the LazyConfig file ``path`` and apply ``overrides`` (``["key.path=value", ...]``, with Hydra's values).
+    """Execute the LazyConfig file ``path`` and apply ``overrides`` (``["key.path=value", ...]``, with Hydra's values).
 
     Raises ``ConfigError`` for a missing file and for what :func:`apply_overrides` and :func:`check_lazy` refuse.
     """
     require_file(path)
-    if os.path.splitext(path)[1] not in (".py", ".yaml", ".yml"):
-        raise ConfigError(f"Config file {path!r} has to end in .py (LazyConfig) or .yaml.")
     plain_import = builtins.__import__
     try:
         with importing(path):
@@ -59,7 +56,7 @@ def check_lazy(cfg: DictConfig, where: str = "") -> None:
             _check_arguments(node, key, parameters, where)
     check_compiled_lazy(cfg, where)
     for section, defaults in (("train", train_defaults()), ("data", data_defaults())):
-        settings = _plain_settings(OmegaConf.to_container(cfg.get(section, {}), resolve=False))
+        settings = _plain_settings(OmegaConf.to_container(cfg[section], resolve=False)) if section in cfg else {}
         known = [f"{section}.{key}" for key in _plain_settings(defaults)]
         for key in settings:
             if f"{section}.{key}" not in known:
@@ -89,7 +86,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Override settings of ``cfg`` in place, strictly; the order of the overrides does not matter.
 
     - A key must exist, or be an argument of the ``_target_`` of its node.
-    - A value must have the type of the old one, where that tells.
+    - A value must have the type of the old one, where that tells; ``dataset.names`` is a name or a list of names.
     - ``node._target_=`` takes a dotted path or a registered name, and drops arguments of the old target: those that
       the new one does not take; of a registered component (matcher, sampler, loss, ...) all that it does not require.
 
@@ -194,6 +191,8 @@ class _Override:
             return None
         if isinstance(value, str) and value.startswith("${"):
             return value
+        if self.path[-2:] == ["dataset", "names"]:  # of registered data sets: one, or a list
+            return fit_type(value, "" if isinstance(value, str) else [""], self.key)
         expected = _expected(node, name, parameter)
         if isinstance(expected, Mapping):
             if value is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from pydoc import ErrorDuringImport
 from typing import Any, Dict, Iterator, List, Tuple
 
@@ -68,8 +69,12 @@ def find_target(target, key: str):
     except (ImportError, ValueError) as error:  # the latter for dots without a name between them
         if new_path(target):
             raise ConfigError(f"{key}: {target} was moved: it is {new_path(target)} now.") from error
+        found = target.split(".")[0] in sys.modules
+        advice = "" if found else " Code of your own is found with PYTHONPATH=<its folder> in front of the command."
         name = target.rsplit(".", 1)[-1]
-        raise ConfigError(f"{key}: cannot import {target!r} ({error}).{did_you_mean(name, _registered())}") from error
+        raise ConfigError(
+            f"{key}: cannot import {target!r} ({error}).{advice}{did_you_mean(name, _registered())}"
+        ) from error
 
 
 def target_parameters(node: DictConfig, key: str) -> Dict[str, inspect.Parameter]:

@@ -41,7 +41,9 @@ def value_at(cfg: CfgNode, key: str):
     return cfg
 
 
-def load_yaml(path: str, opts: Sequence[str] = (), cfg: Optional[CfgNode] = None) -> CfgNode:
+def load_yaml(
+    path: str, opts: Sequence[str] = (), cfg: Optional[CfgNode] = None, *, settings: Optional[Mapping] = None
+) -> CfgNode:
     """Load the config file ``path``, then the overrides ``opts`` (``["KEY.PATH", "value", ...]``), over the defaults.
 
     Strict: a key that does not exist and a value of another type raise ``ConfigError``, which names the key, the file
@@ -50,14 +52,15 @@ def load_yaml(path: str, opts: Sequence[str] = (), cfg: Optional[CfgNode] = None
 
     Args:
         cfg: the defaults to start from where they are others than ``get_balanced_cfg()`` (changed in place).
+        settings: the content of the file, where it has been read (``read_yaml``).
     """
     cfg = get_balanced_cfg() if cfg is None else cfg
     defaults = cfg.clone()
-    for file, settings in read_with_bases(path):
-        version = settings.get("VERSION", cfg.VERSION)
+    for file, content in read_with_bases(path, settings):
+        version = content.get("VERSION", cfg.VERSION)
         if version != cfg.VERSION:
             raise ConfigError(f"VERSION in {file}: {version} is not supported, only {cfg.VERSION} is.")
-        _Merge(defaults, f" in {file}").run(settings, cfg)
+        _Merge(defaults, f" in {file}").run(content, cfg)
     merge_overrides(cfg, opts, defaults)
     import_modules(cfg.get("IMPORTS", ()))
     return cfg

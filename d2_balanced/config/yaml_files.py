@@ -1,9 +1,9 @@
-"""Reading a yaml config and the files that its ``_BASE_`` names."""
+"""Reading a yaml config, also one that a run has saved, and the files that its ``_BASE_`` names."""
 
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import yaml
 from detectron2.utils.file_io import PathManager
@@ -11,7 +11,13 @@ from fvcore.common.config import BASE_KEY
 
 from ..utils.errors import ConfigError, did_you_mean, usage
 
-__all__ = ["read_with_bases", "require_file"]
+__all__ = ["PythonObject", "read_with_bases", "read_yaml", "require_file"]
+
+
+class PythonObject(NamedTuple):
+    """A Python object that a file asks for by ``!!python/<tag>``, as saved LazyConfigs do. It is not made."""
+
+    tag: str
 
 
 class _Loader(yaml.SafeLoader):
@@ -25,6 +31,10 @@ class _Loader(yaml.SafeLoader):
                 None, None, f"the key {', '.join(twice)} is given twice in one mapping", node.start_mark
             )
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _Loader.construct_yaml_seq)
+_Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, tag, node: PythonObject(tag))
 
 
 def require_file(path: str, named_by: str = "") -> str:
@@ -42,11 +52,16 @@ def require_file(path: str, named_by: str = "") -> str:
     raise ConfigError(f"{what} {reason}.{did_you_mean(os.path.basename(path), beside)}")
 
 
-def _read(path: str) -> Dict[str, Any]:
+def read_yaml(path: str) -> Dict[str, Any]:
+    """The mapping in a YAML file, without running code; Python objects, but tuples, are :class:`PythonObject`.
+
+    Raises ``ConfigError`` for a missing file, and for one that is not YAML or holds no mapping.
+    """
+    require_file(path)
     with PathManager.open(path, "r") as file:
         try:
             settings = yaml.load(file, Loader=_Loader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not a (safe) YAML file: {error}") from error
     if settings is None:
         return {}
@@ -55,19 +70,32 @@ def _read(path: str) -> Dict[str, Any]:
     return settings
 
 
-def read_with_bases(path: str, _from: Tuple[str, ...] = ()) -> List[Tuple[str, Dict[str, Any]]]:
+def read_with_bases(
+    path: str, settings: Optional[Mapping[str, Any]] = None, _from: Tuple[str, ...] = ()
+) -> List[Tuple[str, Dict[str, Any]]]:
     """``[(file, its settings), ...]`` in the order in which they are merged: a file's bases come before it.
 
     ``_BASE_`` is a file or a list of files, relative to the file that names them; of a list, later ones win. Raises
-    ``ConfigError`` for a missing file, a circle, or a file that is not YAML.
+    ``ConfigError`` for a missing file, a circle, or a file that is not YAML or asks for Python objects.
+
+    Args:
+        settings: what :func:`read_yaml` found in ``path``, where it has been read.
     """
     require_file(path, _from[-1] if _from else "")
     if path in _from:
         raise ConfigError(f"{BASE_KEY} goes in a circle: {' -> '.join(_from + (path,))}.")
-    settings = _read(path)
+    settings = dict(read_yaml(path) if settings is None else settings)
+    _refuse_python(settings, path)
     bases = settings.pop(BASE_KEY, [])
     files = []
     for base in [bases] if isinstance(bases, str) else bases:
         base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
-        files += read_with_bases(os.path.normpath(base), _from + (path,))
+        files += read_with_bases(os.path.normpath(base), None, _from + (path,))
     return files + [(path, settings)]
+
+
+def _refuse_python(value, path: str) -> None:
+    if isinstance(value, PythonObject):
+        raise ConfigError(f"{path} is not a (safe) YAML file: it asks for a Python object, !!python/{value.tag}.")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _refuse_python(item, path)

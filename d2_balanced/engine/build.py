@@ -14,7 +14,7 @@ from detectron2.utils.events import CommonMetricPrinter
 from ..data.check_dataset import run_checks
 from ..data.proposal_files import check_proposal_files
 from ..recording.hook import RecordImbalance
-from ..utils.errors import CheckpointError, doing, usage
+from ..utils.errors import doing, usage
 from .best import BestCheckpoint
 from .checkpoint import BalancedCheckpointer
 from .distributed import broadcast_buffers, raise_in_all, wrap_ddp
@@ -26,7 +26,7 @@ from .rng import ReseedEveryStep, seed_step
 from .trainer import BalancedTrainer
 from .writers import MetricsFile, ProgressBar, TensorBoard, WritePeriodically
 
-__all__ = ["build_hooks", "build_trainer", "check_data", "evaluate_checkpoint", "evaluate_model"]
+__all__ = ["build_hooks", "build_trainer", "check_data", "evaluate_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -137,18 +137,3 @@ def evaluate_model(experiment: Experiment, model: torch.nn.Module) -> Dict[str, 
     """Evaluate ``model`` as it is, with the main process's batch statistics in all processes."""
     broadcast_buffers(model)
     return experiment.evaluate(model)
-
-
-def evaluate_checkpoint(experiment: Experiment, *, resume: bool) -> Dict[str, Any]:
-    """Evaluate the given weights, or with ``resume`` the last checkpoint of the output folder; returns the metrics.
-
-    Raises ``CheckpointError`` without a checkpoint, or unless it has every weight of the model.
-    """
-    settings = experiment.settings
-    model = experiment.build_model()
-    checkpointer = BalancedCheckpointer(model, settings.output_dir, save_to_disk=False)
-    path = checkpointer.get_checkpoint_file() if resume else settings.weights
-    if not path:
-        raise CheckpointError(f"There is no checkpoint in {settings.output_dir!r} to evaluate.")
-    checkpointer.load(path, checkpointables=[], strict=True)
-    return evaluate_model(experiment, model)

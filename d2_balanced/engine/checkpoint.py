@@ -13,7 +13,7 @@ from ..utils.errors import CheckpointError
 from ..utils.safe_load import load_pickled_arrays, to_plain
 from .weights_fit import WeightsFit
 
-__all__ = ["BalancedCheckpointer","UnreadableCheckpointError"]
+__all__ = ["BalancedCheckpointer", "UnreadableCheckpointError", "checkpoints_in"]
 
 _NUMBERED = re.compile(r"model_(\d+)\.pth")
 _BEST = "model_best"
@@ -79,11 +79,11 @@ class BalancedCheckpointer(DetectionCheckpointer):
 
     def has_checkpoint(self):
         """Whether ``save_dir`` has a file to resume from."""
-        return bool(self._resumable_files())
+        return bool(checkpoints_in(self.save_dir))
 
     def get_checkpoint_file(self):
         """The file that a resume tries first; "" if there is none."""
-        return next(iter(self._resumable_files()), "")
+        return next(iter(checkpoints_in(self.save_dir)), "")
 
     def resume_or_load(self, path, *, resume=True):
         """With ``resume``: the newest checkpoint of ``save_dir`` that can be read, with all checkpointables.
@@ -96,7 +96,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
         Raises:
             CheckpointError: no file can be read, or the one that can is not of this model.
         """
-        files = comm.all_gather(self._resumable_files())[0] if resume else []
+        files = comm.all_gather(checkpoints_in(self.save_dir))[0] if resume else []
         reasons = []
         for file in files:
             checkpoint, reason = self._try_to_read(file)
@@ -183,19 +183,6 @@ class BalancedCheckpointer(DetectionCheckpointer):
             return {"model": weights, "__author__": "pycls", "matching_heuristics": True}
         return loaded if "model" in loaded else {"model": loaded}
 
-    def _resumable_files(self):
-        """Checkpoints of ``save_dir``: the one in ``last_checkpoint``, the others from new to old, the best one."""
-        if not self.save_dir or not os.path.isdir(self.save_dir):
-            return []
-        names = [name for name in os.listdir(self.save_dir) if name.startswith("model_") and name.endswith(".pth")]
-        age = {name: -os.path.getmtime(os.path.join(self.save_dir, name)) for name in names}
-        names.sort(key=lambda name: (name.startswith(_BEST), age[name], name))
-        with contextlib.suppress(OSError):
-            with open(os.path.join(self.save_dir, "last_checkpoint"), encoding="utf-8") as file:
-                last = os.path.basename(file.read().strip())
-            names = ([last] if last else []) + [name for name in names if name != last]
-        return [os.path.join(self.save_dir, name) for name in names]
-
     def _remove_older_than_kept(self, newest):
         """Delete numbered checkpoints of lower numbers than ``newest``'s, all but ``max_to_keep - 1`` of them."""
         match = _NUMBERED.fullmatch(newest)
@@ -205,6 +192,20 @@ class BalancedCheckpointer(DetectionCheckpointer):
         older = sorted((int(m.group(1)), m.group()) for m in found if int(m.group(1)) < int(match.group(1)))
         for _, name in older[: len(older) - (self.max_to_keep - 1)]:
             os.remove(os.path.join(self.save_dir, name))
+
+
+def checkpoints_in(folder):
+    """Checkpoints of a run's folder: the one in ``last_checkpoint``, the others from new to old, the best one."""
+    if not folder or not os.path.isdir(folder):
+        return []
+    names = [name for name in os.listdir(folder) if name.startswith("model_") and name.endswith(".pth")]
+    age = {name: -os.path.getmtime(os.path.join(folder, name)) for name in names}
+    names.sort(key=lambda name: (name.startswith(_BEST), age[name], name))
+    with contextlib.suppress(OSError):
+        with open(os.path.join(folder, "last_checkpoint"), encoding="utf-8") as file:
+            last = os.path.basename(file.read().strip())
+        names = ([last] if last else []) + [name for name in names if name != last]
+    return [os.path.join(folder, name) for name in names]
 
 
 def _in_checkpoint_layout(data):

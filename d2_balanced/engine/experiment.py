@@ -1,13 +1,20 @@
-"""What a run needs, whichever config system it comes from: the meeting point of yacs and LazyConfig."""
+"""What a run needs, whichever config system it comes from: the meeting point of yacs and LazyConfig.
+
+Whatever the two do differently is a method of :class:`Experiment`. Nothing else asks which of them it is, but the
+tables, whose rows are yaml configs.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
+from detectron2.evaluation import inference_on_dataset
 from torch import nn
 
+from ..data.coco_paths import register_train_val
 from .schedule import Schedule
 
 __all__ = ["Experiment", "OwnData", "RunSettings"]
@@ -43,10 +50,39 @@ class Experiment(ABC):
     """A checked config that builds the parts of a run. Each method says what it reads or builds.
 
     Attributes:
-        reference_batch_size: the batch size of the config file, without overrides: what its schedule was made for.
+        cfg: the config itself, a ``CfgNode`` or a ``DictConfig``.
+        reference_batch_size: the batch size of the config file, without overrides: what its schedule was made for;
+            None where the experiment is not of a file.
     """
 
     reference_batch_size: Optional[int] = None
+    _used_data: Optional[OwnData] = None
+
+    def __init__(self, cfg):
+        self.cfg = cfg
+
+    @classmethod
+    def from_config(cls, cfg, overrides: Sequence[str] = (), own_data: OwnData = OwnData()) -> Experiment:
+        """The experiment of a config as its file has it, then the overrides, then the paths of own data.
+
+        ``cfg`` is changed. Raises ``ConfigError`` for what is wrong in it or in the overrides.
+        """
+        reference = cls._batch_size(cfg)
+        cls._override(cfg, overrides)
+        experiment = cls(cfg)
+        experiment.reference_batch_size = reference
+        experiment.set_own_data(own_data)
+        return experiment
+
+    @staticmethod
+    @abstractmethod
+    def _batch_size(cfg) -> Optional[int]:
+        """The batch size in ``cfg``, which has not been checked; None if there is none."""
+
+    @staticmethod
+    @abstractmethod
+    def _override(cfg, overrides: Sequence[str]) -> None:
+        """Merge the words of a command line, in the form that the config system has, into ``cfg``."""
 
     @property
     @abstractmethod
@@ -64,16 +100,42 @@ class Experiment(ABC):
 
     @abstractmethod
     def set_run(
-        self, *, seed: Optional[int] = None, device: Optional[str] = None, output_dir: Optional[str] = None
+        self,
+        *,
+        seed: Optional[int] = None,
+        device: Optional[str] = None,
+        output_dir: Optional[str] = None,
+        weights: Optional[str] = None,
     ) -> None:
         """Write what was decided at the start into the config, so that the saved config reproduces the run."""
 
+    @property
     @abstractmethod
+    def own_data(self) -> OwnData:
+        """The data sets that the config gives by paths."""
+
+    @abstractmethod
+    def set_own_data(self, own_data: OwnData) -> None:
+        """Write those paths into the config that are not empty."""
+
     def use_own_data(self) -> None:
         """Register the data sets that are given by paths, and take the number of classes from them; else do nothing.
 
-        Reads the annotation files. Raises ``DataError`` if they are missing or are no COCO files.
+        Reads the annotation files; a second call does not. Raises ``DataError`` if they are missing or are no COCO
+        files.
         """
+        own_data = self.own_data
+        if own_data == self._used_data:
+            return
+        train, val = register_train_val(*own_data)
+        self._used_data = own_data
+        if train or val:
+            self.set_datasets(train.name if train else None, val.name if val else None)
+            self.num_classes = (train or val).num_classes
+
+    @abstractmethod
+    def set_datasets(self, train: Optional[str], test: Optional[str]) -> None:
+        """Train on the registered set ``train`` (None: as the config says), evaluate on ``test`` (None: on none)."""
 
     @property
     @abstractmethod
@@ -93,7 +155,15 @@ class Experiment(ABC):
     @property
     @abstractmethod
     def num_classes(self) -> Optional[int]:
-        """Number of classes that the model is built for; None if it knows none (a proposal network)."""
+        """Number of classes that the model is built for; None if it knows none (a proposal network).
+
+        Setting it is the one way in which the number of a data set's classes reaches the model.
+        """
+
+    @num_classes.setter
+    @abstractmethod
+    def num_classes(self, number: int) -> None:
+        pass
 
     @property
     @abstractmethod
@@ -108,6 +178,18 @@ class Experiment(ABC):
     @abstractmethod
     def build_mapper(self, is_train: bool):
         """The data mapper of training or evaluation; None if the config names none."""
+
+    @abstractmethod
+    def make_recordable(self) -> None:
+        """Replace detectron2's ``StandardROIHeads`` or ``CascadeROIHeads`` in the config by ``BalancedROIHeads``.
+
+        Those can be recorded, and weights, losses, gradients and detections stay the same to the last bit
+        (tests/modeling/roi_heads). All other heads are left as they are.
+        """
+
+    @abstractmethod
+    def record_in_training(self) -> None:
+        """Make the heads recordable, and switch recording on: ``ANALYSIS.RECORD``, ``train.record_imbalance``."""
 
     @abstractmethod
     def require_plain_sgd(self) -> None:
@@ -139,11 +221,19 @@ class Experiment(ABC):
         """Hooks that belong to a training method, such as gradient annealing."""
 
     @abstractmethod
+    def build_test(self, name: str) -> Tuple[Any, Any]:
+        """Loader and evaluator of the test data set ``name``."""
+
     def evaluate(self, model: nn.Module) -> Dict[str, Any]:
         """``{task: {metric: value}}`` of the first test data set, and ``{data set: {task: ...}}`` of each further one.
 
         ``{}`` on all but the main process; all of them call it.
         """
+        results: Dict[str, Any] = OrderedDict()
+        for index, name in enumerate(self.test_datasets):
+            found = inference_on_dataset(model, *self.build_test(name))
+            results.update({name: found} if index and found else found)
+        return results
 
     @abstractmethod
     def describe(self) -> str:

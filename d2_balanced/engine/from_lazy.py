@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Sequence
+import contextlib
 
-from detectron2.config import LazyConfig
-from detectron2.evaluation import inference_on_dataset
+from detectron2.config import LazyCall as L
+from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.solver import LRMultiplier
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ..config import ConfigError, data_defaults, load_lazy, train_defaults
+from ..config import ConfigError, apply_overrides, check_lazy, data_defaults, train_defaults
 from ..config.lazy_build import build_node
+from ..config.lazy_saved import save_lazy
 from ..config.lazy_targets import find_target, target_parameters, walk
 from ..config.refusals import check_refusals_lazy
 from ..config.yacs import flatten
-from ..data.coco_paths import register_train_val
+from ..modeling.roi_heads import BalancedROIHeads
+from ..modeling.roi_heads.stages import CascadeStages
+from ..modeling.sampling import RandomSampler
 from ..utils.constructing import constructing
 from .experiment import Experiment, OwnData, RunSettings
 from .gradient_annealing import annealing_hooks
@@ -39,19 +41,19 @@ class LazyExperiment(Experiment):
                 raise ConfigError(f"The LazyConfig has no {node!r}; it needs {', '.join(_NODES)}.")
         cfg.train = OmegaConf.merge(train_defaults(), cfg.train)
         cfg.data = OmegaConf.merge(data_defaults(), cfg.get("data", {}))
-        self.cfg = cfg
+        super().__init__(cfg)
         annealing_hooks(self._annealing, "train.gradient_annealing")
         check_refusals_lazy(cfg)
 
-    @classmethod
-    def from_file(cls, path: str, overrides: Sequence[str] = (), own_data: OwnData = OwnData()) -> LazyExperiment:
-        """Load the file strictly, then the overrides ``["key.path=value", ...]``, then the paths of own data."""
-        experiment = cls(load_lazy(path, overrides))
-        for name, value in own_data._asdict().items():
-            if value:
-                experiment.cfg.data[name] = value
-        experiment.reference_batch_size = load_lazy(path).dataloader.train.total_batch_size
-        return experiment
+    @staticmethod
+    def _batch_size(cfg):
+        return OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+
+    @staticmethod
+    def _override(cfg, overrides):
+        if overrides:
+            apply_overrides(cfg, overrides)
+            check_lazy(cfg)
 
     @property
     def settings(self):
@@ -90,29 +92,25 @@ class LazyExperiment(Experiment):
         self.cfg.optimizer.lr, train.max_iter = schedule.lr, schedule.max_iter
         train.eval_period, train.checkpointer.period = schedule.eval_period, schedule.checkpoint_period
 
-    def set_run(self, *, seed=None, device=None, output_dir=None):
-        if seed is not None:
-            self.cfg.train.seed = seed
-        if device is not None:
-            self.cfg.train.device = device
-        if output_dir is not None:
-            self.cfg.train.output_dir = output_dir
+    def set_run(self, *, seed=None, device=None, output_dir=None, weights=None):
+        given = {"seed": seed, "device": device, "output_dir": output_dir, "init_checkpoint": weights}
+        self.cfg.train.update({name: value for name, value in given.items() if value is not None})
 
-    def use_own_data(self):
-        data, loaders = self.cfg.data, self.cfg.dataloader
-        train, val = register_train_val(data.train_json, data.train_images, data.val_json, data.val_images)
-        if train is None and val is None:
-            return
+    @property
+    def own_data(self):
+        return OwnData(*(self.cfg.data[name] for name in OwnData._fields))
+
+    def set_own_data(self, own_data):
+        self.cfg.data.update({name: path for name, path in own_data._asdict().items() if path})
+
+    def set_datasets(self, train, test):
+        loaders = self.cfg.dataloader
         if train is not None:
-            loaders.train.dataset.names = train.name
-        if val is not None:
-            loaders.test.dataset.names = val.name
-        else:
-            loaders.test = loaders.evaluator = None
-        for _, node in walk(self.cfg.model, "model"):
-            # Where it refers to another node, that one is set.
-            if "num_classes" in node and not OmegaConf.is_interpolation(node, "num_classes"):
-                node.num_classes = (train or val).num_classes
+            loaders.train.dataset.names = train
+        if test is not None:
+            self._test.dataset.names = test
+        elif loaders.get("test"):
+            loaders.test.dataset.names = []
 
     @property
     def train_datasets(self):
@@ -124,10 +122,17 @@ class LazyExperiment(Experiment):
         return _names(test.dataset) if test else ()
 
     @property
+    def _test(self):
+        test = self.cfg.dataloader.get("test")
+        if not test:
+            raise ConfigError("dataloader.test: the config has none, and so nothing to read images with in a test.")
+        return test
+
+    @property
     def proposal_files(self):
         loaders = (self.cfg.dataloader.get(name) for name in ("train", "test"))
         datasets = [loader.dataset for loader in loaders if loader]
-        return [(_names(d), tuple(d.proposal_files)) for d in datasets if d.get("proposal_files")]
+        return [(_names(d), tuple(d.proposal_files)) for d in datasets if d.get("proposal_files") and _names(d)]
 
     @property
     def num_classes(self):
@@ -135,6 +140,13 @@ class LazyExperiment(Experiment):
         if len(numbers) > 1:
             raise ConfigError(f"num_classes differs within the model: {sorted(numbers)}.")
         return numbers.pop() if numbers else None
+
+    @num_classes.setter
+    def num_classes(self, number):
+        for _, node in walk(self.cfg.model, "model"):
+            # Where it refers to another node, that one is set.
+            if "num_classes" in node and not OmegaConf.is_interpolation(node, "num_classes"):
+                node.num_classes = number
 
     @property
     def mask_format(self):
@@ -149,6 +161,25 @@ class LazyExperiment(Experiment):
         name = "train" if is_train else "test"
         loader = self.cfg.dataloader.get(name)
         return build_node(loader.mapper, f"dataloader.{name}.mapper") if loader and loader.get("mapper") else None
+
+    def make_recordable(self):
+        heads = self.cfg.model.get("roi_heads")
+        if heads is None or "_target_" not in heads:
+            return
+        replaced = find_target(heads._target_, "model.roi_heads._target_")
+        if replaced not in (StandardROIHeads, CascadeROIHeads):
+            return
+        heads._target_ = BalancedROIHeads
+        heads.proposal_sampler = L(RandomSampler)()
+        if replaced is CascadeROIHeads:
+            matchers = heads.pop("proposal_matchers")
+            heads.stages = L(CascadeStages)(ious=[matcher.thresholds[0] for matcher in matchers])
+            heads.proposal_matcher = matchers[0]
+            heads.box_head, heads.box_predictor = heads.pop("box_heads"), heads.pop("box_predictors")
+
+    def record_in_training(self):
+        self.make_recordable()
+        self.cfg.train.record_imbalance.enabled = True
 
     def require_plain_sgd(self):
         optimizer = find_target(self.cfg.optimizer._target_, "optimizer")
@@ -190,13 +221,17 @@ class LazyExperiment(Experiment):
     def build_method_hooks(self, model):
         return annealing_hooks(self._annealing, "train.gradient_annealing", model)
 
-    def evaluate(self, model):
-        results = OrderedDict()
-        if self.test_datasets:
-            loader = build_node(self.cfg.dataloader.test, "dataloader.test")
-            evaluator = build_node(self.cfg.dataloader.evaluator, "dataloader.evaluator")
-            results.update(inference_on_dataset(model, loader, evaluator))
-        return results
+    def build_test(self, name):
+        test, evaluator = self._test, self.cfg.dataloader.get("evaluator")
+        of_name = {"names": name}
+        if test.dataset.get("proposal_files"):
+            of_name["proposal_files"] = [test.dataset.proposal_files[self.test_datasets.index(name)]]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_changed(test.dataset, of_name))
+            for node in evaluator if isinstance(evaluator, ListConfig) else [evaluator]:
+                if node is not None and "dataset_name" in node:
+                    stack.enter_context(_changed(node, {"dataset_name": name}))
+            return build_node(test, "dataloader.test"), build_node(evaluator, "dataloader.evaluator")
 
     def describe(self):
         plain = {name: OmegaConf.to_container(self.cfg[name]) for name in ("train", "data")}
@@ -205,9 +240,20 @@ class LazyExperiment(Experiment):
         return "\n".join(f"{key}: {value!r}" for key, value in sorted(changed.items()))
 
     def save_config(self, path):
-        LazyConfig.save(self.cfg, path)
+        save_lazy(self.cfg, path)
 
 
 def _names(dataset) -> tuple:
     names = dataset.get("names", ())  # a data set that is not registered by name is not checked
     return tuple(names) if isinstance(names, (list, tuple, ListConfig)) else (names,)
+
+
+@contextlib.contextmanager
+def _changed(node: DictConfig, values: dict):
+    """The node with other values for a while; then it has its own again, be they interpolations."""
+    before = OmegaConf.to_container(node, resolve=False)
+    node.update(values)
+    try:
+        yield
+    finally:
+        node.update({name: before[name] for name in values})

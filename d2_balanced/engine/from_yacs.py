@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Any, Dict, Sequence
+from typing import Any, Dict
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
-from detectron2.evaluation import inference_on_dataset
-from detectron2.modeling import build_model
+from detectron2.modeling import ProposalNetwork, RetinaNet, build_model
+from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.solver import build_lr_scheduler, build_optimizer
 
-from ..config import check_config, describe_changes, load_yaml
-from ..config.detectron2_names import SECTIONS
+from ..config import check_config, describe_changes, get_balanced_cfg, merge_overrides
+from ..config.detectron2_names import SECTIONS, registered
+from ..config.imports import import_modules
 from ..config.yacs import flatten
-from ..data.coco_paths import register_train_val
 from ..data.loader import build_train_loader
 from ..data.mapper import build_mapper
 from ..evaluation import build_evaluator
+from ..modeling.roi_heads import BalancedROIHeads
+from ..modeling.roi_heads.stages import CascadeStages, SingleStage
 from ..modeling.spec import call_arguments
 from ..utils.constructing import constructing
 from .experiment import Experiment, OwnData, RunSettings
@@ -28,6 +29,10 @@ from .schedule import Schedule
 __all__ = ["YacsExperiment", "annealing_settings"]
 
 _ANNEALING = "SOLVER.GRADIENT_ANNEALING"
+_ARCHITECTURE, _ROI_HEADS = "MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME"
+
+# detectron2's ROI heads, and the stages with which BalancedROIHeads train as they do.
+_STAGES = {StandardROIHeads: SingleStage, CascadeROIHeads: CascadeStages}
 
 
 class YacsExperiment(Experiment):
@@ -39,18 +44,16 @@ class YacsExperiment(Experiment):
     def __init__(self, cfg: CfgNode):
         check_config(cfg)
         annealing_hooks(annealing_settings(cfg), _ANNEALING)
-        self.cfg = cfg
+        super().__init__(cfg)
 
-    @classmethod
-    def from_file(cls, path: str, overrides: Sequence[str] = (), own_data: OwnData = OwnData()) -> YacsExperiment:
-        """Load the file strictly, then the overrides ``["KEY.PATH", "value", ...]``, then the paths of own data."""
-        cfg = load_yaml(path, overrides)
-        for name, value in own_data._asdict().items():
-            if value:
-                cfg.DATASETS[name.upper()] = value
-        experiment = cls(cfg)
-        experiment.reference_batch_size = load_yaml(path).SOLVER.IMS_PER_BATCH
-        return experiment
+    @staticmethod
+    def _batch_size(cfg):
+        return cfg.SOLVER.IMS_PER_BATCH
+
+    @staticmethod
+    def _override(cfg, overrides):
+        merge_overrides(cfg, overrides, get_balanced_cfg())
+        import_modules(cfg.IMPORTS)
 
     @property
     def settings(self):
@@ -90,24 +93,26 @@ class YacsExperiment(Experiment):
         solver.WARMUP_ITERS, solver.CHECKPOINT_PERIOD = schedule.warmup_iters, schedule.checkpoint_period
         self.cfg.TEST.EVAL_PERIOD = schedule.eval_period
 
-    def set_run(self, *, seed=None, device=None, output_dir=None):
-        if seed is not None:
-            self.cfg.SEED = seed
-        if device is not None:
-            self.cfg.MODEL.DEVICE = device
-        if output_dir is not None:
-            self.cfg.OUTPUT_DIR = output_dir
+    def set_run(self, *, seed=None, device=None, output_dir=None, weights=None):
+        cfg = self.cfg
+        cfg.SEED = cfg.SEED if seed is None else seed
+        cfg.MODEL.DEVICE = cfg.MODEL.DEVICE if device is None else device
+        cfg.OUTPUT_DIR = cfg.OUTPUT_DIR if output_dir is None else output_dir
+        cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS if weights is None else weights
 
-    def use_own_data(self):
-        data = self.cfg.DATASETS
-        train, val = register_train_val(data.TRAIN_JSON, data.TRAIN_IMAGES, data.VAL_JSON, data.VAL_IMAGES)
-        if train is None and val is None:
-            return
+    @property
+    def own_data(self):
+        return OwnData(*(self.cfg.DATASETS[name.upper()] for name in OwnData._fields))
+
+    def set_own_data(self, own_data):
+        for name, path in own_data._asdict().items():
+            if path:
+                self.cfg.DATASETS[name.upper()] = path
+
+    def set_datasets(self, train, test):
         if train is not None:
-            data.TRAIN = (train.name,)
-        data.TEST = (val.name,) if val is not None else ()
-        self.cfg.MODEL.ROI_HEADS.NUM_CLASSES = (train or val).num_classes
-        self.cfg.MODEL.RETINANET.NUM_CLASSES = (train or val).num_classes
+            self.cfg.DATASETS.TRAIN = (train,)
+        self.cfg.DATASETS.TEST = () if test is None else (test,)
 
     @property
     def train_datasets(self):
@@ -125,10 +130,14 @@ class YacsExperiment(Experiment):
 
     @property
     def num_classes(self):
-        architecture = self.cfg.MODEL.META_ARCHITECTURE
-        if "RetinaNet" in architecture:
-            return self.cfg.MODEL.RETINANET.NUM_CLASSES
-        return None if architecture == "ProposalNetwork" else self.cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        architecture = registered(_ARCHITECTURE, self.cfg.MODEL.META_ARCHITECTURE)
+        if _derives(architecture, ProposalNetwork):
+            return None
+        return self.cfg.MODEL["RETINANET" if _derives(architecture, RetinaNet) else "ROI_HEADS"].NUM_CLASSES
+
+    @num_classes.setter
+    def num_classes(self, number):
+        self.cfg.MODEL.ROI_HEADS.NUM_CLASSES = self.cfg.MODEL.RETINANET.NUM_CLASSES = number
 
     @property
     def mask_format(self):
@@ -141,6 +150,16 @@ class YacsExperiment(Experiment):
     def build_mapper(self, is_train):
         with constructing("INPUT", flatten(self.cfg.INPUT, "INPUT.")):
             return build_mapper(self.cfg, is_train)
+
+    def make_recordable(self):
+        heads = registered(_ROI_HEADS, self.cfg.MODEL.ROI_HEADS.NAME)
+        if heads in _STAGES:
+            self.cfg.MODEL.BALANCED.STAGES.NAME = _STAGES[heads].__name__
+            self.cfg.MODEL.ROI_HEADS.NAME = BalancedROIHeads.__name__
+
+    def record_in_training(self):
+        self.make_recordable()
+        self.cfg.ANALYSIS.RECORD = True
 
     def require_plain_sgd(self):
         pass  # detectron2's build_optimizer makes nothing else
@@ -181,14 +200,9 @@ class YacsExperiment(Experiment):
     def build_method_hooks(self, model):
         return annealing_hooks(annealing_settings(self.cfg), _ANNEALING, model)
 
-    def evaluate(self, model):
-        results = OrderedDict()
-        for name in self.test_datasets:
-            loader = build_detection_test_loader(self.cfg, name, mapper=self.build_mapper(False))
-            evaluator = build_evaluator(name, self.cfg.OUTPUT_DIR, max_dets=self.cfg.TEST.DETECTIONS_PER_IMAGE)
-            found = inference_on_dataset(model, loader, evaluator)
-            results.update(found if not results else {name: found})
-        return results
+    def build_test(self, name):
+        evaluator = build_evaluator(name, self.cfg.OUTPUT_DIR, max_dets=self.cfg.TEST.DETECTIONS_PER_IMAGE)
+        return build_detection_test_loader(self.cfg, name, mapper=self.build_mapper(False)), evaluator
 
     def describe(self):
         return describe_changes(self.cfg)
@@ -201,3 +215,7 @@ class YacsExperiment(Experiment):
 def annealing_settings(cfg: CfgNode) -> Dict[str, Any]:
     """The arguments of ``GradientAnnealing`` in ``cfg.SOLVER.GRADIENT_ANNEALING``; ``ConfigError`` for unknown ones."""
     return call_arguments(GradientAnnealing, cfg.SOLVER.GRADIENT_ANNEALING, _ANNEALING, taken=["model"])
+
+
+def _derives(architecture, base: type) -> bool:
+    return isinstance(architecture, type) and issubclass(architecture, base)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import signal
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 import torch
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..config import ConfigError
+from ..utils.errors import CheckpointError, doing, note
 from . import start
-from ..utils.errors import doing, note
-from .build import build_trainer, check_data, evaluate_checkpoint
+from .build import build_trainer, check_data, evaluate_model
+from .checkpoint import checkpoints_in
 from .experiment import Experiment, OwnData
-from .from_lazy import LazyExperiment
-from .from_yacs import YacsExperiment
 from .nonfinite import NonFiniteLossError
+from .open import open_checkpoint, open_experiment, saved_seed
 from .rng import resolve_seed
 from .trainer import BalancedTrainer
 
@@ -30,20 +29,13 @@ logger = logging.getLogger(__name__)
 
 def load_experiment(args: argparse.Namespace) -> Experiment:
     """The checked config of the command line's arguments (``train.argument_parser``); nothing else is read yet."""
-    system = LazyExperiment if args.config_file.endswith(".py") else YacsExperiment
-    own_data = OwnData(args.train_json, args.train_images, args.val_json, args.val_images)
-    return system.from_file(args.config_file, _overrides(args), own_data)
-
-
-def _overrides(args: argparse.Namespace) -> List[str]:
     late = [word for word in args.opts if word.startswith("--")]
     if late:
         raise ConfigError(f"{late[0]} stands after the config overrides; move it before them.")
-    if not args.output_dir:
-        return args.opts
-    if args.config_file.endswith(".py"):
-        return args.opts + [f"train.output_dir={json.dumps(args.output_dir)}"]  # JSON's quotes are Hydra's
-    return args.opts + ["OUTPUT_DIR", args.output_dir]
+    own_data = OwnData(args.train_json, args.train_images, args.val_json, args.val_images)
+    experiment = open_experiment(args.config_file, args.opts, own_data)
+    experiment.set_run(output_dir=args.output_dir or None)
+    return experiment
 
 
 def fit_to_batch_size(experiment: Experiment, auto_scale: bool) -> None:
@@ -98,7 +90,7 @@ def _start(experiment: Experiment, resume: bool) -> None:
     """Log, device and seed."""
     settings = experiment.settings
     start.start_log(settings.output_dir)
-    saved = start.saved_seed(settings.output_dir) if resume and settings.seed < 0 else None
+    saved = saved_seed(settings.output_dir) if resume and settings.seed < 0 else None
     saved = comm.all_gather(saved)[0]
     seed = resolve_seed(settings.seed) if saved is None else saved
     experiment.set_run(seed=seed, device=start.choose_device(settings.device))
@@ -147,4 +139,7 @@ def evaluate(experiment: Experiment, resume: bool) -> Dict[str, Any]:
     if not experiment.test_datasets:
         raise ConfigError("--eval-only needs a data set: --val-json and --val-images, DATASETS.TEST, dataloader.test.")
     check_data(experiment, experiment.test_datasets)
-    return evaluate_checkpoint(experiment, resume=resume)
+    weights = next(iter(checkpoints_in(settings.output_dir)), "") if resume else settings.weights
+    if not weights:
+        raise CheckpointError(f"There is no checkpoint in {settings.output_dir!r} to evaluate.")
+    return evaluate_model(experiment, open_checkpoint(experiment, weights))

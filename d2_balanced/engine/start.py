@@ -9,10 +9,8 @@ import os
 import platform
 import sys
 import tempfile
-from typing import Optional
 
 import torch
-import yaml
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -29,7 +27,6 @@ __all__ = [
     "require_weights",
     "require_writable",
     "save_config",
-    "saved_seed",
     "start_log",
 ]
 
@@ -129,28 +126,11 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Reads a saved config without making the Python objects that a LazyConfig may name in it."""
-
-
-_PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
-
-
 def _read(path: str) -> str:
     if not os.path.isfile(path):
         return ""
     with open(path, encoding="utf-8") as file:
         return file.read()
-
-
-def saved_seed(output_dir: str) -> Optional[int]:
-    """The seed of the run in this folder; None if there is none."""
-    try:
-        saved = yaml.load(_read(os.path.join(output_dir, "config.yaml")), Loader=_PlainLoader) or {}
-    except yaml.YAMLError:
-        return None
-    seed = saved.get("SEED", (saved.get("train") or {}).get("seed"))
-    return seed if isinstance(seed, int) and seed >= 0 else None
 
 
 def save_config(experiment: Experiment, resume: bool) -> None:

@@ -6,7 +6,6 @@ from typing import Dict, List, Sequence
 
 from ..data.proposal_files import is_missing
 from ..engine.build import check_data
-from ..engine.from_yacs import YacsExperiment
 from ..utils.errors import DataError, UsageError
 from .plan import PlannedRow, Run
 
@@ -39,15 +38,13 @@ def _checked(row: PlannedRow, found: Dict[tuple, str]) -> PlannedRow:
 
 
 def _problem(run: Run, found: Dict[tuple, str]) -> str:
-    experiment = YacsExperiment(run.cfg.clone())
-    sets = experiment.cfg.DATASETS
+    experiment = run.experiment()
     if not run.test_set:
         return "there is nothing to evaluate on: give --val-json and --val-images, or DATASETS.TEST"
-    proposals = [*sets.PROPOSAL_FILES_TRAIN, *sets.PROPOSAL_FILES_TEST] if experiment.cfg.MODEL.LOAD_PROPOSALS else []
-    missing = [path for path in proposals if is_missing(path)]
+    missing = [path for _, files in experiment.proposal_files for path in files if is_missing(path)]
     if missing:
         return f"the file of proposals {missing[0]} does not exist"
-    used = (tuple(sets.TRAIN), tuple(sets.TEST), experiment.mask_format, run.options.data)
+    used = (experiment.train_datasets, experiment.test_datasets, experiment.mask_format, run.options.data)
     if not any(run.options.data):
         used += (experiment.num_classes,)
     if used not in found:

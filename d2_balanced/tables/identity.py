@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from ..config import get_balanced_cfg
 from ..config.check_yacs import spec_registries
 from ..config.yacs import flatten
+from ..modeling.backbone.balanced_fpn import BalancedFPN
 from ..modeling.spec import signature_parameters
 from .files import ROOT
 
@@ -74,8 +75,6 @@ def _plain(value):
 
 
 def _drop_default_arguments(settings: Dict[str, Any]) -> None:
-    from ..modeling.backbone.balanced_fpn import BalancedFPN
-
     registries = spec_registries()
     chosen = {key: registry.get(settings[f"{key}.NAME"]) for key, registry in registries.items()
               if settings.get(f"{key}.NAME")}

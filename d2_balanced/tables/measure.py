@@ -70,9 +70,7 @@ def _agnostic(task: Task, folder: str) -> Optional[float]:
 
 def parameters_in_thousands(run: Run) -> float:
     """Thousands of trainable parameters of the run's model, counted without building its values."""
-    data = run.options.data
-    words = run.words()
+    experiment, data = run.experiment(), run.options.data
     if data.train_json or data.val_json:
-        classes = len(read_categories(data.train_json or data.val_json))
-        words += ["MODEL.ROI_HEADS.NUM_CLASSES", str(classes), "MODEL.RETINANET.NUM_CLASSES", str(classes)]
-    return count_parameters(model_without_values(run.config_file, words))["all"] / 1000
+        experiment.num_classes = len(read_categories(data.train_json or data.val_json))
+    return count_parameters(model_without_values(experiment))["all"] / 1000

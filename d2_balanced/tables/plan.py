@@ -11,8 +11,8 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from detectron2.config import CfgNode
 
-from ..engine.experiment import OwnData
-from ..engine.from_yacs import YacsExperiment
+from ..engine.experiment import Experiment, OwnData
+from ..engine.open import open_experiment
 from ..utils.errors import ConfigError
 from .files import ROOT, Row, Table
 from .identity import run_key
@@ -49,6 +49,10 @@ class Run:
     def words(self, **more) -> List[str]:
         """The overrides as words of a command line; ``more`` wins."""
         return [str(word) for pair in {**self.overrides, **more}.items() for word in pair]
+
+    def experiment(self) -> Experiment:
+        """A new experiment of the run's config."""
+        return open_experiment(self.config_file, self.words(), self.options.data)
 
     def command(self, folder: str, seed: int, *, weights: str = "", evaluate: bool = False) -> List[str]:
         """The command line of a run in ``folder``; training goes on from the folder's last checkpoint.
@@ -123,7 +127,7 @@ def _run(table: Table, row: Row, options: Options, runs: Dict[str, Run], trained
 
 @functools.lru_cache(maxsize=None)
 def _resolved(config_file: str, words: Sequence[str], data: OwnData) -> CfgNode:
-    return YacsExperiment.from_file(config_file, words, data).cfg
+    return open_experiment(config_file, words, data).cfg
 
 
 def _short(path: str) -> str:

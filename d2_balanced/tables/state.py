@@ -7,7 +7,10 @@ from glob import escape, glob
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
-from ..config import load_yaml
+from detectron2.config import CfgNode
+
+from ..engine.from_yacs import YacsExperiment
+from ..engine.open import open_experiment
 from ..utils.errors import ConfigError
 from .identity import run_key
 from .plan import Run
@@ -76,7 +79,15 @@ def is_evaluated(folder: str, weights: str) -> bool:
 
 def saved_key(folder: str, eval_of: str = "") -> str:
     """The key of the run in ``folder``, from its config.yaml; ``ConfigError`` if that is no yacs config of today."""
-    return run_key(load_yaml(os.path.join(folder, CONFIG)), eval_of)
+    return run_key(_saved_config(folder), eval_of)
+
+
+def _saved_config(folder: str) -> CfgNode:
+    path = os.path.join(folder, CONFIG)
+    experiment = open_experiment(path)
+    if not isinstance(experiment, YacsExperiment):
+        raise ConfigError(f"{path} is of a LazyConfig, which no row of a table has.")
+    return experiment.cfg
 
 
 def finished_runs(folder: str) -> Tuple[Dict[Tuple[str, int], str], List[str]]:
@@ -86,7 +97,7 @@ def finished_runs(folder: str) -> Tuple[Dict[Tuple[str, int], str], List[str]]:
     found, others = {}, []
     for path in sorted(str(path.parent) for path in Path(folder).rglob(CONFIG)):
         try:
-            cfg = load_yaml(os.path.join(path, CONFIG))
+            cfg = _saved_config(path)
         except ConfigError as error:
             others.append(f"{path}: {str(error).splitlines()[0]}")
             continue

@@ -71,7 +71,7 @@ def new_path(path: str) -> str:
 
 
 def refuse_moved(error: ImportError) -> None:
-    """Raise ``ConfigError``, with place and new path, if ``error`` comes from the import of something that was moved."""
+    """Raise ``ConfigError``, with place and new path, if ``error`` comes from an import of something that was moved."""
     name = re.match(r"cannot import name '(\w+)'", str(error))
     old = ".".join(filter(None, [error.name, name and name.group(1)]))
     if new_path(old):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from d2_balanced.recording.counts import ImbalanceCounts
 from d2_balanced.recording.file import FILE, Recording, append_line, counts_line, read_recording
-from d2_balanced.recording.recordable import make_recordable
 from d2_balanced.analysis.report import report_of_folder
 from d2_balanced.analysis.report.__main__ import main
 from d2_balanced.analysis.report.sections import SECTIONS
@@ -195,12 +194,12 @@ def plain_lazy_heads(cascade):
 def test_detectron2s_heads_in_a_lazy_config_become_recordable(cascade):
     cfg = plain_lazy_heads(cascade)
     before = instantiate(cfg.model.roi_heads)
-    make_recordable(LazyExperiment(cfg))
+    LazyExperiment(cfg).make_recordable()
     after = instantiate(cfg.model.roi_heads)
     assert type(after).__name__ == "BalancedROIHeads" and after.observers == []
     assert {k: v.shape for k, v in before.state_dict().items()} == {k: v.shape for k, v in after.state_dict().items()}
     assert [m.thresholds[1] for m in after.matchers] == ([0.5, 0.6, 0.7] if cascade else [0.5])
-    make_recordable(LazyExperiment(cfg))
+    LazyExperiment(cfg).make_recordable()
     assert type(instantiate(cfg.model.roi_heads)).__name__ == "BalancedROIHeads", "a second time changes nothing"
 
 

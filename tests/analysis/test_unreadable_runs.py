@@ -15,9 +15,8 @@ from d2_balanced.recording.file import FILE, find_recording, read_recording
 from d2_balanced.analysis.report import report_of_training, write
 from d2_balanced.analysis.report.__main__ import main
 from d2_balanced.analysis.report.gather import gather
-from d2_balanced.analysis.report.saved_run import open_run
-from d2_balanced.config import load_lazy
-from d2_balanced.engine.from_lazy import LazyExperiment
+from d2_balanced.analysis.report.saved_run import open_to_report
+from d2_balanced.engine.open import open_experiment
 from d2_balanced.utils.errors import OutputError
 from tiny_runs import TINY, data_arguments, make_dataset, quick_config, train_net
 
@@ -63,7 +62,7 @@ def on_a_copy_of_its_data(run, train, tmp_path):
 def test_inspecting_into_the_folder_of_a_run_keeps_its_recording(run, trained, tmp_path, monkeypatch):
     before = (run / FILE).read_bytes()
     words = [*CONFIG, *data_arguments(trained[1]), "--weights", run / "model_final.pth", "--images", 2, "--output"]
-    monkeypatch.setattr(training_samples, "open_checkpoint", lambda *args: pytest.fail("the model was built first"))
+    monkeypatch.setattr(training_samples, "open_recordable", lambda *args: pytest.fail("the model was built first"))
     assert "folder of a training run (it has config.yaml and metrics.json)" in refusal(training_samples.main, *words, run)
     with pytest.raises(OutputError, match="folder of a training run"):
         training_samples.record_once(None, None, 2, str(run))
@@ -111,7 +110,7 @@ def test_images_that_vanish_after_the_check_cost_the_pictures_only(workers, run,
     images = on_a_copy_of_its_data(run, trained[1], tmp_path)
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("NUM_WORKERS: 0", f"NUM_WORKERS: {workers}"))
-    experiment, model, problem = open_run(str(run))
+    experiment, model, problem = open_to_report(str(run))
     assert not problem and experiment.build_loader().num_workers == workers
     experiment.set_run(output_dir=str(run))
     for image in images:
@@ -163,8 +162,8 @@ def test_options_that_a_run_would_ignore_are_refused(words, option, tmp_path, ca
 
 @pytest.mark.parametrize("content, reason", [
     ('{"metrics": {', "Expecting property name"),
-    ("[]", "not the metrics.json of an evaluation"),
-    ('{"metrics": {"bbox": [1]}}', "not the metrics.json of an evaluation"),
+    ("[]", "it has no metrics by task"),
+    ('{"metrics": {"bbox": [1]}}', "it has no metrics by task"),
 ])  # fmt: skip
 def test_an_unreadable_evaluation_is_missing_with_its_reason(content, reason, run):
     path = run / "inference" / "own_val" / "metrics.json"
@@ -244,7 +243,7 @@ def test_without_a_window_the_checkpoint_is_measured(content, run):
 
 def test_a_lazy_run_whose_component_cannot_be_imported_has_a_page(run):
     config = run / "config.yaml"
-    LazyExperiment(load_lazy(quick_config("faster_rcnn", "py"), ["train.device=cpu"])).save_config(str(config))
+    open_experiment(quick_config("faster_rcnn", "py"), ["train.device=cpu"]).save_config(str(config))
     own = config.read_text().replace("d2_balanced.modeling.sampling.RandomSampler", "no_such_package.Sampler")
     config.write_text(own)
     text = page(run)

@@ -5,13 +5,12 @@ import functools
 import pytest
 import torch
 import twins
-from d2_balanced.engine.from_yacs import YacsExperiment
+from d2_balanced.analysis.parameters import model_without_values
 from d2_balanced.engine.hooks import EndIteration
 from d2_balanced.engine.trainer import BalancedTrainer
 from d2_balanced.tables.files import find_papers, read_tables
 from d2_balanced.tables.identity import identity
 from d2_balanced.tables.plan import Options, plan_rows, runs_of
-from detectron2.modeling import build_model
 
 TABLES = {table.label: table for path in find_papers().values() for table in read_tables(path)}
 _done = set()
@@ -41,7 +40,7 @@ def test_rows_have_figures_and_run_or_say_why_not(label):
 def test_every_quick_row_trains_and_detects(label):
     for run in runs_of(planned(label, "tiny")):
         if first_of_its_kind(run, "tiny"):
-            experiment = YacsExperiment(run.cfg.clone())
+            experiment = run.experiment()
             experiment.set_run(seed=0, device="cpu")
             batch = twins.inputs(run.cfg)
             model = take_a_step(experiment, batch)
@@ -66,7 +65,4 @@ def test_every_model_of_the_paper_is_built(label):
     """Without values, which takes no time; tests/config/test_first_step.py runs such models."""
     for run in runs_of(planned(label, "coco")):
         if first_of_its_kind(run, "coco", only="MODEL."):
-            cfg = run.cfg.clone()
-            cfg.MODEL.DEVICE = "meta"
-            with torch.device("meta"):
-                assert sum(p.numel() for p in build_model(cfg).parameters()) > 10**6
+            assert sum(p.numel() for p in model_without_values(run.experiment()).parameters()) > 10**6

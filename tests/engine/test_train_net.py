@@ -14,6 +14,7 @@ from d2_balanced.data.coco_paths import register_by_path
 from d2_balanced.data.proposal_files import write_proposals
 from d2_balanced.train import argument_parser
 from d2_balanced.engine.from_yacs import YacsExperiment
+from d2_balanced.engine.open import open_experiment
 from d2_balanced.engine.run import fit_to_batch_size, load_experiment
 from paths import ROOT
 from tiny_runs import LAZY_TINY, TINY, checkpoint, data_arguments, make_dataset, quick_config, train_net
@@ -296,7 +297,7 @@ def schedule_of(*words):
 
 
 def test_auto_scale_lr_follows_the_batch_size():
-    reference = YacsExperiment.from_file(YAML).schedule
+    reference = open_experiment(YAML).schedule
     assert schedule_of(YAML) == reference
     scaled = schedule_of(YAML, "SOLVER.IMS_PER_BATCH", 2)
     assert scaled.lr == pytest.approx(reference.lr / 2) and scaled.max_iter == 2 * reference.max_iter

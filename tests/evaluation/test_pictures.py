@@ -8,7 +8,7 @@ import pytest
 import torch
 from d2_balanced.analysis import pictures
 from d2_balanced.analysis.drawing import class_color, draw_objects, side_by_side
-from d2_balanced.engine.from_yacs import YacsExperiment
+from d2_balanced.engine.open import open_experiment
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 from paths import ROOT
@@ -155,7 +155,7 @@ def quick_run(tmp_path_factory):
     coco = {"images": images, "annotations": [item], "categories": categories}
     (folder / "val.json").write_text(json.dumps(coco))
     overrides = ["MODEL.ROI_HEADS.NUM_CLASSES", "2", "MODEL.DEVICE", "cpu"]
-    model = YacsExperiment.from_file(os.path.join(ROOT, QUICK + ".yaml"), overrides).build_model()
+    model = open_experiment(os.path.join(ROOT, QUICK + ".yaml"), overrides).build_model()
     torch.save({"model": model.state_dict()}, folder / "model.pth")
     return folder
 

@@ -2,8 +2,9 @@
 
 import argparse
 
+from ...engine.open import open_experiment
 from ...utils.command import command
-from ..training_samples import add_checkpoint_options, load_experiment, own_training_data
+from ..training_samples import add_checkpoint_options, own_training_data
 from .write import report_of_checkpoint, report_of_folder
 
 __all__ = ["main"]
@@ -44,7 +45,7 @@ def _run(args, own_data):
     sizes = {"images": args.images, "pictures": args.pictures}
     if args.run:
         return report_of_folder(args.run, output=args.output, **sizes)
-    experiment = load_experiment(args.config_file, args.opts, own_data)
+    experiment = open_experiment(args.config_file, args.opts, own_data)
     return report_of_checkpoint(experiment, args.weights, args.output, **sizes)
 
 

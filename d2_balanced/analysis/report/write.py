@@ -7,13 +7,13 @@ import os
 
 from ...recording.file import FILE, find_recording
 from ...utils.errors import DataError
-from ..training_samples import open_checkpoint, record_once
+from ..training_samples import open_recordable, record_once
 from .findings import judge
 from .gather import gather, names_of_classes
 from .page import write_page
 from .page_figures import save_figures
 from .rois import save_roi_pictures
-from .saved_run import open_run
+from .saved_run import open_to_report
 
 __all__ = ["PAGE", "report_of_checkpoint", "report_of_folder", "report_of_training"]
 
@@ -40,7 +40,7 @@ def report_of_folder(folder: str, *, output: str = "", images: int = 100, pictur
     if not os.path.isdir(folder):
         raise DataError(f"There is no folder {folder!r}.")
     recording = find_recording(folder)
-    experiment, model, problem = open_run(folder)
+    experiment, model, problem = open_to_report(folder)
     if problem and recording is None:
         raise DataError(
             f"{folder!r} has no {FILE} with a window of iterations, and no checkpoint could be measured in its place: "
@@ -56,13 +56,13 @@ def report_of_folder(folder: str, *, output: str = "", images: int = 100, pictur
 
 
 def report_of_checkpoint(experiment, weights: str, output: str, *, images: int = 100, pictures: int = 4) -> str:
-    """The report of a checkpoint on the experiment's training set, whose config is recordable (``recordable.py``).
+    """The report of a checkpoint on the experiment's training set.
 
     ``weights``: its path; empty: the one that the config names. Raises ``ConfigError`` without any, and for a model
     that is no two-stage detector.
     """
-    model, weights = open_checkpoint(experiment, weights, "report")
-    measured = _measure(experiment, model, images, output, os.path.basename(weights))
+    model = open_recordable(experiment, weights)
+    measured = _measure(experiment, model, images, output, os.path.basename(experiment.settings.weights))
     data = gather(output, model=model, class_names=names_of_classes(experiment.train_datasets), **measured)
     return _write(output, data, model, experiment, pictures)
 
