@@ -31,7 +31,7 @@ _METRICS = ("AP", "AP50", "AP75", "AP90")
 
 
 class Row(NamedTuple):
-    """One way to stop: after ``num_stages``, with their scores merged by ``merge`` (``None``: as the config says)."""
+    """A row of the table: stop after ``num_stages`` and merge their scores by ``merge`` (``None``: as set)."""
 
     name: str
     num_stages: int
@@ -44,7 +44,7 @@ def stage_rows(stages, up_to=None):
     Args:
         up_to: the most stages; ``None``: as many as there are in training or at inference.
 
-    Raises ``ValueError`` if these stages cannot be run so often.
+    Raises ``ValueError`` if the stages cannot be run that many times.
     """
     most = max(stages.num_train, stages.num_test) if up_to is None else up_to
     stages.for_inference(most, stages.merge)
@@ -53,7 +53,7 @@ def stage_rows(stages, up_to=None):
 
 
 def evaluate_rows(experiment, model, rows, folders):
-    """Evaluate the model once a row on the config's test set; its stages are then as they were.
+    """Evaluate the model on the config's test set, once for each row. The model's stages are restored at the end.
 
     Args:
         folders: ``{row's name: its output folder}``.
@@ -74,7 +74,7 @@ def evaluate_rows(experiment, model, rows, folders):
 
 
 def table(results):
-    """Markdown of ``evaluate_rows``'s results of one or several checkpoints: mean, and +- standard deviation."""
+    """A Markdown table of what ``evaluate_rows`` returned: the mean over checkpoints, and +- the standard deviation."""
     tasks = [task for task in ("bbox", "segm") if task in next(iter(results[0].values()))]
     lines = []
     for name in results[0]:

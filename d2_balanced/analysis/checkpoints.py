@@ -25,7 +25,7 @@ def checkpoint_parser(description):
 
 
 def parse(parser, argv=None):
-    """The arguments, with ``overrides``; exits for half a pair of data paths, and for weights that are no files."""
+    """The parsed arguments, with ``overrides``. Half a pair of data paths and missing weights end the command."""
     parser.add_argument("overrides", nargs="*", help="settings of the config, after any option but --weights")
     args = parser.parse_args(argv)
     if bool(args.val_json) != bool(args.val_images):
@@ -52,7 +52,7 @@ def open_for_evaluation(args):
 
 
 def load_each(model, paths):
-    """Load one checkpoint after the other, whole, and yield its path."""
+    """Load each checkpoint completely, one after the other, and yield its path."""
     for path in paths:
         load_weights(model, path)
         yield path

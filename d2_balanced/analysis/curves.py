@@ -36,7 +36,7 @@ def histograms(recordings, field):
 
 
 def shares_by_bin(recordings, field, above=0.0):
-    """``{label: (middles of the bins above a value, share of the field's sum)}``; no curve where the sum is 0."""
+    """``{label: (middles of the bins above a value, share of the field's sum)}``. A sum of 0 gives no curve."""
 
     def shares(f):
         x = bin_centres(f[field])
@@ -46,7 +46,7 @@ def shares_by_bin(recordings, field, above=0.0):
 
 
 def means_by_bin(recordings, number, x_sum, y_sum):
-    """``{label: (mean x, mean y)}`` of the bins that are not empty, from the fields of their number and sums."""
+    """``{label: (mean x, mean y)}``, a point for each bin that is not empty. Its count and sums are fields."""
 
     def means(f):
         filled = f[number] > 0
@@ -56,13 +56,13 @@ def means_by_bin(recordings, number, x_sum, y_sum):
 
 
 def parts_of(recording, number=4):
-    """The recording in at most ``number`` recordings, one after the other, of as many windows each."""
+    """Cut the recording into at most ``number`` consecutive recordings with equally many windows."""
     parts = np.array_split(np.arange(len(recording.windows)), min(number, len(recording.windows)))
     return [recording._replace(windows=[recording.windows[k] for k in part]) for part in parts]
 
 
 def spans(recording, number=4):
-    """The sums of each of these parts: ``(first, last, {key: {field: array}})``."""
+    """The sums over each part that :func:`parts_of` cuts: ``(first, last, {key: {field: array}})``."""
     parts = [part.windows for part in parts_of(recording, number)]
     return [(windows[0][0], windows[-1][1], merge(windows)) for windows in parts]
 

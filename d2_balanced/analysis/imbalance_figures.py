@@ -1,4 +1,4 @@
-"""Plots of what ``recorder.py`` recorded: one PNG a figure, several runs in one; the figures are listed in ``FIGURES``.
+"""Figures of what a run recorded (``recording/``): one PNG each, with a curve for every run. ``FIGURES`` lists them.
 
 Every function takes ``{run: Recording}`` and returns the figure, or ``None`` where there is nothing to show.
 """

@@ -1,13 +1,13 @@
-"""Ranking by class score and by predicted IoU (IoU-Uniform R-CNN, figures 7 and 8), of any two-stage detector here:
+"""Class score or predicted IoU: which ranks boxes better? (IoU-Uniform R-CNN, figures 7 and 8; any two-stage detector)
 
     python -m d2_balanced.analysis.iou_scores --config-file CONFIG --weights model_final.pth --output iou_scores
     python -m d2_balanced.analysis.iou_scores --config-file CONFIG --weights runs/seed*/model_final.pth \\
         --val-json val.json --val-images val --output iou_scores
 
-Recall after NMS by matching IoU, with NMS keyed by class score, by predicted IoU and by their product, all of the same
-candidates; and predicted against true IoU of the refined boxes whose true IoU exceeds ``--min-iou``, with EFO and
-without. Of several checkpoints (seeds) every number is also given as mean and standard deviation. Writes
-iou_scores.json, recall_by_nms_key.png and, with an IoU predictor, predicted_iou.png.
+The command ranks the same candidates by class score, by predicted IoU and by their product, and reports the recall
+after NMS for each. It also compares predicted with true IoU, with EFO and without, for refined boxes whose true IoU exceeds
+``--min-iou``. Several checkpoints (seeds) also give mean and standard deviation. Files: iou_scores.json,
+recall_by_nms_key.png and, with an IoU predictor, predicted_iou.png.
 """
 
 from __future__ import annotations

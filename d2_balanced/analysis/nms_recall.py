@@ -16,18 +16,18 @@ MATCHING_IOUS = tuple(round(0.5 + 0.05 * k, 2) for k in range(10))
 
 
 def kept_by_nms(found, key, nms_thresh):
-    """Indices of the candidates that NMS a class keeps, those with the highest value of the key first."""
+    """Indices of the candidates that per-class NMS keeps. The candidate with the highest key comes first."""
     return batched_nms(found.boxes, found.keys[key], found.classes, nms_thresh)
 
 
 class NmsRecall:
-    """Recall after NMS by matching IoU, for every key that candidates have.
+    """Recall after NMS at several matching IoUs, once for every key that NMS can rank candidates by.
 
-    An object is found at a matching IoU if a kept box of its class has that IoU with it, or more.
+    An object counts as found at a matching IoU if a kept box of its class overlaps it by at least that IoU.
 
     Args:
         nms_thresh: the detector's NMS threshold.
-        topk: the most detections an image that the detector reports; those with the highest keys.
+        topk: the largest number of detections that the detector reports for an image. The highest keys are reported.
     """
 
     def __init__(self, nms_thresh, topk):

@@ -8,7 +8,7 @@ __all__ = ["curve_figure", "density_figure", "per_image", "plain_log_labels", "s
 
 
 def per_image(fields, name):
-    """A field of one entry divided by the number of images; NaN without images."""
+    """A one-entry field divided by the number of images; NaN if there are no images."""
     return share(fields[name], fields["images"])[0]
 
 
@@ -26,7 +26,7 @@ def curve_figure(title, panels, steps=False, ordered=False):
         panels: list of ``(title, x label, y label, {label: (x, y)}, options)``; the options may be left out: "xlim",
             "ylim", "yscale", "diagonal" (from, to) or "zero" for a reference line, "whole" for whole numbers along x.
         steps: draw histograms: x are the middles of bins of equal width, two or more.
-        ordered: the labels come in an order, and so do the colours.
+        ordered: the labels have an order, so the colours form a sequence.
 
     Returns a matplotlib figure, or ``None`` if there is no curve at all.
     """

@@ -26,8 +26,9 @@ def model_without_values(experiment):
 
 
 def count_parameters(model):
-    """``{part: trainable parameters}`` of the model's parts (those of the ROI heads one by one), and of ``all``;
-    ``frozen`` has the rest. Parameters that several parts share count once, where they come first."""
+    """``{part: number of trainable parameters}``, with entries ``all`` and ``frozen`` (those that do not train).
+
+    Each module of the ROI heads is a part of its own. A parameter that parts share counts once, in the first."""
     counts = {}
     for name, parameter in model.named_parameters():
         parts = name.split(".")

@@ -110,7 +110,7 @@ def _save(dataset_name, records, results_by_image, output_dir, score_thresh):
 
 
 class _Drawing:
-    """Draws images of one data set. Masks are drawn on both sides or on none, so that the sides can be compared."""
+    """Draws images of one data set. Either both sides have masks or neither has, so that they can be compared."""
 
     def __init__(self, dataset_name, with_masks):
         self.names = MetadataCatalog.get(dataset_name).get("thing_classes", ())

@@ -1,4 +1,4 @@
-"""How well predicted IoUs agree with true ones: correlation and reliability. Of plain arrays, for any predictor."""
+"""How well predicted IoUs agree with true ones: correlation and reliability. Takes plain arrays, of any predictor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["agreement", "pearson", "reliability", "spearman"]
 
 
 def pearson(x, y):
-    """Linear correlation of two arrays (n,); NaN for fewer than two pairs, and where either is constant."""
+    """Linear correlation of two arrays (n,). It is NaN for fewer than two pairs and for a constant array."""
     x, y = (np.asarray(values, dtype=np.float64) for values in (x, y))
     if x.size < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
@@ -17,7 +17,7 @@ def pearson(x, y):
 
 
 def spearman(x, y):
-    """Correlation of the ranks of two arrays (n,), equal values sharing their mean rank; NaN as for :func:`pearson`."""
+    """Correlation of the ranks of two arrays (n,); equal values share a mean rank. NaN where :func:`pearson` is NaN."""
     return pearson(_ranks(x), _ranks(y))
 
 
@@ -27,7 +27,7 @@ def _ranks(values):
 
 
 def reliability(predicted, true, bins=10):
-    """The true IoU of what was predicted alike: one dict a bin of the predicted IoU, from 0 to 1.
+    """Mean true IoU of the boxes in each bin of predicted IoU: one dict a bin, from 0 to 1.
 
     Args:
         predicted, true: IoUs (n,); a predicted one outside [0, 1] counts in the first or last bin.

@@ -18,7 +18,7 @@ __all__ = ["Scores", "mean_and_sd", "measure"]
 
 
 class Scores(NamedTuple):
-    """What one checkpoint's candidates on a data set show."""
+    """What was measured on the candidates of one checkpoint on one data set."""
 
     recall: NmsRecall
     ious: Dict[str, np.ndarray]
@@ -78,9 +78,9 @@ def _best_iou(boxes, gt_boxes):
 
 
 def mean_and_sd(values):
-    """Equally nested dicts and lists, one a checkpoint, as one with ``{"mean": .., "sd": ..}`` for every number.
+    """Merge the checkpoints' results, which are nested alike: every number becomes ``{"mean": .., "sd": ..}``.
 
-    NaN or ``None`` in any of them gives ``None``, and so does the deviation of a single one.
+    A number that is NaN or ``None`` in any checkpoint gives ``None``. So does the deviation of a single checkpoint.
     """
     first = values[0]
     if isinstance(first, dict):

@@ -1,6 +1,6 @@
 """Plots of samples: their IoUs as training goes on, their gradients, how many an object has, and predicted IoUs.
 
-As in ``plots.py``: every function takes ``{run: Recording}`` and returns the figure, or ``None``.
+As in ``imbalance_figures.py``, every function takes ``{run: Recording}`` and returns the figure, or ``None``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def draw_iou_by_time(recordings):
 
 
 def draw_gradients_by_iou(recordings):
-    """Shares of the gradient with respect to logits and deltas, by IoU."""
+    """How the gradients of logits and of deltas are shared out over IoU."""
     classes, boxes = shares_by_bin(recordings, "cls_gradient"), shares_by_bin(recordings, "box_gradient", above=0.4)
     x_label, y_label = "IoU of the sample", "share of the gradient"
     return curve_figure(
@@ -46,7 +46,7 @@ def draw_gradients_by_iou(recordings):
 
 
 def draw_positives_per_object(recordings):
-    """Share of the objects that have so many positive proposals, and positives in the minibatch."""
+    """Histogram over objects: how many positive proposals an object has, and how many positives in the minibatch."""
 
     def shares(field):
         def of(f):
@@ -67,7 +67,7 @@ def draw_positives_per_object(recordings):
 
 
 def draw_predicted_iou(recordings):
-    """Mean true IoU of samples by predicted IoU, and how many samples there are."""
+    """Mean true IoU of the samples in each bin of predicted IoU, and the number of samples in it."""
     curves = means_by_bin(recordings, "predicted_ious", "predicted_iou_sum", "predicted_iou_true_sum")
     counts = shares_by_bin(recordings, "predicted_ious")
     if not curves:

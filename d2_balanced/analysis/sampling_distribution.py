@@ -1,6 +1,6 @@
-"""Which negatives a sampler trains on: their share of the minibatch by IoU, against random sampling, as a plot.
+"""A plot of the negatives that a sampler draws: their share of the minibatch by IoU, beside random sampling.
 
-From the proposals that a detector trains on, drawn from the training set with the config's own matcher and quotas:
+The proposals are those that a detector would train on, labeled by the config's own matcher and drawn with its quotas:
 
     python -m d2_balanced.analysis.sampling_distribution --config-file CONFIG --weights model_final.pth \\
         --train-json train.json --train-images train --output sampling_distribution.png
@@ -30,13 +30,13 @@ _BIN_WIDTH = 0.05
 
 
 def negative_shares(labeled, samplers, num_samples, positive_fraction, bg_label, edges):
-    """Share of the sampled negatives in every IoU bin, and of all negatives, by name.
+    """For every sampler, and for all negatives together: the share of the negatives in each IoU bin.
 
     Args:
         labeled: list of labeled proposals (``Instances`` with ``gt_classes``, ``matched_ious``, ``matched_idxs``).
         samplers: ``{name: sampler}``; each draws ``num_samples`` with at most ``positive_fraction`` positives.
         bg_label: label of the background.
-        edges: (B + 1,) increasing tensor of IoUs; the last bin has what lies at or above its end, too.
+        edges: (B + 1,) increasing tensor of IoUs. The last bin also counts IoUs at or above its end.
 
     Returns ``{name: (B,) tensor}``; each sums up to 1, or is 0 where there are no negatives.
     """
@@ -166,7 +166,7 @@ def main(argv=None):
 
 
 def _proposals(args):
-    """Labeled proposals, ``(samples an image, positive fraction, background label)``, and what they are."""
+    """Labeled proposals, quotas ``(samples an image, positive fraction, background label)``, and the plot's title."""
     if not args.config_file:
         return random_proposals(args.num, seed=args.seed), (512, 0.25, 1), "random proposals"
     own_data = OwnData(train_json=args.train_json, train_images=args.train_images)

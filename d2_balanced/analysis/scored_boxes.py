@@ -56,7 +56,7 @@ def find(model, inputs):
 
 
 def _passed(boxes, scores, score_thresh):
-    """Which classes (Ri, K) of which boxes detectron2 hands to NMS."""
+    """(Ri, K) bool: the pairs of box and class that detectron2 hands to NMS."""
     finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
     return (scores[:, :-1] > score_thresh) & finite[:, None]
 

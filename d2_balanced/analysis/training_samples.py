@@ -44,7 +44,7 @@ _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm
 
 @torch.no_grad()
 def inspect_model(model, batches, num_images, seed=0):
-    """Counts of what ``model`` would train on: ``{(stage, branch): ImbalanceCounts}``.
+    """Count what ``model`` would train on: ``{(stage, branch): ImbalanceCounts}``.
 
     Args:
         model: a detector with ``BalancedROIHeads``; it is left in training mode, its weights and statistics as they are
@@ -63,7 +63,7 @@ def inspect_model(model, batches, num_images, seed=0):
 
 
 def _first(batches, num_images):
-    """The batches, up to so many images."""
+    """Batches until ``num_images`` images have been given."""
     for batch in batches:
         yield batch[:num_images]
         num_images -= len(batch)
@@ -110,7 +110,7 @@ def open_recordable(experiment, weights=""):
 
 
 def record_once(experiment, model, num_images, folder):
-    """:func:`inspect_model` on the training set, kept as the only window of ``imbalance.jsonl``: the ``Recording``.
+    """Run :func:`inspect_model` on the training set; the counts become the one window of ``imbalance.jsonl``.
 
     Raises ``OutputError`` if ``folder`` is a run's (:func:`refuse_folder_of_run`).
     """

@@ -1,6 +1,6 @@
-"""Counters and histograms of fixed size, kept on the device of what they count; what each one means is in ``FIELDS``.
+"""Counters and histograms of fixed size, on the device of what they count. ``FIELDS`` says what each one means.
 
-Nothing here waits for the device: rows are selected by weights 0 and 1, never by an index of unknown length.
+Nothing here waits for the device: rows are chosen by weights of 0 and 1, never by an index of unknown length.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ class ImbalanceCounts:
         self[name].add_(where.sum())
 
     def tally(self, name: str, indices: Tensor, where: Tensor) -> None:
-        """Add 1 to the entry of every index (R,), those beyond the field to its last one, where ``where`` (R,) is."""
+        """Add 1 to the field's entry at each index (R,) for which ``where`` (R,) is true.
+
+        An index beyond the field counts for its last entry."""
         field = self[name]
         field.index_add_(0, indices.clamp(0, len(field) - 1), where.to(field.dtype))
 
@@ -99,7 +101,7 @@ class ImbalanceCounts:
         Args:
             name: field over [0, 1]; a value of 1 falls into the last bin.
             values: (R,) in [0, 1].
-            where: (R,) bool, the rows that count; what the others hold (NaN, too) does not matter.
+            where: (R,) bool, the rows that count. The other rows may hold anything, NaN too.
             weights: (R,) what a row adds; None: 1.
         """
         field = self[name]

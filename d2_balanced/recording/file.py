@@ -52,11 +52,11 @@ def append_line(folder: str, line: dict) -> None:
 
 
 def drop_from(folder: str, window: int, iteration: int) -> None:
-    """Drop what a resumed run writes again, and a half-written line.
+    """Drop the lines that a resumed run will write again, and a half-written line.
 
     Args:
-        window: windows that begin here or later go;
-        iteration: so do gradient norms from here on.
+        window: windows that begin at this iteration or later are dropped;
+        iteration: gradient norms from this iteration on are dropped.
 
     Raises ``DataError`` with file and line number where the file is damaged elsewhere than at its end.
     """

@@ -13,7 +13,7 @@ __all__ = ["GradientNorms", "group_of"]
 
 
 def group_of(loss_name: str) -> str:
-    """Whose loss this is: "branch 0", .., "mask", "keypoint", "rpn", or "box" where there is only one branch."""
+    """The head that a loss belongs to: "branch 0", .., "mask", "keypoint", "rpn", or "box" if there is only one branch."""
     branch = re.search(r"_branch(\d+)$", loss_name)
     if branch:
         return f"branch {branch.group(1)}"

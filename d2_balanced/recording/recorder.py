@@ -142,7 +142,7 @@ class ImbalanceRecorder:
 
 
 class _Rois:
-    """A minibatch over all images: classes, IoUs and boxes (R rows each); the background's ground truth is itself."""
+    """A minibatch over all images: classes, IoUs and boxes, R rows each. A background row is its own ground truth."""
 
     def __init__(self, samples, num_classes):
         self.gt_classes = torch.cat([s.gt_classes for s in samples])
@@ -159,7 +159,7 @@ def _foreground(logits: Tensor) -> Tensor:
 
 
 def _of_gt_class(values: Tensor, gt_classes: Tensor) -> Tensor:
-    """Of (R, 4K) the columns (R, 4) of the ground truth's class, for background those of any; (R, 4) as it is."""
+    """The deltas (R, 4) of the ground truth's class out of (R, 4K), any class for background; (R, 4) stays as it is."""
     if values.shape[1] == 4:
         return values
     per_class = values.view(len(values), values.shape[1] // 4, 4)

@@ -4,8 +4,8 @@
     python -m d2_balanced.analysis.report RUN_DIR
     python -m d2_balanced.analysis.report --config-file CONFIG --weights model_final.pth --output DIR
 
-``gather.py`` finds what there is of a run, ``findings.py`` judges it, ``figures.py`` and ``rois.py`` draw, ``page.py``
-puts the page together.
+``gather.py`` collects what is known of a run, ``findings.py`` judges it, ``page_figures.py`` and ``rois.py`` draw, and
+``page.py`` writes the page.
 """
 
 from .write import report_of_checkpoint, report_of_folder, report_of_training

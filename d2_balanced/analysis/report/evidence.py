@@ -13,9 +13,9 @@ __all__ = ["Evidence", "between", "evidence_of", "mean_positives", "ratio"]
 
 
 class Evidence(NamedTuple):
-    """Fields (``imbalance_counts.py``) of the main branch in the first stage, and metrics.
+    """Counts (``recording/counts.py``) of the main branch in the first stage, and metrics.
 
-    ``early``, ``late``: of the first and the last quarter of the recording; ``None`` where it has one window only.
+    ``early`` and ``late`` cover the first and the last quarter of the recording, and are ``None`` for one window.
     """
 
     whole: Dict[str, np.ndarray]
@@ -28,7 +28,7 @@ class Evidence(NamedTuple):
 
     @property
     def latest(self) -> Dict[str, np.ndarray]:
-        """The last quarter, or all where there is no history: for what the heads do, which at first is random."""
+        """The last quarter, or everything if there is no history. Early in training the heads' answers are random."""
         return self.whole if self.late is None else self.late
 
 
@@ -42,7 +42,7 @@ def evidence_of(data) -> Evidence:
 
 
 def _main_branch(recording: Recording) -> Tuple[int, int]:
-    """The branch of the first stage with the most positives: it is the one whose boxes are used."""
+    """The branch of the first stage that has the most positives. Its boxes are the ones that are used."""
     merged = merge(recording.windows)
     return max((key for key in merged if key[0] == 0), key=lambda key: (merged[key]["positives"][0], -key[1]))
 
@@ -59,6 +59,6 @@ def ratio(part: float, whole: float) -> float:
 
 
 def mean_positives(fields: Dict[str, np.ndarray], low: int, high: int) -> Tuple[float, float]:
-    """Positive proposals an image, and number of images, among images with ``low`` to ``high`` objects."""
+    """For images with ``low`` to ``high`` objects: mean number of positive proposals, and number of such images."""
     images = fields["images_by_objects"][low : high + 1].sum()
     return ratio(fields["positives_by_objects"][low : high + 1].sum(), images), float(images)

@@ -1,7 +1,7 @@
-"""What is out of balance, in words: one rule a symptom, each with the numbers that it rests on.
+"""What is out of balance, in words. Each symptom has one rule, and each verdict shows its numbers.
 
-The limits are all in ``LIMITS``. They are rules of thumb of ours, not of the papers: they decide what is worth
-trying, and only a comparison of trained detectors tells whether it helps.
+All limits are in ``LIMITS``. They are our rules of thumb, not the papers'. They decide what is worth trying. Only a
+comparison of trained detectors tells whether it helps.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _finding(rule: Rule, verdict: Verdict, evidence: Evidence) -> Finding:
 
 
 def _treatments(rule: Rule, components: FrozenSet[str]):
-    """Those to be tried, those in use and those refused, as in ``Finding``."""
+    """The treatments to try, those in use and those refused, as ``Finding`` has them."""
     all_of_rule = [TREATMENTS[name] for name in rule.treatments]
     in_use = [treatment.name for treatment in all_of_rule if treatment.component in components]
     others = [treatment for treatment in all_of_rule if treatment.name not in in_use]

@@ -1,4 +1,4 @@
-"""What there is to report of a run: its recording, its metrics, its evaluations, and what was switched on."""
+"""Collects what the report tells of a run: its recording, its metrics, its evaluations and its components."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def gather(folder: str, *, model=None, class_names=(), recording=None, how="", m
     Args:
         model: the run's model, for the names of its components; without it they are unknown.
         recording: what was measured on a checkpoint, or has been read already; ``None``: it is read.
-        how: in words, where the counts come from; made up for a run's own recording.
-        missing: reasons that are known already.
+        how: where the counts come from, in words. A run's own recording gets a text made here.
+        missing: reasons that the caller knows already.
 
     A part that cannot be read is empty, and ``missing`` says why. Raises ``FileNotFoundError`` or ``ValueError`` if
     there is no recording at all.

@@ -1,4 +1,4 @@
-"""The figures of the report: those of a recording (``analysis/imbalance_figures.py``), and those of metrics and evaluations."""
+"""The report's figures: those of a recording (``imbalance_figures.py``), and those of metrics and evaluations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def save_figures(data, folder: str) -> Dict[str, str]:
 
 
 def _of_recording(data, folder):
-    """Those in ``_LATEST`` are of the last quarter."""
+    """Figures of the recording. Those in ``_LATEST`` show its last quarter."""
     latest = parts_of(data.recording)[-1]
     paths = {}
     for name, draw in FIGURES.items():
@@ -115,7 +115,7 @@ def _bar_figure(title, labels, bars, x_label, y_label, log=False):
 
 
 def _limit(axes, values, log):
-    """Room for the legend above the bars; a logarithmic axis where ``log`` is wanted and possible."""
+    """Leave room for the legend above the bars; a logarithmic axis if ``log`` is asked for and the values allow it."""
     values = values[np.isfinite(values) & (values > 0)]
     if not len(values):
         return

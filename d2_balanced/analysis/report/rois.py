@@ -20,7 +20,7 @@ _POSITIVE, _HARD, _EASY, _TRUTH = (60, 220, 60), (255, 140, 0), (70, 110, 255), 
 
 
 class _FirstStage:
-    """An observer of ROI heads that keeps what their first stage was the last time."""
+    """An observer of the ROI heads that keeps the latest view of their first stage."""
 
     def observe(self, view):
         if view.stage == 0:

@@ -69,7 +69,7 @@ def _uneven_objects(e: Evidence) -> Verdict:
 
 
 def _of_best_served(objects, positives, number) -> float:
-    """Positives of the ``number`` objects that have the most."""
+    """Sum of the positives over the ``number`` objects that have the most."""
     found = 0.0
     for count, each in zip(objects[::-1], positives[::-1]):
         taken = min(count, number)

@@ -1,4 +1,4 @@
-"""What the report can have of a run's folder: as much as is still there."""
+"""Opens a run's folder for the report, with as much as is still there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What treats an imbalance, and how it is switched on. The overrides are for any config with ``BalancedROIHeads``.
+"""The treatments of each imbalance, and how to switch them on. The overrides fit any config with ``BalancedROIHeads``.
 
 At a seat there is one component, so that a second one replaces it; and beside some seats' components, those of others
 are refused (``modeling/roi_heads/check_axes.py``). Hence a treatment depends on what is on already.
@@ -79,7 +79,7 @@ def adapted(treatment: Treatment, components: FrozenSet[str]) -> Treatment:
 
 
 def _at_seat(seat: str, components: FrozenSet[str]) -> List[str]:
-    """The components in use at a seat, of this package or another one; not its default."""
+    """The components in use at a seat, without its default. They may come from another package."""
     if not seat:
         return []
     return [name for name in sorted(components) if name in SEATS[seat].registry and name != SEATS[seat].default]
@@ -93,7 +93,7 @@ _PRM_BRANCHES = "[{POSITIVE_FRACTION: 0.5}, {POSITIVE_FRACTION: 0.1}]"
 
 
 def _iou_balanced_with(positives: str) -> Dict[str, str]:
-    """IoU-balanced negatives, the positives being drawn as before."""
+    """IoU-balanced negatives beside the positives that are drawn already."""
     return {
         "yaml": f"{_SAMPLER}.NAME IoUBalancedSampler {_SAMPLER}.POSITIVES {positives}",
         "lazy": f"{_LAZY_SAMPLER}._target_=IoUBalancedSampler {_LAZY_SAMPLER}.positives={positives}",

@@ -1,4 +1,4 @@
-"""What a rule says, and the limits that all rules share a table of."""
+"""The verdict of a rule, and the table of limits that all rules share."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LIMITS: Dict[str, float] = {
 
 
 class Verdict(NamedTuple):
-    """The number that a rule looks at (NaN: it could not be had), whether it is beyond its limit, and both in words."""
+    """The number that a rule looks at (NaN if there is none), whether it is beyond its limit, and both in words."""
 
     value: float
     out_of_balance: bool
@@ -51,7 +51,7 @@ class Verdict(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A symptom. ``treatments``: keys of ``TREATMENTS``; ``advice``: what else there is to say if it is found."""
+    """The rule of one symptom. ``treatments``: keys of ``TREATMENTS``; ``advice``: added where it is found."""
 
     title: str
     judge: Callable[[Evidence], Verdict]
@@ -60,15 +60,15 @@ class Rule(NamedTuple):
 
 
 def above(value: float, limit: str, text: str, shown: str = "{:g}") -> Verdict:
-    """Out of balance above ``LIMITS[limit]``, which is shown in this format."""
+    """A verdict that is "out of balance" above ``LIMITS[limit]``. The format is that of the shown numbers."""
     return Verdict(value, value > LIMITS[limit], f"{text} (limit: {shown.format(LIMITS[limit])}).")
 
 
 def below(value: float, limit: str, text: str, shown: str = "{:g}") -> Verdict:
-    """Out of balance below ``LIMITS[limit]``, which is shown in this format."""
+    """A verdict that is "out of balance" below ``LIMITS[limit]``. The format is that of the shown numbers."""
     return Verdict(value, value < LIMITS[limit], f"{text} (limit: {shown.format(LIMITS[limit])}).")
 
 
 def unknown(why: str) -> Verdict:
-    """Not judged."""
+    """A verdict that judges nothing, and says why."""
     return Verdict(float("nan"), False, why)

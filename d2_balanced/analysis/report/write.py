@@ -23,7 +23,8 @@ PAGE = "report.html"
 def report_of_training(experiment, model, *, pictures: int = 4) -> str:
     """The report of a run that has just ended; returns the path of the page.
 
-    ``model``: not wrapped; it is left in training mode, and its adaptive components have seen some images more.
+    ``model`` is the plain module, not wrapped in DDP. It stays in training mode, and its adaptive components have seen some
+    more images.
     """
     folder = experiment.settings.output_dir
     names = names_of_classes(experiment.train_datasets)
@@ -58,7 +59,7 @@ def report_of_folder(folder: str, *, output: str = "", images: int = 100, pictur
 def report_of_checkpoint(experiment, weights: str, output: str, *, images: int = 100, pictures: int = 4) -> str:
     """The report of a checkpoint on the experiment's training set.
 
-    ``weights``: its path; empty: the one that the config names. Raises ``ConfigError`` without any, and for a model
+    ``weights`` is the checkpoint's path; empty: the weights that the config names. Raises ``ConfigError`` without any, and for a model
     that is no two-stage detector.
     """
     model = open_recordable(experiment, weights)
