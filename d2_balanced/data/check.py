@@ -1,7 +1,7 @@
 """``python -m d2_balanced.data.check --json A --images D [--num-classes N] [--strict]``: checks a COCO-format data set.
 
-Exit status 0 if there is no error (warnings are printed; with ``--strict`` they count as errors), 1 if there are errors,
-2 for a data set that cannot be found.
+Exit status 0 if there is no error (warnings are printed; with ``--strict`` they count as errors), 1 if there is one, 2
+for a data set that cannot be found.
 """
 
 import argparse

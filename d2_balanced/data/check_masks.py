@@ -93,7 +93,8 @@ class _Polygons:
 
     def _near(self, table):
         """Which do not reach so far outside of their image that only drawing them would take hours."""
-        limits = FAR_OUTSIDE * np.nan_to_num(table.box_image_sizes()[self.owners], nan=np.inf)
+        with np.errstate(over="ignore"):
+            limits = FAR_OUTSIDE * np.nan_to_num(table.box_image_sizes()[self.owners], nan=np.inf)
         return ((self.low > -limits) & (self.high < limits)).all(1)
 
     def _keep(self, which):
@@ -185,12 +186,14 @@ def rle_length(counts):
 def _compare_with_boxes(table, polygons, report):
     """Polygons that lie somewhere else than their box tell of a wrong box format or of a resized image."""
     rows, extents = polygons.extents()
-    extents, rows = extents[~table.crowd[rows]], rows[~table.crowd[rows]]
+    compared = ~table.crowd[rows] & ~table.left_out[rows]
+    extents, rows = extents[compared], rows[compared]
     if not len(rows):
         return
-    low, high = table.boxes[rows, :2], table.boxes[rows, :2] + table.boxes[rows, 2:]
-    inter = (np.minimum(extents[:, 2:], high) - np.maximum(extents[:, :2], low)).clip(0).prod(1)
-    union = (extents[:, 2:] - extents[:, :2]).prod(1) + (high - low).prod(1) - inter
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = table.boxes[rows, :2], table.boxes[rows, :2] + table.boxes[rows, 2:]
+        inter = (np.minimum(extents[:, 2:], high) - np.maximum(extents[:, :2], low)).clip(0).prod(1)
+        union = (extents[:, 2:] - extents[:, :2]).prod(1) + (high - low).prod(1) - inter
     apart = np.isfinite(union) & (inter < MIN_OVERLAP * union)
     if apart.any():
         say = report.error if apart.mean() > MANY_APART else report.warn

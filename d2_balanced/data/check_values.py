@@ -44,8 +44,8 @@ def _check_areas(table, report):
         values = table.areas[odd]
         what = f"annotation(s) whose 'area' does not fit their box (it is {values.min():g} to {values.max():g})"
         report.warn(f"{int(odd.sum())} {what}", table.places(odd),
-                    "It is used as it is, and decides what is small, medium and large in the evaluation. Converters write "
-                    "a constant, or areas of images of another size; delete the field, and the mask or the box tells.")
+                    "It is used as it is, and decides what is small, medium and large in the evaluation. Converters "
+                    "write a constant, or areas of images of another size; delete the field, and mask or box tell.")
 
 
 def _check_crowds(table, report):

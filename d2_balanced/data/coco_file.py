@@ -24,13 +24,13 @@ _AS_WRITTEN = {}
 
 
 def read_coco(json_file, image_root, report):
-    """(content, table) of an annotation file; None if it cannot be used at all. ``report`` gets what is wrong.
+    """(content, table) of an annotation file; None if it cannot be used at all. ``report`` gets the faults.
 
     Args:
         image_root: folder of the images; None: they are not looked for.
 
     ``content`` has the keys ``images``, ``categories`` and (unless it is a test set) ``annotations``, in the form of
-    :mod:`.coco_records`; broken boxes are left out, and masks that are none. It may only be used if there are no errors.
+    :mod:`.coco_records`, without broken boxes and masks that are none. It may only be used if there are no errors.
     """
     state = file_state(json_file)
     content = read_lists(json_file, report)

@@ -62,7 +62,7 @@ def read_classes(categories, report):
     _report_doubles(texts, "category name", report.warn, "They stay two classes, told apart by their ids.")
     _write(categories, "id", numbers, "category ids", report)
     _write(categories, "name", texts, "category names that are numbers", report)
-    usable = [(number, text) for number, text in zip(numbers, texts) if number is not None]
+    usable = [(number, text or "?") for number, text in zip(numbers, texts) if number is not None]
     return dict(sorted(usable, key=lambda pair: pair[0]))
 
 

@@ -3,8 +3,7 @@
 Ordinary images are read as detectron2 reads them, turned as their EXIF orientation says. Beyond that:
 
 - 16-bit grey becomes 8-bit by one rule for all images: 0 stays 0, 65535 becomes 255, evenly between (rounded).
-- Refused, because what they mean would have to be guessed: floating-point and 32-bit pixels, several pages or frames,
-  colours that Pillow cannot convert to RGB.
+- Refused, because what they mean would have to be guessed: floating-point and 32-bit pixels, several pages or frames.
 """
 
 from typing import NamedTuple, Optional
@@ -117,19 +116,13 @@ def _is_16_bit(image):
 
 def _fault(image):
     """Why an opened image is refused, or an empty text. Nothing but its header is read."""
-    if _is_16_bit(image):
-        return ""
-    if image.mode in ("F", "I"):
+    if image.mode in ("F", "I") and not _is_16_bit(image):
         kind = "floating-point" if image.mode == "F" else "32-bit or signed"
         return (f"has {kind} pixels, and nothing tells which value is black and which is white. "
                 "Save it with 8 bits, or as 16-bit grey from 0 to 65535")
     pages = _pages(image)
     if pages > 1:
         return f"has {pages} pages or frames, of which only the first would be read. Save the annotated one by itself"
-    try:
-        Image.new(image.mode, (1, 1)).convert("RGB")
-    except ValueError:
-        return f"has the colour mode {image.mode}, which cannot be converted to RGB"
     return ""
 
 

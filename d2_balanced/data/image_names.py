@@ -47,8 +47,7 @@ def _find(folder, name):
 
 def _spellings(name):
     """Other ways to write the same name, the closest first."""
-    plain = [name, name.replace("\\", "/")]
-    plain += [unquote(text) for text in plain]
+    plain = [text.replace("\\", "/") if slashes else text for slashes in (0, 1) for text in (name, unquote(name))]
     forms = [unicodedata.normalize(form, text) for text in plain for form in ("NFC", "NFD")]
     return [text for text in dict.fromkeys(plain + forms) if text and "\0" not in text]
 

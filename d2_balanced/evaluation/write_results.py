@@ -78,8 +78,9 @@ def csv_text(header, rows):
 
 
 def _cell(value):
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
+    if isinstance(value, str):
+        text = value.replace("\r", " ")  # which the csv module leaves unquoted
+        return "'" + text if value.startswith(_FORMULA) else text
     return "" if _is_nan(value) else value
 
 

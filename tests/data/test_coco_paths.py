@@ -101,7 +101,8 @@ def test_missing_paths(folder):
 @pytest.mark.parametrize("categories, text", [
     ([], "nothing to detect"), ([{"id": 1}], "record.* without 'name': categories"),
     ([{"id": "a", "name": "b"}], "ids must be integers: 'a'"), ([{"id": 1, "name": None}], "without 'name'"),
-    ([{"id": 1, "name": " "}], "must be text: ' ' of id 1"), ([{"id": 1, "name": ["a"]}], r"must be text: \['a'\] of id 1"),
+    ([{"id": 1, "name": " "}], "must be text: ' ' of id 1"),
+    ([{"id": 1, "name": ["a"]}], r"must be text: \['a'\] of id 1"),
     ([{"id": 1, "name": "\ud800"}], "must be text"), ([{"id": True, "name": "b"}], "ids must be integers: True"),
     (CATEGORIES + [{"id": 2, "name": "cow"}], r"duplicate category id\(s\): 2 \(2 times\)"),
 ])

@@ -7,6 +7,10 @@ import math
 import pytest
 import torch
 from d2_balanced.evaluation import COCODetectionEvaluator, ObjectCountGroups, build_evaluator
+from d2_balanced.evaluation.coco_metrics import evaluate_coco
+from d2_balanced.evaluation.detections import internal_detections
+from d2_balanced.evaluation.ground_truth import GroundTruth
+from d2_balanced.evaluation.write_results import class_table
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
 from evaluation.coco_data import SIZE, random_dataset, random_results
@@ -327,3 +331,58 @@ def test_by_objects_is_the_ap_of_those_images_alone(registered):
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         COCODetectionEvaluator("any", **settings)
+
+
+def test_classes_of_one_name_lose_no_metric(registered, tmp_path):
+    coco = random_dataset(5)
+    for category in coco["categories"][:2]:
+        category["name"] = "fish"
+    name = registered(coco)
+    predictions = model_outputs(coco, random_results(5, coco))
+    report = run(build_evaluator(name, tmp_path), *predictions)["bbox"]
+    per_class = {key: value for key, value in report.items() if key.startswith("AP-")}
+    assert list(per_class) == ["AP-fish (id 10)", "AP-fish (id 12)", "AP-class2", "AP-class3"]
+    expected = run(build_evaluator(registered(random_dataset(5))), *predictions)["bbox"]
+    assert list(per_class.values())[:3] == [expected[f"AP-class{k}"] for k in range(3)]
+    with open(folder_of(tmp_path, name) / "per_class.csv") as file:
+        assert [row["class"] for row in csv.DictReader(file)] == ["fish (id 10)", "fish (id 12)", "class2", "class3"]
+
+
+@pytest.mark.parametrize("formula", ["=1+1", "+x", "-x", "@SUM(A1)", "\t=1", "\r=1"])
+def test_class_names_are_text_in_tables(registered, tmp_path, formula):
+    coco = random_dataset(5)
+    coco["categories"][0]["name"], coco["categories"][1]["name"] = formula, "007"
+    name = registered(coco)
+    run(build_evaluator(name, tmp_path), *model_outputs(coco, random_results(5, coco)))
+    with open(folder_of(tmp_path, name) / "per_class.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["'" + formula.replace("\r", " "), "007", "class2", "class3"]
+    assert class_table([{"class": "007", "AP": 1.0}], ("class", "AP")).splitlines()[-1].split()[0] == "007"
+    report = json.loads((folder_of(tmp_path, name) / "metrics.json").read_text())
+    assert report["per_class"]["bbox"][0]["class"] == formula
+
+
+@pytest.mark.parametrize("missing, evaluated", [(1, True), (6, False)])
+def test_objects_without_a_mask_are_left_out_of_the_evaluation_of_masks_if_they_are_few(
+    registered, tmp_path, missing, evaluated
+):
+    coco = random_dataset(1, num_images=6, masks=True)
+    results = random_results(1, coco, 15, masks=True)
+    for annotation in coco["annotations"][:missing]:
+        del annotation["segmentation"]
+    name = registered(coco)
+    evaluator = build_evaluator(name, tmp_path)
+    evaluator._kinds = {"bbox", "segm"}
+    index = {category["id"]: k for k, category in enumerate(coco["categories"])}
+    for image in coco["images"]:
+        found = [{**r, "category_id": index[r["category_id"]]} for r in results if r["image_id"] == image["id"]]
+        evaluator._predictions.append((image["id"], found, None))
+    report = evaluator.evaluate()
+    first = coco["annotations"][0]["id"]
+    note, = [note for note in notes_of(tmp_path, name) if "without a mask" in note or "has no mask" in note]
+    assert ("segm" in report) == evaluated and f"{first}" in note and ("left out" in note) == evaluated
+    if evaluated:
+        coco["annotations"] = coco["annotations"][missing:]
+        truth = GroundTruth(coco)
+        expected = evaluate_coco(truth, internal_detections(truth, results).detections, "segm").summary()
+        assert report["segm"]["AP"] == expected["AP"] > 0
