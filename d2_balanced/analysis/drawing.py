@@ -3,7 +3,9 @@
 import colorsys
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from .fonts import pillow_font
 
 __all__ = ["class_color", "contact_sheet", "draw_objects", "side_by_side"]
 
@@ -27,23 +29,23 @@ def draw_objects(image, objects, scale=1.0):
     """
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     canvas = _with_masks(image, objects).resize(size, Image.BILINEAR)
-    draw, font = ImageDraw.Draw(canvas), _font(11)
+    draw = ImageDraw.Draw(canvas)
     for item in objects:
         x1, y1, x2, y2 = (scale * value for value in item["box"])
         color = _color(item)
         draw.rectangle([x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)], outline=color, width=2)
-        _label(draw, item["label"], (x1, y1), color, font, size)
+        _label(draw, item["label"], (x1, y1), color, pillow_font(item["label"], 11), size)
     return canvas
 
 
 def side_by_side(panels, titles):
     """Pillow images of equal height in a row, each with its title above."""
-    font, strip = _font(13), 20
+    strip = 20
     width = sum(panel.width for panel in panels) + _MARGIN * (len(panels) - 1)
     row = Image.new("RGB", (width, strip + max(panel.height for panel in panels)), _BACKGROUND)
     draw, left = ImageDraw.Draw(row), 0
     for panel, title in zip(panels, titles):
-        draw.text((left + _MARGIN, 2), title, fill=(255, 255, 255), font=font)
+        draw.text((left + _MARGIN, 2), title, fill=(255, 255, 255), font=pillow_font(title, 13))
         row.paste(panel, (left, strip))
         left += panel.width + _MARGIN
     return row
@@ -83,10 +85,3 @@ def _label(draw, text, corner, color, font, size):
     draw.rectangle([x, y, x + width, y + height], fill=color)
     bright = 0.3 * color[0] + 0.6 * color[1] + 0.1 * color[2] > 110
     draw.text((x + 2 - x1, y + 2 - y1), text, fill=(0, 0, 0) if bright else (255, 255, 255), font=font)
-
-
-def _font(size):
-    try:
-        return ImageFont.load_default(size)
-    except TypeError:  # Pillow before 10.1: one size only
-        return ImageFont.load_default()

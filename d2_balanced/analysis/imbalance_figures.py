@@ -11,6 +11,7 @@ import numpy as np
 
 from ..recording.counts import MAX_OBJECTS
 from .curves import curves_of, histograms, means_by_bin, over_time, shares_by_bin
+from .fonts import fit_figure
 from .panels import curve_figure, per_image, share
 from .sample_figures import draw_gradients_by_iou, draw_iou_by_time, draw_positives_per_object, draw_predicted_iou
 
@@ -32,7 +33,7 @@ def save_plots(recordings, output_dir):
         figure = draw(recordings)
         if figure is not None:
             paths.append(os.path.join(output_dir, f"{name}.png"))
-            figure.savefig(paths[-1], dpi=110)
+            fit_figure(figure).savefig(paths[-1], dpi=110)
     return paths
 
 

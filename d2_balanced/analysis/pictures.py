@@ -17,6 +17,7 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import BoxMode
 from PIL import Image
 
+from ..data.class_names import distinct_names
 from ..data.coco_paths import register_by_path  # importing it registers the data sets of this package, too
 from ..data.image_file import read_image
 from ..data.registered import load_registered
@@ -26,6 +27,7 @@ from ..evaluation.detections import load_results
 from ..utils.command import command
 from ..utils.errors import ConfigError, DataError
 from .drawing import contact_sheet, draw_objects, side_by_side
+from .fonts import font_of, names_to_draw
 
 __all__ = ["choose_evenly", "main", "save_pictures", "save_pictures_of_model"]
 
@@ -113,8 +115,10 @@ class _Drawing:
     """Draws images of one data set. Either both sides have masks or neither has, so that they can be compared."""
 
     def __init__(self, dataset_name, with_masks):
-        self.names = MetadataCatalog.get(dataset_name).get("thing_classes", ())
-        self.class_index = _contiguous_ids(dataset_name)
+        names, self.class_index = MetadataCatalog.get(dataset_name).get("thing_classes", ()), _contiguous_ids(dataset_name)
+        id_of = {index: category for category, index in self.class_index.items()}
+        ids = [id_of.get(k, k) for k in range(len(names))]
+        self.names = names_to_draw(distinct_names(names, ids), [f"id {i}" for i in ids])
         self.with_masks = with_masks
 
     def picture(self, record, results, title, score_thresh):
@@ -123,6 +127,8 @@ class _Drawing:
         found = [self._result(result) for result in sorted(results, key=lambda r: r["score"])]  # best on top
         scale = min(max(_PANEL / max(image.size), 1.0), 4.0)
         panels = [draw_objects(image, objects, scale) for objects in (truth, found)]
+        if not title.isascii() and font_of(title) is None:
+            title = f"image {record['image_id']}"
         titles = [f"{title}: {len(truth)} objects", f"{len(found)} detections with score >= {score_thresh:g}"]
         return side_by_side(panels, titles)
 

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from d2_balanced.analysis import pictures
+from d2_balanced.analysis import fonts, pictures
 from d2_balanced.analysis.drawing import class_color, draw_objects, side_by_side
 from d2_balanced.engine.open import open_experiment
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -168,3 +168,17 @@ def test_command_with_a_config(quick_run, tmp_path, extension):
     assert [os.path.basename(path) for path in paths] == ["00_1.png", "01_2.png", "contact_sheet.png"]
     with pytest.raises(SystemExit, match="--weights is missing"):
         pictures.main(args)
+
+
+def test_names_that_no_font_has_are_the_category_ids(dataset, tmp_path, monkeypatch, caplog):
+    def drawn(names, folder):
+        metadata = MetadataCatalog.get(dataset)
+        MetadataCatalog.remove(dataset)
+        MetadataCatalog.get(dataset).set(**{**metadata.as_dict(), "name": dataset, "thing_classes": names})
+        return np.asarray(Image.open(pictures.save_pictures(dataset, [result(0, 0.9)], tmp_path / folder, num=1)[0]))
+
+    monkeypatch.setattr(fonts, "_fonts", lambda given: ())
+    fonts._font_with.cache_clear()
+    unknown, ids = drawn(["圆盘", "方块"], "unknown"), drawn(["id 7", "id 8"], "ids")
+    fonts._font_with.cache_clear()
+    assert np.array_equal(unknown, ids) and "id 7 is 圆盘, id 8 is 方块" in caplog.text

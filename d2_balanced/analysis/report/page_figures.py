@@ -11,6 +11,7 @@ from ...engine.history import plot_adaptive
 from ...evaluation.coco_metrics import IOU_PERCENTS
 from ...recording.file import merge
 from ..curves import parts_of
+from ..fonts import fit_figure, names_to_draw
 from ..imbalance_figures import FIGURES
 from ..panels import curve_figure, plain_log_labels
 
@@ -28,7 +29,7 @@ def save_figures(data, folder: str) -> Dict[str, str]:
     for name, figure in own.items():
         if figure is not None:
             paths[name] = os.path.join(folder, f"{name}.png")
-            figure.savefig(paths[name], dpi=110)
+            fit_figure(figure).savefig(paths[name], dpi=110)
     adaptive = os.path.join(folder, "adaptive.png")
     if os.path.exists(adaptive):
         os.remove(adaptive)  # of an earlier report
@@ -44,7 +45,7 @@ def _of_recording(data, folder):
         figure = draw({data.name: latest if name in _LATEST else data.recording})
         if figure is not None and not (name in _NEED_TIME and len(data.recording.windows) < 2):
             paths[name] = os.path.join(folder, f"{name}.png")
-            figure.savefig(paths[name], dpi=110)
+            fit_figure(figure).savefig(paths[name], dpi=110)
     return paths
 
 
@@ -54,7 +55,8 @@ def _ap_by_iou(data):
         curves[name] = _over_ious(report["metrics"]["bbox"])
         rows = report.get("per_class", {}).get("bbox", ())
         prefix = f"{name}, " if len(data.evaluations) > 1 else ""
-        by_class.update({prefix + row["class"]: _over_ious(row) for row in rows[:10]})
+        names = names_to_draw([row["class"] for row in rows[:10]], [f"id {row['category_id']}" for row in rows[:10]])
+        by_class.update({prefix + name: _over_ious(row) for name, row in zip(names, rows)})
     panels = [("all classes", "IoU threshold", "AP", curves, {"ylim": (0, 100)})]
     if len(by_class) > 1:
         panels.append(("by class (the first ten)", "IoU threshold", "AP", by_class, {"ylim": (0, 100)}))
@@ -87,7 +89,8 @@ def _by_class(data):
     order = np.argsort(-objects, kind="stable")
     if len(order) > _SHOWN_CLASSES:
         order = np.concatenate([order[: _SHOWN_CLASSES // 2], order[-(_SHOWN_CLASSES // 2) :]])
-    names = [data.class_names[k] if k < len(data.class_names) else f"class {k}" for k in order]
+    known = dict(enumerate(names_to_draw(data.class_names, [f"class {k}" for k in range(len(data.class_names))])))
+    names = [known.get(k, f"class {k}") for k in order.tolist()]
     bars = {"objects": objects[order] / images, "sampled positives": positives[order] / images}
     title = "Objects and sampled positives by class, an image"
     if len(objects) > len(order):
