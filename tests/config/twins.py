@@ -36,10 +36,14 @@ def load_both(stem):
     return cfg, load_lazy(os.path.join(ROOT, stem + ".py"))
 
 
-def model_key(cfg, lazy):
-    """Equal for configs that differ in their schedule only."""
-    settings = (cfg.MODEL.dump(), cfg.TEST.DETECTIONS_PER_IMAGE, cfg.INPUT.FORMAT, cfg.VIS_PERIOD)
-    return settings + (repr(OmegaConf.to_container(lazy.model, resolve=True)),)
+def are_one_model(one, other):
+    """Whether two pairs of a yaml and a lazy config build the same models; they may differ in their schedules."""
+
+    def settings(cfg, lazy):
+        of_yaml = (cfg.MODEL.dump(), cfg.TEST.DETECTIONS_PER_IMAGE, cfg.INPUT.FORMAT, cfg.VIS_PERIOD)
+        return of_yaml, repr(OmegaConf.to_container(lazy.model, resolve=True))
+
+    return settings(*one) == settings(*other)
 
 
 def build_both(cfg, lazy, device="cpu"):

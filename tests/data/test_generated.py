@@ -66,6 +66,7 @@ def test_seeds_and_splits_differ_and_counts_do_not_matter(folder, tmp_path):
 
 
 def test_boxes_areas_and_polygons_are_those_of_the_visible_mask(scenes):
+    assert sum(len(objects) for _, objects in scenes[:10]) > 10
     for pixels, objects in scenes[:10]:
         owned = np.zeros(pixels.shape[:2], dtype=int)
         for class_index, mask in objects:

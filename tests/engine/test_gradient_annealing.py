@@ -43,6 +43,7 @@ def equal(a, b):
 def test_golden_factor():
     with open(shared_file("golden", "prm_rga.json")) as f:
         rows = json.load(f)["rga_lambda"]["rows"]
+    assert rows
     for initial, iteration, total, expected in rows:
         assert annealing_factor(initial, iteration, total) == pytest.approx(expected, abs=1e-9)
 

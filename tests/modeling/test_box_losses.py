@@ -49,6 +49,7 @@ def test_balanced_l1_of_the_paper(alpha, gamma, form):
 )
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_golden_values_and_gradients(golden, form, loss_name, grad_name, dtype):
+    assert len(golden["params"]) > 0
     for row, (alpha, gamma, beta) in enumerate(golden["params"]):
         value, gradient = loss_and_gradient(BalancedL1(alpha, gamma, beta, form), golden["x"], dtype)
         single = dtype == torch.float32
@@ -62,6 +63,7 @@ def test_golden_values_and_gradients(golden, form, loss_name, grad_name, dtype):
 
 def test_golden_reductions(golden):
     pred, target, weight = (torch.from_numpy(golden[f"red_{name}"]) for name in ("pred", "target", "weight"))
+    assert len(golden["params"]) == len(golden["red_values"]) > 0
     for (alpha, gamma, beta), expected in zip(golden["params"], golden["red_values"]):
         loss = BalancedL1(alpha, gamma, beta, "released")(pred, target)
         weighted = weight * loss

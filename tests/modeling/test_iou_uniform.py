@@ -36,6 +36,7 @@ def golden():
 def test_released_sampler_matches_golden_counts_and_deltas(golden):
     generator, draws = RejectionIoUGenerator(), 500
     transform = Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0))
+    assert len(golden["sets"]) > 0
     for name in golden["sets"]:
         torch.manual_seed(0)
         gt, size = torch.from_numpy(golden[f"{name}_gt"]), tuple(golden[f"{name}_hw"].tolist())
@@ -56,6 +57,7 @@ def test_released_sampler_matches_golden_counts_and_deltas(golden):
 
 def test_every_interval_of_every_object_is_filled_exactly(golden):
     generator = UniformIoUGenerator()
+    assert len(golden["sets"]) > 0
     for name in golden["sets"]:
         gt, size = torch.from_numpy(golden[f"{name}_gt"]), tuple(golden[f"{name}_hw"].tolist())
         for seed in range(20):

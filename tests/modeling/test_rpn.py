@@ -112,6 +112,7 @@ def test_sampler_gets_each_anchors_label_iou_and_match():
     targets = IMAGES["one image without objects"]
     step(rpn, targets)
     anchors = Boxes.cat(rpn.anchor_generator([torch.zeros(1, 1, SIZE[0] // s, SIZE[1] // s) for s in STRIDES.values()]))
+    assert len(seen) == len(targets)
     for gt, (labels, ious, matched_idxs, *settings) in zip(targets, seen):
         matrix = pairwise_iou(gt.gt_boxes, anchors)
         expected_idxs, expected_labels = rpn.anchor_matcher(matrix)

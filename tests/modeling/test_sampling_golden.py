@@ -58,6 +58,7 @@ def tolerance(counts, se):
 
 def released_cases(golden):
     """Row, IoUs, negatives of every scenario; scope 1 is the released code given the negatives only."""
+    assert len(golden["sc_N"]) > 0
     for r in range(len(golden["sc_N"])):
         ious, negative = array(golden, golden["sc_array"][r])
         if golden["sc_scope"][r] == 1:
@@ -92,7 +93,9 @@ def test_default_upper_end_every_scenario_on_negatives_only(negatives):
     released code given the negatives only, less than one sample moves."""
     torch.manual_seed(4)
     fresh = negatives["sc_state"] == 0
-    for r in np.nonzero(fresh & ((negatives["sc_scope"] == 1) | (negatives["sc_array"] != 1)))[0]:
+    rows = np.nonzero(fresh & ((negatives["sc_scope"] == 1) | (negatives["sc_array"] != 1)))[0]
+    assert len(rows) > 0
+    for r in rows:
         ious, negative = array(negatives, negatives["sc_array"][r])
         num = min(int(negatives["sc_N"][r]), len(negative))
         counts = iou_histograms(negatives, sampler_of(negatives, r, "negatives"), ious, negative, num)
@@ -105,6 +108,7 @@ def test_default_upper_end_every_scenario_on_negatives_only(negatives):
 def test_instance_balanced_positives_every_scenario(positives):
     torch.manual_seed(5)
     sampler = InstanceBalancedSampler()
+    assert len(positives["N"]) > 0
     for s, num in enumerate(positives["N"].tolist()):
         matched_idxs = torch.from_numpy(positives[f"gt_inds_{s}"].astype(np.int64)) - 1
         positive = (matched_idxs >= 0).nonzero()[:, 0]

@@ -88,7 +88,9 @@ def test_training_is_bit_identical(name):
 @pytest.mark.parametrize("name", HEADS)
 def test_images_without_objects(name):
     heads, _ = train(name, (0, 0), [ImbalanceRecorder])
-    for counts in heads.observers[0].counts.values():
+    recorded = heads.observers[0].counts
+    assert len(recorded) == heads.stages.num_train * len(heads.branches)
+    for counts in recorded.values():
         assert torch.isfinite(counts.values).all()
         assert all(counts[field].sum().item() == 0 for field in ("positives", "positive_ious", "box_loss"))
         assert counts["images_by_objects"][0].item() == 2

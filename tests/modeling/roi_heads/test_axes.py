@@ -132,6 +132,7 @@ def test_one_branch_evaluated_alone_equals_the_single_head():
     single.load_state_dict({k: v for k, v in heads.state_dict().items() if "_branch1" not in k})
     feats, props, _ = batch("objects")
     for want, got in zip(h.detect(single, feats, props), h.detect(heads, feats, props)):
+        assert len(want) > 0
         assert torch.equal(want.scores, got.scores) and torch.equal(want.pred_boxes.tensor, got.pred_boxes.tensor)
 
 
@@ -171,6 +172,7 @@ def test_a_recursive_head_has_the_keys_of_a_single_one_and_any_number_of_test_lo
     limits = predictor.test_score_thresh, predictor.test_nms_thresh, predictor.test_topk_per_image
     tolerance = {"rtol": 0, "atol": 0} if loops == 1 else {}
     for want, got in zip(fast_rcnn_inference(boxes, scores, sizes, *limits)[0], h.detect(heads, feats, props)):
+        assert len(want) > 0
         torch.testing.assert_close(want.scores, got.scores, **tolerance)
         torch.testing.assert_close(want.pred_boxes.tensor, got.pred_boxes.tensor, **tolerance)
 
@@ -182,6 +184,7 @@ def test_a_later_loop_alone_is_a_single_stage_on_the_boxes_that_the_one_before_r
     heads = h.build(h.tiny_cfg(**AGNOSTIC, MODEL__BALANCED__STAGES=stages))
     _, _, refined = one_loop(single, feats, props)
     for want, got in zip(h.detect(single, feats, refined), h.detect(heads, feats, props)):
+        assert len(want) > 0
         assert torch.equal(want.scores, got.scores) and torch.equal(want.pred_boxes.tensor, got.pred_boxes.tensor)
 
 

@@ -190,6 +190,7 @@ def test_a_loops_masks_train_on_the_boxes_that_it_refined_and_on_appended_object
     _, _, recorder = recorded_step(heads, masks=True)
     for k, threshold in enumerate(IOUS):
         for image_boxes, refined, target in zip(boxes[k], recorder.refined(heads, k), batch()[2]):
+            assert len(image_boxes) > 0
             allowed = torch.cat([refined, target.gt_boxes.tensor])
             assert ((image_boxes.tensor[:, None] - allowed).abs().amax(dim=2).amin(dim=1) < 1e-3).all()
             assert (pairwise_iou(image_boxes, target.gt_boxes).amax(dim=1) >= threshold).all()

@@ -48,7 +48,9 @@ def close(boxes, expected, source):
 
 
 def infer_cases(golden):
-    return sorted({int(key[len("infer")]) for key in golden if key.startswith("infer")})
+    cases = sorted({int(key[len("infer")]) for key in golden if key.startswith("infer")})
+    assert cases, "the golden file has no case of inference"
+    return cases
 
 
 def test_inference(golden):
@@ -89,6 +91,7 @@ def test_class_specific_decoding(golden):
 
 def train_cases(golden):
     cases = sorted({key.split("_")[0] for key in golden if key.startswith("train")})
+    assert cases, "the golden file has no case of training"
     return [(case, j) for case in cases for j in range(golden[f"{case}_num_images"])]
 
 
