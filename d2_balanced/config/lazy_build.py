@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Dict, Iterator
 
 from detectron2.config import instantiate
-from omegaconf import ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..modeling.spec import missing_arguments
@@ -15,7 +15,7 @@ from ..utils.constructing import constructing
 from ..utils.errors import ConfigError
 from .lazy_targets import find_target, target_parameters
 
-__all__ = ["build_node", "reading"]
+__all__ = ["build_node", "reading", "with_values"]
 
 
 def build_node(node: Any, key: str) -> Any:
@@ -56,3 +56,14 @@ def reading(key: str) -> Iterator[None]:
     except OmegaConfBaseException as error:
         text = (error.msg or str(error)).splitlines()[0]
         raise ConfigError(f"{error.full_key or key}: {text}.") from error
+
+
+@contextlib.contextmanager
+def with_values(node: DictConfig, values: Dict[str, Any]) -> Iterator[None]:
+    """Gives ``node`` other values for a while; then it has its own again, be they interpolations."""
+    before = OmegaConf.to_container(node, resolve=False)
+    node.update(values)
+    try:
+        yield
+    finally:
+        node.update({name: before[name] for name in values})

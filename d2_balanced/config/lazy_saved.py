@@ -9,6 +9,7 @@ from detectron2.config import LazyConfig
 from detectron2.utils.registry import _convert_target_to_string
 from omegaconf import DictConfig, OmegaConf
 
+from ..utils.atomic import atomic_write
 from ..utils.errors import ConfigError
 from ..utils.moved import new_path
 from .lazy import check_lazy
@@ -31,7 +32,7 @@ def save_lazy(cfg: DictConfig, path: str) -> None:
     except Exception:  # whatever an object raises that cannot be written, or read again
         LazyConfig.save(cfg, path)
         return
-    with open(path, "w", encoding="utf-8") as file:
+    with atomic_write(path, "w") as file:
         file.write(text)
 
 

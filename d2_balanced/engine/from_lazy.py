@@ -10,7 +10,7 @@ from detectron2.solver import LRMultiplier
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..config import ConfigError, apply_overrides, check_lazy, data_defaults, train_defaults
-from ..config.lazy_build import build_node
+from ..config.lazy_build import build_node, with_values
 from ..config.lazy_saved import save_lazy
 from ..config.lazy_targets import find_target, target_parameters, walk
 from ..config.refusals import check_refusals_lazy
@@ -227,10 +227,10 @@ class LazyExperiment(Experiment):
         if test.dataset.get("proposal_files"):
             of_name["proposal_files"] = [test.dataset.proposal_files[self.test_datasets.index(name)]]
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_changed(test.dataset, of_name))
+            stack.enter_context(with_values(test.dataset, of_name))
             for node in evaluator if isinstance(evaluator, ListConfig) else [evaluator]:
                 if node is not None and "dataset_name" in node:
-                    stack.enter_context(_changed(node, {"dataset_name": name}))
+                    stack.enter_context(with_values(node, {"dataset_name": name}))
             return build_node(test, "dataloader.test"), build_node(evaluator, "dataloader.evaluator")
 
     def describe(self):
@@ -246,14 +246,3 @@ class LazyExperiment(Experiment):
 def _names(dataset) -> tuple:
     names = dataset.get("names", ())  # a data set that is not registered by name is not checked
     return tuple(names) if isinstance(names, (list, tuple, ListConfig)) else (names,)
-
-
-@contextlib.contextmanager
-def _changed(node: DictConfig, values: dict):
-    """The node with other values for a while; then it has its own again, be they interpolations."""
-    before = OmegaConf.to_container(node, resolve=False)
-    node.update(values)
-    try:
-        yield
-    finally:
-        node.update({name: before[name] for name in values})

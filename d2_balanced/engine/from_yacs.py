@@ -21,6 +21,7 @@ from ..evaluation import build_evaluator
 from ..modeling.roi_heads import BalancedROIHeads
 from ..modeling.roi_heads.stages import CascadeStages, SingleStage
 from ..modeling.spec import call_arguments
+from ..utils.atomic import atomic_write
 from ..utils.constructing import constructing
 from .experiment import Experiment, OwnData, RunSettings
 from .gradient_annealing import GradientAnnealing, annealing_hooks
@@ -208,7 +209,7 @@ class YacsExperiment(Experiment):
         return describe_changes(self.cfg)
 
     def save_config(self, path):
-        with open(path, "w", encoding="utf-8") as file:
+        with atomic_write(path, "w") as file:
             file.write(self.cfg.dump())
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import logging
 import os
 import platform
 import sys
 import tempfile
+from typing import Any, Dict
 
 import torch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..config.yacs import flatten
+from ..config.yaml_files import read_yaml
 from ..recording.file import FILE as RECORDING
 from ..utils.errors import CheckpointError, ConfigError, LaunchError, OutputError
 from .experiment import Experiment
@@ -126,29 +128,29 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
-def _read(path: str) -> str:
-    if not os.path.isfile(path):
-        return ""
-    with open(path, encoding="utf-8") as file:
-        return file.read()
-
-
 def save_config(experiment: Experiment, resume: bool) -> None:
-    """Write config.yaml; at a resume, list the lines that are no longer what they were."""
+    """Write config.yaml; at a resume, list the settings that are no longer what they were."""
     path = os.path.join(experiment.settings.output_dir, "config.yaml")
-    old_text = _read(path) if resume else ""
+    before = _saved_settings(path) if resume else {}
     experiment.save_config(path)
-    if old_text:
-        _warn_of_changes(old_text, _read(path))
+    if before:
+        _warn_of_changes(before, _saved_settings(path))
 
 
-def _warn_of_changes(old_text: str, new_text: str) -> None:
-    changes = [
-        line
-        for line in difflib.unified_diff(old_text.splitlines(), new_text.splitlines(), n=0, lineterm="")
-        if line[:1] in "+-" and line[:3] not in ("+++", "---")
-    ]
-    if changes:
-        shown = "\n".join(f"    {line[:150]}" for line in changes[:20])
-        more = f"\n    ... and {len(changes) - 20} lines more" if len(changes) > 20 else ""
+def _saved_settings(path: str) -> Dict[str, Any]:
+    """``{"key.path": value}``; empty if there is no config that can be read."""
+    try:
+        return flatten(read_yaml(path))
+    except ConfigError:
+        return {}
+
+
+def _warn_of_changes(before: Dict[str, Any], now: Dict[str, Any]) -> None:
+    nothing = object()
+    changed = [key for key in sorted({*before, *now}) if before.get(key, nothing) != now.get(key, nothing)]
+    sides = (("-", before), ("+", now))
+    lines = [f"    {sign} {key}: {side[key]!r}"[:150] for key in changed for sign, side in sides if key in side]
+    if lines:
+        more = f"\n    ... and {len(lines) - 20} lines more" if len(lines) > 20 else ""
+        shown = "\n".join(lines[:20])
         logger.warning("The config is not the one this run was started with (- before, + now):\n%s%s", shown, more)

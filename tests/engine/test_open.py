@@ -2,8 +2,10 @@
 
 import glob
 import os
+import re
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,7 +130,7 @@ def test_a_run_is_opened_from_its_folder_wherever_it_lies(ending, runs, tmp_path
         open_checkpoint(open_run(folder))
 
 
-def test_the_saved_config_of_a_lazy_run_is_used_as_a_yaml_ones(runs, datasets, tmp_path):
+def test_the_saved_config_of_a_lazy_run_is_used_as_a_yaml_ones(runs, datasets, tmp_path, capsys):
     """To train again, with the bits of the .py file, to evaluate, and to go on."""
     saved, more = str(runs["py"] / "config.yaml"), ["--output-dir", tmp_path / "again"]
     assert train_net("--config-file", saved, *more) == 0
@@ -139,7 +141,12 @@ def test_the_saved_config_of_a_lazy_run_is_used_as_a_yaml_ones(runs, datasets, t
     first, second = ((tmp_path / name / "inference/own_val/metrics.json").read_text() for name in ("again", "eval"))
     assert first == second
     assert train_net("--config-file", saved, *more, "SOLVER.MAX_ITER", "3") == 2
+    sorted_keys = yaml.dump(yaml.safe_load(Path(saved).read_text()))  # as runs wrote them before
+    Path(saved).write_text(sorted_keys)
+    capsys.readouterr()
     assert train_net("--config-file", saved, "--resume", *more, "train.max_iter=3") == 0
+    changes = re.findall(r"^    ([-+] .*)", capsys.readouterr().out, re.MULTILINE)
+    assert changes == ["- train.max_iter: 2", "+ train.max_iter: 3"]
     assert checkpoint(tmp_path / "again")["iteration"] == 2
 
 
