@@ -21,7 +21,10 @@ def check_masks(table, report):
     Stray polygons beside good ones (a click, a line) are taken away; an annotation without a good one has no mask then.
     """
     polygons = _Polygons(table)
-    polygons.take_away_the_others(table)
+    stray = polygons.take_away_the_others(table)
+    if stray:
+        report.warn(f"{len(stray)} annotation(s) with stray polygons beside good ones (of fewer than three points, or not "
+                    "finite)", table.places(stray), "They are left out: clicks and lines of the annotation tool.")
     good = set(polygons.owners.tolist())
     others = [row for row, s in enumerate(table.segmentations) if s is not None and row not in good]
     faults = {row: fault for row, fault in ((row, _fault(table, row)) for row in others) if fault}
@@ -102,11 +105,14 @@ class _Polygons:
         self.owners, self.low, self.high = self.owners[which], self.low[which], self.high[which]
 
     def take_away_the_others(self, table):
-        """Leaves the usable polygons of an annotation that has some, and no others."""
+        """Leaves the usable polygons of an annotation that has some, and no others; returns the rows where it did."""
+        changed = []
         rows, starts, counts = np.unique(self.owners, return_index=True, return_counts=True)
         for row, start, count in zip(rows.tolist(), starts.tolist(), counts.tolist()):
             if count < len(table.segmentations[row]):
                 table.set_segmentation(row, self.polygons[start:start + count])
+                changed.append(row)
+        return changed
 
     def extents(self):
         """(rows of the annotations that have polygons, their extents (R, 4) as x1, y1, x2, y2)."""

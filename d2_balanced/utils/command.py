@@ -21,7 +21,7 @@ from .errors import UsageError
 
 __all__ = ["FAULT", "MISUSE", "TRACEBACK", "command", "tell"]
 
-FAULT, MISUSE = 1, 2  # exit statuses
+FAULT, MISUSE, BROKEN_PIPE = 1, 2, 141  # exit statuses; the last as of a process that SIGPIPE ends
 TRACEBACK = "D2_BALANCED_TRACEBACK"
 """Environment variable: where it is set, a :class:`UsageError` is told with its traceback, too."""
 
@@ -39,6 +39,9 @@ def command(name: str) -> Iterator[None]:
         yield
     except UsageError as error:
         _stop(name, error, str(error), MISUSE, bool(os.environ.get(TRACEBACK)))
+    except BrokenPipeError:  # whoever reads the output (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again when it ends
+        raise SystemExit(BROKEN_PIPE) from None
     except Exception as error:
         place = ", ".join(getattr(error, "doing", ())) or "at work"
         _stop(name, error, f"stopped by the {type(error).__name__} above, {place}.", FAULT, True)

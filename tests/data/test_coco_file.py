@@ -185,6 +185,7 @@ def test_stray_polygons_are_the_same_for_all(images, tmp_path):
     content["annotations"][1]["segmentation"] = [[1, 1, 3, 3], *good, [1, 1, 3], [1, 2, 3, 4, 5, float("nan")]]
     report, dicts, truth = read_in_every_way(write(tmp_path, content), images)
     assert report.errors == [] and dicts[0]["annotations"][1]["segmentation"] == good
+    assert "1 annotation(s) with stray polygons" in report.warnings[0] and "annotation 2" in report.warnings[0]
     assert truth.annotations[1]["segmentation"] == good
 
 

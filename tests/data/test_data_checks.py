@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pycocotools.mask as coco_mask
@@ -14,7 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 from detectron2.structures import BoxMode
 from data.drawn import SOUND, annotation, draw
-from paths import shared_file
+from paths import ROOT, shared_file
 from PIL import Image
 
 from d2_balanced.data import check, check_boxes
@@ -437,3 +439,12 @@ def test_command(folder, capsys):
     with pytest.raises(SystemExit):
         check.main(["--json", str(folder / "a.json")])
     assert os.path.isfile(folder / "a.json")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(folder):
+    """As in ``... | head -1``."""
+    (folder / "a.json").write_text(json.dumps(SOUND))
+    command = [sys.executable, "-m", "d2_balanced.data.check", "--json", str(folder / "a.json"), "--images", str(folder)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 141
