@@ -42,28 +42,16 @@ class _Part(NamedTuple):
 
 
 _PARTS = {
-    _HEADS: _Part(
-        "ROI heads",
-        ("ProposalNetwork", "RetinaNet"),
-        (
-            "MODEL.MASK_ON",
-            "MODEL.KEYPOINT_ON",
-            "MODEL.ROI_HEADS.IOU_THRESHOLDS",
-            "MODEL.ROI_HEADS.IOU_LABELS",
-            "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
-            "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT",
-            "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA",
-            "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
-            "MODEL.ROI_BOX_HEAD.NAME",
-            "MODEL.ROI_MASK_HEAD.NAME",
-        ),
-    ),
-    _GENERATOR: _Part(
-        "RPN",
-        ("RetinaNet",),
-        ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "MODEL.RPN.BBOX_REG_LOSS_WEIGHT", "MODEL.RPN.SMOOTH_L1_BETA"),
-    ),
-}
+    _HEADS: _Part("ROI heads", ("ProposalNetwork", "RetinaNet"), (
+        "MODEL.MASK_ON", "MODEL.KEYPOINT_ON", "MODEL.ROI_HEADS.IOU_THRESHOLDS", "MODEL.ROI_HEADS.IOU_LABELS",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT",
+        "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", "MODEL.ROI_BOX_HEAD.NAME",
+        "MODEL.ROI_MASK_HEAD.NAME",
+    )),
+    _GENERATOR: _Part("RPN", ("RetinaNet",), (
+        "MODEL.RPN.BBOX_REG_LOSS_TYPE", "MODEL.RPN.BBOX_REG_LOSS_WEIGHT", "MODEL.RPN.SMOOTH_L1_BETA",
+    )),
+}  # fmt: skip
 # Settings of detectron2 that this trainer and its evaluation do not honour, and why.
 _NOT_SUPPORTED = {
     "TEST.PRECISE_BN.ENABLED": "its batches are not part of the exact data order",
@@ -72,15 +60,9 @@ _NOT_SUPPORTED = {
     "SOLVER.REFERENCE_WORLD_SIZE": "--auto-scale-lr is there instead",
 }
 _TRAIN_SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
-# What works on rotated boxes, and the settings that may name it.
+# What works on rotated boxes, and settings that may name it.
 _ROTATED = ("RRPN", "RROIHeads", "ROIAlignRotated", "RotatedFastRCNNOutputLayers")
-_MAY_BE_ROTATED = (
-    _GENERATOR,
-    _HEADS,
-    "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
-    "MODEL.ROI_MASK_HEAD.POOLER_TYPE",
-    "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE",
-)
+_POOLERS = tuple(f"MODEL.ROI_{head}_HEAD.POOLER_TYPE" for head in ("BOX", "MASK", "KEYPOINT"))
 
 
 def check_refusals(cfg: CfgNode, changes: Dict[str, Any]) -> None:
@@ -216,7 +198,7 @@ def _unsupported(cfg, changes) -> Iterator[Refusal]:
 
 
 def _rotated(cfg, changes) -> Iterator[Refusal]:
-    for key in _MAY_BE_ROTATED:
+    for key in (_GENERATOR, _HEADS, *_POOLERS):
         yield from _uncompiled(_shown(cfg, key), value_at(cfg, key))
 
 
@@ -231,12 +213,5 @@ def _uncompiled(setting, name) -> Iterator[Refusal]:
 
 
 _RULES = (
-    _unread,
-    _without_part,
-    _given_proposals,
-    _own_to_branches,
-    _cascade,
-    _mask_pooler,
-    _unsupported,
-    _rotated,
-)
+    _unread, _without_part, _given_proposals, _own_to_branches, _cascade, _mask_pooler, _unsupported, _rotated,
+)  # fmt: skip

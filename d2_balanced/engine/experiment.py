@@ -50,11 +50,13 @@ class Experiment(ABC):
     """A checked config that builds the parts of a run. Each method says what it reads or builds.
 
     Attributes:
+        system: what its overrides are written in, "yaml" or "lazy".
         cfg: the config itself, a ``CfgNode`` or a ``DictConfig``.
         reference_batch_size: the batch size of the config file, without overrides: what its schedule was made for;
             None where the experiment is not of a file.
     """
 
+    system: str
     reference_batch_size: Optional[int] = None
     _used_data: Optional[OwnData] = None
 

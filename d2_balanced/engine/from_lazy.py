@@ -35,6 +35,8 @@ class LazyExperiment(Experiment):
     the nodes ``model, dataloader, optimizer, lr_multiplier, train`` is missing.
     """
 
+    system = "lazy"
+
     def __init__(self, cfg: DictConfig):
         for node in _NODES:
             if node not in cfg:

@@ -42,6 +42,8 @@ class YacsExperiment(Experiment):
     Raises ``ConfigError`` for wrong keys, names and values, and for settings that this trainer cannot honour.
     """
 
+    system = "yaml"
+
     def __init__(self, cfg: CfgNode):
         check_config(cfg)
         annealing_hooks(annealing_settings(cfg), _ANNEALING)

@@ -1,6 +1,7 @@
 """Every rule of the imbalance report on made-up counts, both ways; what it recommends can be switched on."""
 
 import ast
+import html
 import os
 import pathlib
 import shlex
@@ -9,20 +10,22 @@ import choices
 import numpy as np
 import outcomes
 import pytest
+import torch
 from d2_balanced.recording.counts import CLASS_FIELDS, FIELDS
 from d2_balanced.recording.file import Recording
 from d2_balanced.analysis.report.findings import RULES, judge
 from d2_balanced.analysis.report.gather import RunData, components_of
 from d2_balanced.analysis.report.page import write_page
-from d2_balanced.analysis.report.treatments import TREATMENTS
+from d2_balanced.analysis.report.treatments import TREATMENTS, beside
 from d2_balanced.config import check_config, load_lazy, load_yaml, merge_overrides
 from d2_balanced.config.yaml_files import read_with_bases
 from d2_balanced.config.yacs import flatten
-from d2_balanced.engine.from_yacs import annealing_settings
-from d2_balanced.engine.gradient_annealing import annealing_hooks
-from d2_balanced.modeling.registry import BOX_LOSS_REGISTRY, PROPOSAL_MATCHER_REGISTRY, PROPOSAL_SAMPLER_REGISTRY
+from d2_balanced.engine.from_yacs import YacsExperiment
+from d2_balanced.engine.open import open_experiment
+from d2_balanced.modeling.box_losses import BalancedL1
+from d2_balanced.modeling.registry import BOX_LOSS_REGISTRY, PROPOSAL_SAMPLER_REGISTRY
+from d2_balanced.modeling.sampling import RandomSampler
 from detectron2.config import instantiate
-from detectron2.modeling import build_model
 from paths import ROOT
 from tiny_runs import quick_config
 
@@ -204,11 +207,31 @@ def test_treatments_can_be_switched_on(name):
         assert name in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
 
 
-def suggested(title, *components):
-    """``(treatments by the key that they have in TREATMENTS, names of the refused ones)`` where these are on."""
-    found = finding(title, CASES[title][0]._replace(components=frozenset(components)))
+def experiment_of(*names, **settings):
+    """A small detector with these choices (``tests/compatibility/choices.py``) and settings (``A__B=1``)."""
+    chosen = [choice for choice in choices.all_choices() if choice.name in names]
+    assert len(chosen) == len(names)
+    cfg = outcomes.config_of(*chosen)
+    merge_overrides(cfg, [word for key, value in settings.items() for word in (key.replace("__", "."), value)])
+    return YacsExperiment(cfg)
+
+
+def lazy_experiment(*words, model="faster_rcnn"):
+    return open_experiment(quick_config(model, "py"), ["train.device=cpu", *words])
+
+
+def in_use(experiment):
+    """``RunData.components`` of the run; the factor of gradient annealing is in what it logs."""
+    model = experiment.build_model()
+    return components_of(model) | ({"GradientAnnealing"} if experiment.build_method_hooks(model) else set())
+
+
+def suggested(title, experiment):
+    """``(treatments by the key that they have in TREATMENTS, why others are refused)`` of a run."""
+    run = CASES[title][0]._replace(components=frozenset(in_use(experiment)))
+    (found,) = [each for each in judge(run, experiment) if each.title == title]
     keys = {treatment.name: key for key, treatment in TREATMENTS.items()}
-    return {keys[each.name]: each for each in found.treatments}, {keys[name]: by for name, by in found.refused.items()}
+    return {keys[each.name]: each for each in found.treatments}, {keys[name]: why for name, why in found.refused.items()}
 
 
 @pytest.mark.parametrize("title, left, refused", [
@@ -217,92 +240,124 @@ def suggested(title, *components):
     ("Good boxes hardly train", [], ["dynamic_smooth_l1", "balanced_l1"]),
 ])  # fmt: skip
 def test_no_box_loss_beside_an_iou_branch(title, left, refused):
-    to_try, not_to_try = suggested(title, "IoUBranch", "SmoothL1")
-    assert list(to_try) == left and not_to_try == dict.fromkeys(refused, ["IoUBranch"])
-    assert set(refused) <= set(suggested(title, "PredictorBoxes", "SmoothL1")[0])
+    to_try, not_to_try = suggested(title, experiment_of("IoUBranch"))
+    assert list(to_try) == left and list(not_to_try) == refused
+    assert all("iou_branch=IoUBranch (MODEL.BALANCED.IOU_BRANCH)" in why for why in not_to_try.values())
+    assert set(refused) <= set(suggested(title, experiment_of())[0])
 
 
-@pytest.mark.parametrize("loss", ["BalancedL1", "DynamicSmoothL1"])
-def test_no_iou_branch_beside_a_box_loss(loss):
-    to_try, refused = suggested("Few positives that fit well", loss)
-    assert list(to_try) == ["loops"] and refused == {"generated_boxes": [loss]}
+@pytest.mark.parametrize("loss, named", [
+    ("BalancedL1", "BalancedL1"), ("DynamicSmoothL1", "DynamicSmoothL1"), ("SmoothL1, beta 1", "SMOOTH_L1_BETA) 1.0"),
+    ("GIoU", "BBOX_REG_LOSS_TYPE) giou"),
+])  # fmt: skip
+def test_no_iou_branch_beside_a_box_loss(loss, named):
+    to_try, refused = suggested("Few positives that fit well", experiment_of(loss))
+    assert list(to_try) == ["loops"] and list(refused) == ["generated_boxes"]
+    assert named in refused["generated_boxes"]
+
+
+@pytest.mark.parametrize("loss, key", [("SmoothL1, beta 1", "SMOOTH_L1_BETA"), ("GIoU", "BBOX_REG_LOSS_TYPE")])
+def test_no_box_loss_beside_a_setting_of_detectron2_s(loss, key):
+    to_try, refused = suggested("Good boxes hardly train", experiment_of(loss))
+    assert to_try == {} and all(key in why for why in refused.values()) and len(refused) == 2
+
+
+def test_no_sampler_for_branches_that_have_their_own():
+    to_try, refused = suggested("Some objects take most samples", experiment_of("two branches, a sampler each"))
+    assert to_try == {} and "every branch has a SAMPLER of its own" in refused["instance_balanced_positives"]
+    (treatment,) = suggested("Some objects take most samples", experiment_of("two branches"))[0].values()
+    assert "A branch of MODEL.BALANCED.BRANCHES with a SAMPLER of its own" in treatment.note
 
 
 def test_samplers_are_combined():
-    positives = suggested("Some objects take most samples", "IoUBalancedSampler")[0]["instance_balanced_positives"]
+    one = suggested("Some objects take most samples", experiment_of("IoUBalancedSampler"))[0]
+    positives = one["instance_balanced_positives"]
     assert positives.yaml == "MODEL.BALANCED.SAMPLER.POSITIVES instance_balanced" and positives.in_place_of == ()
-    negatives = suggested("Easy negatives", "InstanceBalancedSampler")[0]["iou_balanced_negatives"]
+    negatives = suggested("Easy negatives", experiment_of("InstanceBalancedSampler"))[0]["iou_balanced_negatives"]
     assert negatives.yaml.endswith(" MODEL.BALANCED.SAMPLER.POSITIVES instance_balanced")
     assert negatives.fragment and negatives.in_place_of == ()
-    negatives = suggested("Easy negatives", "HardRatioSampler")[0]["iou_balanced_negatives"]
+    negatives = suggested("Easy negatives", experiment_of("HardRatioSampler"))[0]["iou_balanced_negatives"]
     assert negatives.fragment == "", "its positives are others"
+    assert negatives.in_place_of == ()
 
 
-@pytest.mark.parametrize("title, treatment, on", [
-    ("Good boxes hardly train", "dynamic_smooth_l1", "BalancedL1"),
-    ("Good boxes hardly train", "balanced_l1", "DynamicSmoothL1"),
-    ("Few positives that fit well", "loops", "CascadeStages"),
-    ("Some objects take most samples", "instance_balanced_positives", "HardRatioSampler"),
+HARD_RATIO = {"MODEL__BALANCED__SAMPLER": "{NAME: IoUBalancedSampler, POSITIVES: hard_ratio}"}
+
+
+@pytest.mark.parametrize("title, treatment, on, settings, gone", [
+    ("Good boxes hardly train", "dynamic_smooth_l1", "BalancedL1", {}, "BalancedL1"),
+    ("Good boxes hardly train", "balanced_l1", "DynamicSmoothL1", {}, "DynamicSmoothL1"),
+    ("Few positives that fit well", "loops", "CascadeStages", {}, "CascadeStages"),
+    ("Some objects take most samples", "instance_balanced_positives", "HardRatioSampler", {}, "HardRatioSampler"),
+    ("Some objects take most samples", "instance_balanced_positives", "CascadeStages", HARD_RATIO, "HardRatioSampler"),
 ])  # fmt: skip
-def test_what_is_replaced_is_said(title, treatment, on):
-    assert suggested(title, on, "FixedMatcher")[0][treatment].in_place_of == (on,)
-    defaults = ("RandomSampler", "SmoothL1", "SingleStage", "FixedMatcher", "PredictorBoxes")
-    assert suggested(title, *defaults)[0][treatment].in_place_of == ()
+def test_what_is_replaced_is_said(title, treatment, on, settings, gone):
+    assert suggested(title, experiment_of(on, **settings))[0][treatment].in_place_of == (gone,)
+    assert suggested(title, experiment_of())[0][treatment].in_place_of == ()
 
 
-@pytest.mark.parametrize("registry, title", [
-    (BOX_LOSS_REGISTRY, "Good boxes hardly train"), (PROPOSAL_MATCHER_REGISTRY, "Proposals become better in training"),
-    (PROPOSAL_SAMPLER_REGISTRY, "Easy negatives"),
-])  # fmt: skip
-def test_a_component_of_another_package_is_replaced_too(monkeypatch, registry, title):
-    monkeypatch.setitem(registry._obj_map, "OwnComponent", object)
-    to_try, _ = suggested(title, "OwnComponent", "Unregistered")
-    assert {treatment.in_place_of for treatment in to_try.values()} == {("OwnComponent",)}
+def test_a_component_of_another_package_is_replaced_too(monkeypatch):
+    class OwnSampler(RandomSampler):
+        pass
+
+    class Meticulous(BalancedL1):
+        def __init__(self):
+            super().__init__()
+            assert torch.ones(1).item() == 1  # which only a device with memory can do
+
+    monkeypatch.setitem(PROPOSAL_SAMPLER_REGISTRY._obj_map, "OwnSampler", OwnSampler)
+    monkeypatch.setitem(BOX_LOSS_REGISTRY._obj_map, "Meticulous", Meticulous)
+    experiment = experiment_of(MODEL__BALANCED__SAMPLER__NAME="OwnSampler")
+    assert suggested("Easy negatives", experiment)[0]["iou_balanced_negatives"].in_place_of == ("OwnSampler",)
+    experiment = experiment_of(MODEL__BALANCED__BOX_LOSS__NAME="Meticulous")
+    assert suggested("Easy negatives", experiment)[0]["iou_balanced_negatives"].in_place_of == (), "cannot be told"
+
+
+def test_without_a_config_nothing_is_known_to_be_refused():
+    run = CASES["Good boxes hardly train"][0]._replace(components=frozenset({"IoUBranch"}))
+    found = finding("Good boxes hardly train", run)
+    assert [each.name for each in found.treatments] == [TREATMENTS[k].name for k in ("dynamic_smooth_l1", "balanced_l1")]
+    assert found.refused == {} and all(each.yaml and each.lazy for each in found.treatments)
 
 
 def test_the_page_says_what_is_replaced_and_what_is_refused(tmp_path):
     run = CASES["Regression makes good boxes worse"][0]
     pages = []
-    for components in ({"IoUBranch", "CascadeStages"}, {"BalancedL1", "branches"}):
-        on = run._replace(components=frozenset(components))
-        write_page(on, judge(on), {}, [], str(tmp_path / "page.html"))
-        pages.append((tmp_path / "page.html").read_text(encoding="utf-8"))
-    assert "refused beside IoUBranch: dynamic SmoothL1 (Dynamic R-CNN)." in pages[0]
+    for experiment in (
+        experiment_of("IoUBranch", "CascadeStages"),
+        experiment_of("BalancedL1", "two branches"),
+        lazy_experiment(),
+    ):
+        on = run._replace(components=frozenset(in_use(experiment)))
+        write_page(on, judge(on, experiment), {}, [], str(tmp_path / "page.html"))
+        pages.append(html.unescape((tmp_path / "page.html").read_text(encoding="utf-8")))
+    assert "refused: dynamic SmoothL1 (Dynamic R-CNN). box_loss (MODEL.BALANCED.BOX_LOSS) DynamicSmoothL1" in pages[0]
     assert "dynamic SmoothL1 (Dynamic R-CNN), in place of BalancedL1:" in pages[1]
     assert "for the first branch" in pages[1] and "for the first branch" not in pages[0]
+    assert "yaml: <code>MODEL" in pages[1] and "LazyConfig: <code>" not in pages[1]
+    assert "LazyConfig: <code>model" in pages[2] and "yaml: <code>" not in pages[2]
 
 
-# Settings at these seats that RunData's components do not tell from others, or only in part.
-UNSEEN = ("FixedMatcher, ignored band", "SmoothL1, beta 1", "GIoU", "two branches, a sampler each")
-SEEN_SEATS = ("pyramid", "matcher", "RoI sampler", "stages", "branches", "IoU branch", "box loss", "gradients")
-SEEN = [choice for seat in SEEN_SEATS for choice in choices.SEATS[seat] if choice.name not in UNSEEN]
+SEATS = ("pyramid", "matcher", "RoI sampler", "stages", "branches", "IoU branch", "box loss", "gradients", "other heads")
+SEEN = [choice for seat in SEATS for choice in choices.SEATS[seat]]
+DEFAULTS = {"RandomSampler", "SmoothL1", "SingleStage", "FixedMatcher", "PredictorBoxes"}
 
 
 def built(cfg):
     """``(components in use, "")`` of the model that a config makes, or ``(None, why it is refused)``."""
     try:
-        check_config(cfg)
-        model = build_model(cfg)
-        hooks = annealing_hooks(annealing_settings(cfg), "SOLVER.GRADIENT_ANNEALING", model)
+        return in_use(YacsExperiment(cfg)), ""
     except ValueError as error:
         return None, str(error)
-    # Of both, the model's class names do not tell: RunData has the first from what the run logged.
-    logged = {"GradientAnnealing"} if hooks else set()
-    repeats = any(branch.sampler.repeats_positives for branch in model.roi_heads.branches)
-    return components_of(model) | logged | ({"HardRatioSampler"} if repeats else set()), ""
-
-
-def ways(treatment):
-    """The settings of every way to switch a treatment on in yaml, as words."""
-    if treatment.yaml:
-        yield shlex.split(treatment.yaml)
-    if treatment.fragment:
-        files = read_with_bases(os.path.join(ROOT, treatment.fragment))
-        yield [word for _, settings in files for pair in flatten(settings).items() for word in pair]
 
 
 def outcomes_of(treatment, cfg):
-    for words in ways(treatment):
+    """What ``built`` says of every way to switch a treatment on in yaml."""
+    ways = [shlex.split(treatment.yaml)] if treatment.yaml else []
+    if treatment.fragment:
+        files = read_with_bases(os.path.join(ROOT, treatment.fragment))
+        ways.append([word for _, settings in files for pair in flatten(settings).items() for word in pair])
+    for words in ways:
         changed = cfg.clone()
         merge_overrides(changed, words)
         yield built(changed)
@@ -310,22 +365,20 @@ def outcomes_of(treatment, cfg):
 
 @pytest.mark.parametrize("choice", SEEN, ids=lambda choice: choice.name)
 def test_what_is_suggested_beside_a_component_is_built_and_says_what_it_switches_off(choice):
-    cfg = outcomes.config_of(choice)
-    components, _ = built(cfg)
-    found = [finding(title, run._replace(components=components)) for title, (run, _, _) in CASES.items()]
-    defaults = {"RandomSampler", "SmoothL1", "SingleStage", "FixedMatcher", "PredictorBoxes", "FPN"}
-    for treatment in {each.name: each for one in found for each in one.treatments}.values():
-        for after, refusal in outcomes_of(treatment, cfg):
-            assert refusal == "", treatment.name
-            assert treatment.component in after or not treatment.component
-            assert components - after - defaults == set(treatment.in_place_of), treatment.name
-    for treatment in (each for each in TREATMENTS.values() if any(each.name in one.refused for one in found)):
-        assert all(refusal for _, refusal in outcomes_of(treatment, cfg)), f"{treatment.name} can be built"
+    experiment = experiment_of(choice.name)
+    components = frozenset(in_use(experiment))
+    tried = {name: beside(treatment, components, experiment) for name, treatment in TREATMENTS.items()}
+    for name, treatment in tried.items():
+        for after, refusal in outcomes_of(treatment, experiment.cfg):
+            assert bool(refusal) == bool(treatment.refusal), (name, refusal, treatment.refusal)
+            if not refusal:
+                assert treatment.component in after or not treatment.component
+                assert components - after - DEFAULTS == set(treatment.in_place_of), name
 
 
 @pytest.mark.parametrize("loss", ["BalancedL1", "DynamicSmoothL1"])
 def test_a_box_loss_in_every_stage_of_a_lazy_cascade(loss):
-    to_try, _ = suggested("Good boxes hardly train", "CascadeStages")
+    to_try, _ = suggested("Good boxes hardly train", lazy_experiment(model="cascade_rcnn"))
     (treatment,) = [each for each in to_try.values() if each.component == loss]
     model = load_lazy(quick_config("cascade_rcnn", "py"), treatment.lazy.split()).model
     assert [type(instantiate(each.box_loss)).__name__ for each in model.roi_heads.box_predictor] == [loss] * 3
@@ -337,8 +390,37 @@ def test_a_box_loss_in_every_stage_of_a_lazy_cascade(loss):
     ("HardRatioSampler", "Easy negatives", "hard_ratio"),
 ])  # fmt: skip
 def test_samplers_are_combined_in_lazy_config(on, title, positives):
-    (treatment,) = suggested(title, on)[0].values()
     words = [f"model.roi_heads.proposal_sampler._target_={on}"]
+    (treatment,) = suggested(title, lazy_experiment(*words))[0].values()
     heads = load_lazy(quick_config("faster_rcnn", "py"), words + treatment.lazy.split()).model.roi_heads
     sampler = instantiate(heads.proposal_sampler)
     assert type(sampler).__name__ == "IoUBalancedSampler" and sampler.positives == positives
+
+
+LAZY_LOSS = "model.roi_heads.box_predictor.box_loss"
+
+
+@pytest.mark.parametrize("words, title, refused", [
+    (["model.roi_heads.box_predictor.box_loss._target_=BalancedL1"], "Few positives that fit well", ["generated_boxes"]),
+    (["model.roi_heads.box_predictor.box_loss._target_=BalancedL1"], "Good boxes hardly train", []),
+    (["model.roi_heads.train_on_pred_boxes=true"], "Few positives that fit well", ["loops"]),
+    (["model.roi_heads.proposal_matcher.thresholds=[0.3,0.5]", "model.roi_heads.proposal_matcher.labels=[0,-1,1]"],
+     "Loose boxes", []),
+    ([], "AP falls with the number of objects", []),
+])  # fmt: skip
+def test_the_functions_and_overrides_of_a_lazy_config_are_tried(words, title, refused):
+    to_try, not_to_try = suggested(title, lazy_experiment(*words))
+    assert list(not_to_try) == refused
+    wanted = next(rule.treatments for rule in RULES if rule.title == title)
+    assert {*to_try, *refused} == {name for name in wanted if not (words and "BalancedL1" in words[0]) or name != "balanced_l1"}
+    assert all(not each.yaml and not each.fragment and (each.lazy or each.function) for each in to_try.values())
+
+
+def test_a_function_that_does_not_fit_the_model_is_no_suggestion(monkeypatch):
+    experiment = lazy_experiment(model="cascade_rcnn")
+    treatment = TREATMENTS["loops"]._replace(combined={})
+    assert "loops(model) of" in beside(treatment, frozenset({"CascadeStages"}), experiment).refusal
+    treatment = beside(TREATMENTS["loops"], frozenset({"CascadeStages"}), experiment)
+    assert treatment.refusal == "" and "takes a model with one head" in treatment.note
+    monkeypatch.setattr("d2_balanced.analysis.report.treatments.REPOSITORY", "/nowhere")
+    assert beside(TREATMENTS["loops"], frozenset(), lazy_experiment()).refusal == ""

@@ -20,6 +20,10 @@ from ...utils.errors import DataError
 __all__ = ["RunData", "components_of", "gather", "names_of_classes"]
 
 
+# Ways to draw positives that other samplers have as well -> the sampler that is known for it.
+_POSITIVES = {"instance_balanced": "InstanceBalancedSampler", "hard_ratio": "HardRatioSampler"}
+
+
 class RunData(NamedTuple):
     """All that the report is made of.
 
@@ -70,8 +74,7 @@ def components_of(model) -> FrozenSet[str]:
     found = [model.backbone, heads.stages, heads.iou_branch, *heads.matchers]
     for branch in heads.branches:
         found += [branch.sampler, getattr(branch.predictor(0), "box_loss", None)]
-        if getattr(branch.sampler, "positives", "") == "instance_balanced":
-            found.append("InstanceBalancedSampler")
+        found.append(_POSITIVES.get(getattr(branch.sampler, "positives", "")))
     names = {each if isinstance(each, str) else type(each).__name__ for each in found if each is not None}
     return frozenset(names | ({"branches"} if len(heads.branches) > 1 else set()))
 

@@ -11,10 +11,10 @@ import jinja2
 from ...utils.atomic import atomic_write
 from .findings import LIMITS, Finding
 from .sections import SECTIONS
+from .treatments import REPOSITORY
 
 __all__ = ["write_page"]
 
-_ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3))
 _KINDS = {"suggests": "Out of balance", "balanced": "Looked at, within the limit", "unknown": "Could not be judged"}
 
 
@@ -56,5 +56,5 @@ def _embedded(path: str) -> str:
 
 def _link(target: str, folder: str) -> str:
     """A relative link to a file of the repository; empty where this package was installed without it."""
-    path = os.path.join(_ROOT, *target.split("/"))
+    path = os.path.join(REPOSITORY, *target.split("/"))
     return os.path.relpath(path, os.path.abspath(folder)).replace(os.sep, "/") if os.path.isfile(path) else ""

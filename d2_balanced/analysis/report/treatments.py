@@ -1,53 +1,40 @@
 """The treatments of each imbalance, and how to switch them on. The overrides fit any config with ``BalancedROIHeads``.
 
-At a seat there is one component, so that a second one replaces it; and beside some seats' components, those of others
-are refused (``modeling/roi_heads/check_axes.py``). Hence a treatment depends on what is on already.
+At a seat there is one component, so that a second one replaces it, and some do not go with others. What that means for
+a run is not written down here: a treatment is tried on the run's own config, which is checked as every config is
+(``config/refusals.py``), and the model is built.
 """
 
 from __future__ import annotations
 
-from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Tuple
+import copy
+import os
+import shlex
+from typing import Dict, FrozenSet, Mapping, NamedTuple, Optional, Tuple
 
-from detectron2.utils.registry import Registry
+import torch
+from detectron2.config import LazyConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from ...modeling.registry import (
-    BOX_LOSS_REGISTRY,
-    IOU_BRANCH_REGISTRY,
-    PROPOSAL_MATCHER_REGISTRY,
-    PROPOSAL_SAMPLER_REGISTRY,
-    STAGES_REGISTRY,
-)
+from ...engine.experiment import Experiment
+from ...utils.errors import ConfigError
+from .gather import components_of
 
-__all__ = ["TREATMENTS", "Treatment", "adapted", "refused_beside"]
+__all__ = ["REPOSITORY", "TREATMENTS", "Treatment", "beside"]
 
-
-class Seat(NamedTuple):
-    """A seat that holds one component. ``excludes``: the seat whose components are refused beside those of this one."""
-
-    registry: Registry
-    default: str
-    excludes: str = ""
-
-
-SEATS: Dict[str, Seat] = {
-    "matcher": Seat(PROPOSAL_MATCHER_REGISTRY, "FixedMatcher"),
-    "sampler": Seat(PROPOSAL_SAMPLER_REGISTRY, "RandomSampler"),
-    "box loss": Seat(BOX_LOSS_REGISTRY, "SmoothL1", excludes="IoU branch"),
-    "stages": Seat(STAGES_REGISTRY, "SingleStage"),
-    # It regresses the boxes with a loss of its own.
-    "IoU branch": Seat(IOU_BRANCH_REGISTRY, "PredictorBoxes", excludes="box loss"),
-}
+REPOSITORY = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3))
+# The defaults of the seats; and what is no part of the model.
+_NOT_REPLACED = {"FixedMatcher", "RandomSampler", "SmoothL1", "SingleStage", "PredictorBoxes", "GradientAnnealing"}
 
 
 class Treatment(NamedTuple):
     """A component of a paper.
 
     ``component``: the name in ``RunData.components`` that tells that it is on; ``readme``, ``fragment``: paths in the
-    repository; ``yaml``, ``lazy``: overrides, empty where a fragment is the way; ``function``: the fragment's
-    LazyConfig twin, where there is no ``lazy``; ``seat``: one of ``SEATS``, or empty: it replaces and excludes nothing.
+    repository; ``yaml``, ``lazy``: overrides; ``function``: the fragment's LazyConfig twin, where there is no ``lazy``.
 
     By component that is on: ``combined``, the fields that are others so that both are on; ``notes``, what to know.
-    ``in_place_of`` and ``note`` are filled in by ``adapted``.
+    Filled in by ``beside``: ``note``; ``in_place_of``, the components that are then off; ``refusal``, why it cannot be.
     """
 
     name: str
@@ -57,36 +44,59 @@ class Treatment(NamedTuple):
     yaml: str = ""
     lazy: str = ""
     function: str = ""
-    seat: str = ""
     combined: Mapping[str, Mapping[str, str]] = {}
     notes: Mapping[str, str] = {}
-    in_place_of: Tuple[str, ...] = ()
     note: str = ""
+    in_place_of: Tuple[str, ...] = ()
+    refusal: str = ""
 
 
-def refused_beside(treatment: Treatment, components: FrozenSet[str]) -> List[str]:
-    """Those of the components in use beside which this treatment is refused."""
-    return _at_seat(SEATS[treatment.seat].excludes, components) if treatment.seat else []
+def beside(treatment: Treatment, components: FrozenSet[str], experiment: Optional[Experiment]) -> Treatment:
+    """The treatment as it is switched on beside the components in use.
 
-
-def adapted(treatment: Treatment, components: FrozenSet[str]) -> Treatment:
-    """The treatment as it is switched on beside the components in use, and which of them it replaces."""
+    It is tried on the experiment, whose own way of switching it on is the only one that is left then; without an
+    experiment it is not known what it replaces, and whether it is refused.
+    """
     for component in sorted(components & set(treatment.combined)):
         treatment = treatment._replace(**treatment.combined[component])
-    replaced = [name for name in _at_seat(treatment.seat, components) if name not in treatment.combined]
     note = " ".join(treatment.notes[component] for component in sorted(components & set(treatment.notes)))
-    return treatment._replace(in_place_of=tuple(replaced), note=note)
+    treatment = treatment._replace(note=note)
+    if experiment is None:
+        return treatment
+    others = ("lazy", "function") if experiment.system == "yaml" else ("yaml", "fragment")
+    treatment = treatment._replace(**dict.fromkeys(others, ""))
+    try:
+        model = _build(experiment, treatment)
+    except ValueError as error:
+        return treatment._replace(refusal=str(error))
+    gone = components - components_of(model) - _NOT_REPLACED if model is not None else ()
+    return treatment._replace(in_place_of=tuple(sorted(gone)))
 
 
-def _at_seat(seat: str, components: FrozenSet[str]) -> List[str]:
-    """The components in use at a seat, without its default. They may come from another package."""
-    if not seat:
-        return []
-    return [name for name in sorted(components) if name in SEATS[seat].registry and name != SEATS[seat].default]
+def _build(experiment: Experiment, treatment: Treatment):
+    """The experiment's model with the treatment, without memory for its weights; None where that cannot be told."""
+    words = shlex.split(treatment.yaml) or treatment.lazy.split()
+    changed = type(experiment).from_config(copy.deepcopy(experiment.cfg), words)
+    if treatment.function:
+        name, path = treatment.function.split("(model) of ")
+        path = os.path.join(REPOSITORY, path)
+        if not os.path.isfile(path):
+            return None
+        try:
+            LazyConfig.load(path, (name,))[0](changed.cfg.model)
+        except (AttributeError, OmegaConfBaseException) as error:
+            raise ConfigError(f"{treatment.function} does not fit this model: {error}") from error
+    changed.set_run(device="meta")
+    try:
+        with torch.device("meta"):
+            return changed.build_model()
+    except RuntimeError:  # somebody's component that reads numbers in its constructor
+        return None
 
 
 _LIBRA, _DYNAMIC, _RGA = "projects/LibraRCNN", "projects/DynamicRCNN", "projects/RGA_PRM"
 _SAMPLER, _LAZY_SAMPLER = "MODEL.BALANCED.SAMPLER", "model.roi_heads.proposal_sampler"
+_LAZY_MATCHER = "model.roi_heads.proposal_matcher"
 _FIRST_BRANCH = "The LazyConfig override is for the first branch; model.roi_heads.branches has the others."
 _OWN_SAMPLER = f"A branch of MODEL.BALANCED.BRANCHES with a SAMPLER of its own takes it there. {_FIRST_BRANCH}"
 _PRM_BRANCHES = "[{POSITIVE_FRACTION: 0.5}, {POSITIVE_FRACTION: 0.1}]"
@@ -109,7 +119,7 @@ TREATMENTS: Dict[str, Treatment] = {
     "iou_balanced_negatives": Treatment(
         "IoU-balanced negatives (Libra R-CNN)", "IoUBalancedSampler", f"{_LIBRA}/README.md",
         f"{_LIBRA}/configs/components/iou_balanced_sampling.yaml", f"{_SAMPLER}.NAME IoUBalancedSampler",
-        f"{_LAZY_SAMPLER}._target_=IoUBalancedSampler", seat="sampler",
+        f"{_LAZY_SAMPLER}._target_=IoUBalancedSampler",
         combined={
             "InstanceBalancedSampler": _iou_balanced_with("instance_balanced"),
             "HardRatioSampler": {**_iou_balanced_with("hard_ratio"), "fragment": ""},  # it has other positives
@@ -119,7 +129,7 @@ TREATMENTS: Dict[str, Treatment] = {
     "instance_balanced_positives": Treatment(
         "instance-balanced positives (Libra R-CNN)", "InstanceBalancedSampler", f"{_LIBRA}/README.md",
         "", f"{_SAMPLER}.NAME InstanceBalancedSampler",
-        f"{_LAZY_SAMPLER}._target_=InstanceBalancedSampler", seat="sampler",
+        f"{_LAZY_SAMPLER}._target_=InstanceBalancedSampler",
         combined={
             "IoUBalancedSampler": {
                 "yaml": f"{_SAMPLER}.POSITIVES instance_balanced",
@@ -131,20 +141,20 @@ TREATMENTS: Dict[str, Treatment] = {
     "balanced_l1": Treatment(
         "balanced L1 loss (Libra R-CNN)", "BalancedL1", f"{_LIBRA}/README.md",
         f"{_LIBRA}/configs/components/balanced_l1.yaml", "MODEL.BALANCED.BOX_LOSS.NAME BalancedL1",
-        "model.roi_heads.box_predictor.box_loss._target_=BalancedL1", seat="box loss",
+        "model.roi_heads.box_predictor.box_loss._target_=BalancedL1",
         combined={"CascadeStages": _in_three_stages("BalancedL1")}, notes={"branches": _FIRST_BRANCH},
     ),
     "dynamic_labels": Treatment(
         "dynamic label assignment (Dynamic R-CNN)", "DynamicMatcher", f"{_DYNAMIC}/README.md",
         f"{_DYNAMIC}/configs/components/dynamic_label_assignment.yaml",
-        'MODEL.BALANCED.MATCHER.NAME DynamicMatcher MODEL.ROI_HEADS.IOU_THRESHOLDS "[0.4]"',
-        "model.roi_heads.proposal_matcher._target_=DynamicMatcher model.roi_heads.proposal_matcher.thresholds=[0.4]",
-        seat="matcher",
+        'MODEL.BALANCED.MATCHER.NAME DynamicMatcher MODEL.ROI_HEADS.IOU_THRESHOLDS "[0.4]" '
+        'MODEL.ROI_HEADS.IOU_LABELS "[0, 1]"',
+        f"{_LAZY_MATCHER}._target_=DynamicMatcher {_LAZY_MATCHER}.thresholds=[0.4] {_LAZY_MATCHER}.labels=[0,1]",
     ),
     "dynamic_smooth_l1": Treatment(
         "dynamic SmoothL1 (Dynamic R-CNN)", "DynamicSmoothL1", f"{_DYNAMIC}/README.md",
         f"{_DYNAMIC}/configs/components/dynamic_smooth_l1.yaml", "MODEL.BALANCED.BOX_LOSS.NAME DynamicSmoothL1",
-        "model.roi_heads.box_predictor.box_loss._target_=DynamicSmoothL1", seat="box loss",
+        "model.roi_heads.box_predictor.box_loss._target_=DynamicSmoothL1",
         combined={"CascadeStages": _in_three_stages("DynamicSmoothL1")}, notes={"branches": _FIRST_BRANCH},
     ),
     "gradient_annealing": Treatment(
@@ -158,13 +168,16 @@ TREATMENTS: Dict[str, Treatment] = {
     ),
     "generated_boxes": Treatment(
         "boxes generated uniformly in IoU (IoU-Uniform R-CNN)", "IoUBranch", "projects/IoUUniformRCNN/README.md",
-        "projects/IoUUniformRCNN/configs/components/iou_uniform.yaml",
-        function="iou_uniform(model) of projects/IoUUniformRCNN/configs/components/iou_uniform.py", seat="IoU branch",
+        "projects/IoUUniformRCNN/configs/components/iou_uniform.yaml", "MODEL.BALANCED.IOU_BRANCH.NAME IoUBranch",
+        function="iou_uniform(model) of projects/IoUUniformRCNN/configs/components/iou_uniform.py",
     ),
     "loops": Treatment(
         "one head in a loop (R3-CNN)", "RecursiveStages", "projects/R3CNN/README.md",
         "projects/R3CNN/configs/components/loops.yaml",
-        function="loops(model) of projects/R3CNN/configs/components/r3.py", seat="stages",
+        'MODEL.BALANCED.STAGES.NAME RecursiveStages MODEL.BALANCED.STAGES.LOSS_WEIGHTS "[1.0, 0.75, 0.5]" '
+        'MODEL.ROI_BOX_CASCADE_HEAD.IOUS "[0.5, 0.6, 0.7]" MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True',
+        function="loops(model) of projects/R3CNN/configs/components/r3.py",
+        combined={"CascadeStages": {"function": ""}},
         notes={"CascadeStages": "In LazyConfig, loops(model) takes a model with one head, such as faster_rcnn's."},
     ),
     "repeat_factor": Treatment(

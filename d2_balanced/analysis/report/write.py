@@ -80,7 +80,7 @@ def _write(output: str, data, model, experiment, pictures: int) -> str:
     figures = save_figures(data, folder)
     drawn = [] if model is None else _draw_rois(model, experiment, folder, pictures, data.missing)
     path = os.path.join(folder, PAGE)
-    write_page(data, judge(data), figures, drawn, path)
+    write_page(data, judge(data, experiment if model is not None else None), figures, drawn, path)
     return path
 
 
