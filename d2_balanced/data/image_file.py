@@ -28,14 +28,17 @@ def read_image(file_name, format=None):
         format: as in detectron2: "RGB", "BGR", "L", ...; None leaves the channels as they are in the file.
 
     Raises:
-        DataError: an image of those that are refused; names the file. What Pillow raises for a damaged file.
+        DataError: a file that is missing, damaged or refused; names it.
     """
-    with PathManager.open(file_name, "rb") as f:
-        image = Image.open(f)
-        fault = _fault(image)
-        if fault:
-            raise DataError(f"image file {file_name}: {fault}")
-        return convert_PIL_to_numpy(to_8_bit(_upright(image)), format)
+    try:
+        with PathManager.open(file_name, "rb") as f:
+            image = Image.open(f)
+            fault = _fault(image)
+            if not fault:
+                return convert_PIL_to_numpy(to_8_bit(_upright(image)), format)
+    except Exception as error:  # Pillow raises many kinds: OSError, SyntaxError, ValueError, struct.error, ...
+        raise DataError(f"image file {file_name} cannot be read: {type(error).__name__}: {error}") from error
+    raise DataError(f"image file {file_name} {fault}")
 
 
 def to_8_bit(image):

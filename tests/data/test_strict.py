@@ -1,0 +1,55 @@
+"""``DATASETS.STRICT``, ``data.strict``, ``--strict``: every warning about data is an error."""
+
+import os
+
+import pytest
+from data.drawn import draw, sound, write
+from paths import ROOT
+
+from d2_balanced.config import data_defaults, get_balanced_cfg
+from d2_balanced.data import check
+from d2_balanced.engine.build import check_data
+from d2_balanced.engine.experiment import OwnData
+from d2_balanced.engine.open import open_experiment
+from d2_balanced.utils.errors import DataError
+
+QUICK = os.path.join(ROOT, "configs", "quick", "faster_rcnn_R_18_FPN")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A training set with a warning (a box that is left out) and a sound one for validation."""
+    draw(tmp_path)
+    content = sound()
+    content["annotations"][1].update(bbox=[30, 10, 0, 20], segmentation=[])
+    return OwnData(write(tmp_path, content, "train.json"), str(tmp_path), write(tmp_path, sound(), "val.json"), str(tmp_path))
+
+
+def checked(suffix, data, *overrides):
+    experiment = open_experiment(f"{QUICK}.{suffix}", overrides, data)
+    experiment.use_own_data()
+    check_data(experiment, [*experiment.train_datasets, *experiment.test_datasets])
+
+
+@pytest.mark.parametrize("suffix, strict", [("yaml", ["DATASETS.STRICT", "True"]), ("py", ["data.strict=true"])])
+def test_a_run_that_is_strict_does_not_start(data, suffix, strict):
+    checked(suffix, data)
+    with pytest.raises(DataError) as error:
+        checked(suffix, data, *strict)
+    said = str(error.value)
+    for text in ("own_train", "annotation 2", "zero width or height", "left out", "Warnings are errors here"):
+        assert text in said
+    assert "own_val" not in said
+    sound_data = data._replace(train_json=data.val_json)
+    checked(suffix, sound_data, *strict)
+
+
+def test_the_command(data, capsys):
+    words = ["--json", data.train_json, "--images", data.train_images]
+    assert (check.main(words), check.main(words + ["--strict"])) == (0, 1)
+    assert "zero width or height" in capsys.readouterr().out
+    assert check.main(["--json", data.val_json, "--images", data.val_images, "--strict"]) == 0
+
+
+def test_nothing_is_strict_by_default():
+    assert get_balanced_cfg().DATASETS.STRICT is data_defaults()["strict"] is False
