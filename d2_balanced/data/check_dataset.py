@@ -15,7 +15,7 @@ from .check_images import check_images
 from .check_masks import check_mask_format, check_masks
 from .check_values import check_values
 from .coco_file import read_coco
-from .identity import identity_of_table
+from .identity import identity_of_file
 from .input_size import check_input_size, input_size_of
 from .mapper import BalancedMapper
 from .problems import Report
@@ -39,7 +39,11 @@ def check_dataset(json_file, image_root, num_classes=None, *, name=None, **setti
     found = read_coco(str(json_file), str(image_root), report)
     if found is None:
         return report
-    return _check_table(found[1], report, num_classes, image_root=str(image_root), **settings)
+    faultless = not report.errors
+    _check_table(found[1], report, num_classes, image_root=str(image_root), **settings)
+    if faultless:
+        report.identity = identity_of_file(json_file, image_root, found[1])
+    return report
 
 
 def check_dicts(dataset_dicts, class_names, num_classes=None, *, name="data set", **settings):
@@ -82,7 +86,6 @@ def _check_table(table, report, num_classes, *, mask_format=None, images="auto",
     check_input_size(table, report, input_size_of(mapper) or input_size, size_is_known or mapper is not None)
     check_images(table, report, image_root, images, own_reading=not by_detectron2)
     summarize(table, report)
-    report.identity = identity_of_table(table, report.title, image_root)
     return report
 
 

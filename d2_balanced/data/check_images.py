@@ -125,7 +125,7 @@ def _check_bits(table, facts, report, own_reading):
     most = max(highest, default=_DARK)
     if not rows:
         return
-    report.summary["images of 16-bit grey"] = len(rows)
+    report.summary["images of 16-bit grey (65535 becomes 255)"] = len(rows)
     if not own_reading:
         report.error(f"{len(rows)} image(s) of 16-bit grey, which detectron2's DatasetMapper clips at 255",
                      table.image_places(rows), "Use d2_balanced.data.mapper.BalancedMapper as the mapper.")

@@ -13,7 +13,7 @@ from .coco_file import file_state, read_coco
 from .problems import Report
 from .registered import load_registered, require_files, require_name
 
-__all__ = ["ClassMatch", "DatasetIdentity", "dataset_identity", "identity_of_table", "match_classes"]
+__all__ = ["ClassMatch", "DatasetIdentity", "dataset_identity", "identity_of_file", "identity_of_table", "match_classes"]
 
 _KNOWN = {}
 """{(annotation file, its state, image folder): identity}."""
@@ -44,13 +44,23 @@ def dataset_identity(name):
     if not json_file or not image_root:
         return identity_of_table(table_from_dicts(load_registered(name), metadata.get("thing_classes", [])), name)
     require_files(name)
-    key = os.path.abspath(json_file), file_state(json_file), image_root
-    if key not in _KNOWN:
+    if _key(json_file, image_root) not in _KNOWN:
         report = Report(f"{name} ({json_file})")
         found = read_coco(json_file, image_root, report)
         report.raise_if_errors()
-        _KNOWN[key] = identity_of_table(found[1], name, image_root)
-    return _KNOWN[key]._replace(name=name)
+        identity_of_file(json_file, image_root, found[1])
+    return _KNOWN[_key(json_file, image_root)]._replace(name=name)
+
+
+def _key(json_file, image_root):
+    return os.path.abspath(json_file), file_state(json_file), str(image_root)
+
+
+def identity_of_file(json_file, image_root, table):
+    """The :class:`DatasetIdentity` of a file that was read to this table without errors; it is remembered."""
+    identity = identity_of_table(table, str(json_file), str(image_root))
+    _KNOWN[_key(json_file, image_root)] = identity
+    return identity
 
 
 def identity_of_table(table, name, image_root=None):

@@ -73,10 +73,7 @@ def image_facts(path, decode):
         if fault:
             raise DataError(fault)
         decode = decode or (image.format == "PNG" and _has_late_chunks(path))
-        if image.format == "PNG" and not decode:
-            orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)  # a PNG's own would decode it first
-        else:
-            orientation = image.getexif().get(_ORIENTATION, 1)
+        orientation = _orientation(image, decode)
         if not decode and not (image.format == "TIFF" and orientation != 1):
             turned = orientation in (5, 6, 7, 8)
             return ImageFacts(image.size[::-1] if turned else image.size, orientation, _is_16_bit(image), None, None)
@@ -87,6 +84,16 @@ def image_facts(path, decode):
         upright = _upright(image)
         convert_PIL_to_numpy(to_8_bit(upright), "RGB")
         return ImageFacts(upright.size, orientation, highest is not None, highest, alpha)
+
+
+def _orientation(image, decode):
+    """EXIF's orientation; 1 (upright) where there is none, or damaged EXIF, of which detectron2 takes no notice."""
+    try:
+        # That of a PNG would decode it first.
+        exif = Image.Image.getexif(image) if image.format == "PNG" and not decode else image.getexif()
+        return exif.get(_ORIENTATION, 1)
+    except Exception:  # of many kinds
+        return 1
 
 
 def _has_late_chunks(path):

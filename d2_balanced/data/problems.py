@@ -15,7 +15,7 @@ class Report:
         errors, warnings: lists of messages; each names the first few places and how many there are.
         repairs: what is read otherwise than it is written ("ids written as text", ...).
         summary: dict of plain numbers (``images``, ``annotations``, ``per_class``, ...).
-        identity: :class:`.identity.DatasetIdentity`, where the annotations could be read.
+        identity: :class:`.identity.DatasetIdentity` of an annotation file that could be read; else None.
     """
 
     def __init__(self, title):

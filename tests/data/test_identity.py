@@ -7,6 +7,8 @@ import torch
 from data.drawn import draw, sound, write
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from d2_balanced.data import identity as identity_module
+from d2_balanced.data.check_dataset import check_dataset, check_registered
 from d2_balanced.data.class_names import distinct_names
 from d2_balanced.data.coco_paths import register_by_path
 from d2_balanced.data.identity import DatasetIdentity, dataset_identity, match_classes
@@ -105,6 +107,16 @@ def test_a_data_set_without_a_file(folder):
     finally:
         DatasetCatalog.remove("identified_dicts")
         MetadataCatalog.remove("identified_dicts")
+
+
+def test_a_data_set_that_was_checked_is_not_read_again(folder, monkeypatch):
+    dataset = register_by_path("identified", write(folder, sound(), "checked.json"), str(folder), replace=True)
+    report = check_registered(dataset.name, 2)
+    monkeypatch.setattr(identity_module, "read_coco", None)  # would fail if it were called
+    assert dataset_identity(dataset.name) == report.identity._replace(name=dataset.name)
+    content = sound()
+    content["annotations"].append({**content["annotations"][0], "image_id": 77})
+    assert check_dataset(write(folder, content), str(folder)).identity is None
 
 
 def test_errors(folder):

@@ -1,5 +1,7 @@
 """One opening of an image, by the check and by the mapper: EXIF, 16 bits, pages, transparency, resizing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -82,6 +84,17 @@ def test_orientation_behind_the_pixels_of_a_png(tmp_path):
     (tmp_path / "a.png").write_bytes(data[:start] + data[end:last] + data[start:end] + data[last:])
     assert [image_facts(str(tmp_path / "a.png"), decode).size for decode in (False, True)] == [(HEIGHT, WIDTH)] * 2
     assert read_image(str(tmp_path / "a.png"), "RGB").shape == (WIDTH, HEIGHT, 3)
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0" + bytes(range(200))]
+)
+def test_damaged_exif_is_none(folder, damaged):
+    Image.fromarray(pixels()).save(str(folder / "b.jpg"), exif=damaged)
+    for images in ("decode", "headers"):
+        report = report_of(folder, "b.jpg", images=images)
+        assert (report.errors, report.warnings) == ([], [])
+    assert read_image(str(folder / "b.jpg"), "BGR").shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +184,18 @@ def test_16_bit_grey_is_scaled_by_one_rule(tmp_path, suffix, orientation):
     assert image_facts(str(path), True).highest == 65535
 
 
+@pytest.mark.parametrize("kind", ["I;16B", "PPM"])
+def test_16_bit_grey_of_other_kinds(tmp_path, kind):
+    values = np.arange(0, 65536, 27, dtype=np.uint16)[: WIDTH * HEIGHT].reshape(HEIGHT, WIDTH)
+    path = str(tmp_path / ("a.pgm" if kind == "PPM" else "a.tif"))
+    if kind == "PPM":
+        Path(path).write_bytes(b"P5 %d %d 65535\n" % (WIDTH, HEIGHT) + values.astype(">u2").tobytes())
+    else:
+        Image.frombytes("I;16B", (WIDTH, HEIGHT), values.astype(">u2").tobytes()).save(path)
+    expected = np.rint(values / 257).astype(np.uint8)
+    assert (read_image(path, "RGB") == expected[:, :, None]).all() and image_facts(path, True).is_16_bit
+
+
 def test_values_of_a_camera_of_12_bits_are_refused_with_the_factor(folder):
     Image.fromarray(pixels()[:, :, 0].astype(np.uint16) * 16).save(str(folder / "b.png"))
     (error,) = report_of(folder, "b.png").errors
@@ -183,7 +208,7 @@ def test_values_of_a_camera_of_12_bits_are_refused_with_the_factor(folder):
         assert text in error
     Image.fromarray(pixels()[:, :, 0].astype(np.uint16) * 257).save(str(folder / "b.png"))
     report = report_of(folder, "b.png")
-    assert report.errors == [] and report.summary["images of 16-bit grey"] == 1
+    assert report.errors == [] and report.summary["images of 16-bit grey (65535 becomes 255)"] == 1
 
 
 def stack(path, dtype=np.uint8):
