@@ -64,7 +64,7 @@ def _is_shaped(code_points):
 
 
 def pillow_font(text, size):
-    """A Pillow font for ``text`` of ``size`` pixels: Pillow's own for plain Latin, and where none has its characters."""
+    """A Pillow font for ``text`` of ``size`` pixels: Pillow's own for plain Latin, and where no other has it."""
     path = None if text.isascii() else font_of(text)
     if path:
         return ImageFont.truetype(path, size)
@@ -79,8 +79,8 @@ def names_to_draw(names, stand_ins):
     missing = [k for k, name in enumerate(names) if not name.isascii() and font_of(name) is None]
     if missing:
         logger.warning(
-            "No font here has the characters of %d class name(s), which pictures show as ids: %s. Install one (Noto Sans "
-            "CJK, for example), or name a font file with the environment variable %s%s.",
+            "No font here has the characters of %d class name(s), which pictures show as ids: %s. Install one (Noto "
+            "Sans CJK, for example), or name a font file with the environment variable %s%s.",
             len(missing), ", ".join(f"{stand_ins[k]} is {names[k]}" for k in missing[:20]), FONT,
             f" (it names {os.environ[FONT]!r}, which has them not)" if os.environ.get(FONT) else "",
         )  # fmt: skip

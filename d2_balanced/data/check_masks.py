@@ -23,8 +23,8 @@ def check_masks(table, report):
     polygons = _Polygons(table)
     stray = polygons.take_away_the_others(table)
     if stray:
-        report.warn(f"{len(stray)} annotation(s) with stray polygons beside good ones (of fewer than three points, or not "
-                    "finite)", table.places(stray), "They are left out: clicks and lines of the annotation tool.")
+        report.warn(f"{len(stray)} annotation(s) with stray polygons beside good ones (of fewer than three points, or "
+                    "not finite)", table.places(stray), "They are left out: clicks and lines of the annotation tool.")
     good = set(polygons.owners.tolist())
     others = [row for row, s in enumerate(table.segmentations) if s is not None and row not in good]
     faults = {row: fault for row, fault in ((row, _fault(table, row)) for row in others) if fault}

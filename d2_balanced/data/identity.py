@@ -13,7 +13,9 @@ from .coco_file import file_state, read_coco
 from .problems import Report
 from .registered import load_registered, require_files, require_name
 
-__all__ = ["ClassMatch", "DatasetIdentity", "dataset_identity", "identity_of_file", "identity_of_table", "match_classes"]
+__all__ = [
+    "ClassMatch", "DatasetIdentity", "dataset_identity", "identity_of_file", "identity_of_table", "match_classes",
+]  # fmt: skip
 
 _KNOWN = {}
 """{(annotation file, its state, image folder): identity}."""

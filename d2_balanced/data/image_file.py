@@ -72,8 +72,9 @@ def image_facts(path, decode):
         fault = _fault(image)
         if fault:
             raise DataError(fault)
-        decode = decode or (image.format == "PNG" and _has_late_chunks(path))
-        orientation = _orientation(image, decode)
+        if image.format == "PNG" and (decode or _has_late_chunks(path)):
+            image.load()  # what stands behind the pixels is known then
+        orientation = _orientation(image)
         if not decode and not (image.format == "TIFF" and orientation != 1):
             turned = orientation in (5, 6, 7, 8)
             return ImageFacts(image.size[::-1] if turned else image.size, orientation, _is_16_bit(image), None, None)
@@ -86,12 +87,10 @@ def image_facts(path, decode):
         return ImageFacts(upright.size, orientation, highest is not None, highest, alpha)
 
 
-def _orientation(image, decode):
+def _orientation(image):
     """EXIF's orientation; 1 (upright) where there is none, or damaged EXIF, of which detectron2 takes no notice."""
     try:
-        # That of a PNG would decode it first.
-        exif = Image.Image.getexif(image) if image.format == "PNG" and not decode else image.getexif()
-        return exif.get(_ORIENTATION, 1)
+        return Image.Image.getexif(image).get(_ORIENTATION, 1)  # not the method of a PNG, which decodes it
     except Exception:  # of many kinds
         return 1
 

@@ -444,7 +444,8 @@ def test_command(folder, capsys):
 def test_a_reader_that_has_seen_enough_is_no_error(folder):
     """As in ``... | head -1``."""
     (folder / "a.json").write_text(json.dumps(SOUND))
-    command = [sys.executable, "-m", "d2_balanced.data.check", "--json", str(folder / "a.json"), "--images", str(folder)]
+    words = ["--json", str(folder / "a.json"), "--images", str(folder)]
+    command = [sys.executable, "-m", "d2_balanced.data.check", *words]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait() == 141

@@ -22,7 +22,8 @@ def data(tmp_path):
     draw(tmp_path)
     content = sound()
     content["annotations"][1].update(bbox=[30, 10, 0, 20], segmentation=[])
-    return OwnData(write(tmp_path, content, "train.json"), str(tmp_path), write(tmp_path, sound(), "val.json"), str(tmp_path))
+    train, val = write(tmp_path, content, "train.json"), write(tmp_path, sound(), "val.json")
+    return OwnData(train, str(tmp_path), val, str(tmp_path))
 
 
 def checked(suffix, data, *overrides):
