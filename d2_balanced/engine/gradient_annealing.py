@@ -6,7 +6,7 @@ import re
 import torch
 from detectron2.engine import HookBase
 
-from ..utils.errors import ConfigError
+from ..utils.errors import ConfigError, Refusal
 
 __all__ = ["GradientAnnealing", "annealing_factor", "annealing_hooks"]
 
@@ -60,17 +60,13 @@ class GradientAnnealing(HookBase):
 
     def _find_parameters(self, model):
         model = getattr(model, "module", model)
-        found = {name: p for name, p in model.named_parameters() if p.requires_grad and self._pattern.search(name)}
-        if self._group == "box_and_mask" and found and not any(".mask_" in name for name in found):
-            raise ValueError(
-                f"GradientAnnealing: parameters='box_and_mask', but {type(model).__name__} has no mask head "
-                "(MODEL.MASK_ON); take 'box'"
-            )
+        name = type(model).__name__
+        found = {n: p for n, p in model.named_parameters() if p.requires_grad and self._pattern.search(n)}
+        if self._group == "box_and_mask" and found and not any(".mask_" in n for n in found):
+            raise Refusal("parameters='box_and_mask'", name, "it has no mask head (MODEL.MASK_ON)", "take 'box'")
         if not found:
-            raise ValueError(
-                f"GradientAnnealing: no trainable parameter of {type(model).__name__} matches "
-                f"parameters={self._pattern.pattern!r}; R-CNN gradient annealing needs a two-stage detector"
-            )
+            reason, remedy = "no trainable parameter matches", "R-CNN gradient annealing needs a two-stage detector"
+            raise Refusal(f"parameters={self._pattern.pattern!r}", name, reason, remedy)
         return list(found.values())
 
     def before_train(self):
@@ -106,6 +102,8 @@ def annealing_hooks(settings, key, model=None):
     try:
         if settings["initial"] != 1.0:
             return [GradientAnnealing(model, **settings)]
+    except Refusal as error:
+        raise Refusal(f"{key}: {error.one}", *error.args[1:]) from error
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from error
     useless = sorted(set(settings) - {"initial"})
