@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
-from d2_balanced.modeling.dynamic_smooth_l1 import DynamicSmoothL1
+from d2_balanced.modeling.box_losses import DynamicSmoothL1
 from d2_balanced.modeling.matcher import DynamicMatcher
 from roi_heads_tools import view_of
 

@@ -22,6 +22,7 @@ def add_balanced_config(cfg: CfgNode) -> None:
     # loss's beta are detectron2's own keys.
     balanced.MATCHER = _spec("FixedMatcher")
     balanced.SAMPLER = _spec("RandomSampler")
+    balanced.CLS_LOSS = _spec("CrossEntropy")
     balanced.BOX_LOSS = _spec("SmoothL1")
     # Boxes that join the proposals in training. Empty: none.
     balanced.EXTRA_PROPOSALS = _spec("")
@@ -41,10 +42,12 @@ def add_balanced_config(cfg: CfgNode) -> None:
     # MODEL.PROPOSAL_GENERATOR.NAME: BalancedRPN
     balanced.RPN = CfgNode()
     balanced.RPN.SAMPLER = _spec("RandomSampler")
+    balanced.RPN.CLS_LOSS = _spec("CrossEntropy")  # of sigmoids, as every loss of an RPN or RetinaNet
     balanced.RPN.BOX_LOSS = _spec("SmoothL1")
 
     # MODEL.META_ARCHITECTURE: BalancedRetinaNet
     balanced.RETINANET = CfgNode()
+    balanced.RETINANET.CLS_LOSS = _spec("FocalLoss")
     balanced.RETINANET.BOX_LOSS = _spec("SmoothL1")
 
     # The arguments of BalancedFPN (REFINE_LEVEL, REFINEMENT) and of add_context_blocks (STAGES, RATIO), for the

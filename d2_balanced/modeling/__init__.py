@@ -3,7 +3,7 @@
 from . import (  # noqa: F401
     backbone,
     box_losses,
-    dynamic_smooth_l1,
+    cls_losses,
     extra_proposals,
     matcher,
     meta_arch,

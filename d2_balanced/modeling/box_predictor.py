@@ -1,114 +1,201 @@
-"""detectron2's ``FastRCNNOutputLayers`` with a pluggable box loss (seat 5)."""
+"""detectron2's ``FastRCNNOutputLayers`` with a pluggable classification loss and box loss (seat 5)."""
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Callable, List, Optional, Tuple
 
+import torch
 from detectron2.config import configurable
-from detectron2.layers import nonzero_tuple
+from detectron2.layers import cat, nonzero_tuple
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
-from torch import Tensor
+from detectron2.structures import Instances
+from torch import Tensor, nn
 
-from d2_balanced.modeling.registry import BOX_LOSS_REGISTRY
-from d2_balanced.modeling.spec import build_component
-from d2_balanced.utils.errors import Refusal
+from .box_losses import seat as box_seat
+from .box_losses.build import build_box_loss, check_box_loss_type, check_smooth_l1_beta
+from .box_losses.overlap import elementwise_iou
+from .cls_losses import seat as cls_seat
+from .cls_losses.build import build_cls_loss, check_cls_loss
+from .predictions import BoxPredictions, log_variances_of
 
-__all__ = ["BalancedFastRCNNOutputLayers", "build_box_loss", "check_box_loss_type", "check_smooth_l1_beta"]
-
-_DETECTRON2_LOSS_TYPE = "smooth_l1"
-
-
-def check_box_loss_type(owner: str, box_loss: Optional[Callable], box_reg_loss_type: str) -> None:
-    """Raises ``Refusal`` if a box loss on deltas is combined with one of detectron2's losses on boxes."""
-    if box_loss is not None and box_reg_loss_type != _DETECTRON2_LOSS_TYPE:
-        raise _two_losses(f"{owner}: box_loss={type(box_loss).__name__}", f"box_reg_loss_type={box_reg_loss_type!r}")
-
-
-def _two_losses(one: str, other: str) -> Refusal:
-    return Refusal(one, other, "both choose the box loss", f"leave one of them out (SmoothL1, {_DETECTRON2_LOSS_TYPE})")
-
-
-def check_smooth_l1_beta(owner: str, box_loss: Optional[Callable], smooth_l1_beta: float) -> None:
-    """Raises ``Refusal`` if detectron2's ``smooth_l1_beta`` is set beside a box loss that does not read it."""
-    argument = getattr(box_loss, "smooth_l1_beta_argument", None)
-    read = getattr(box_loss, argument) if argument else 0.0
-    if box_loss is not None and smooth_l1_beta not in (0.0, read):
-        beta, loss = f"{owner}: smooth_l1_beta={smooth_l1_beta} (SMOOTH_L1_BETA)", f"box_loss={type(box_loss).__name__}"
-        raise Refusal(beta, loss, "the loss has settings of its own, and would ignore it", "leave it at 0")
-
-
-def build_box_loss(node, key: str, *, smooth_l1_beta: float, loss_type: str, loss_type_key: str):
-    """The box loss that the yacs node ``node`` at ``key`` describes; None where detectron2's own loss is kept.
-
-    Args:
-        smooth_l1_beta: value of detectron2's own key; it becomes the argument that the loss names in its
-            ``smooth_l1_beta_argument``, if it has one.
-        loss_type, loss_type_key: value and name of detectron2's key for IoU losses (giou, diou, ciou).
-
-    Raises ``Refusal`` if both keys choose a loss.
-    """
-    if loss_type != _DETECTRON2_LOSS_TYPE:
-        if dict(node) != {"NAME": "SmoothL1"}:
-            raise _two_losses(f"{key}.NAME: {node.NAME}", f"{loss_type_key}: {loss_type}")
-        return None
-    loss_class = BOX_LOSS_REGISTRY.get(node.NAME) if node.NAME in BOX_LOSS_REGISTRY else None
-    argument = getattr(loss_class, "smooth_l1_beta_argument", None)
-    context = {argument: smooth_l1_beta} if argument else {}
-    return build_component(BOX_LOSS_REGISTRY, node, key, **context)
+__all__ = ["BalancedFastRCNNOutputLayers"]
 
 
 class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
-    """Classifier and box regressor of one box head; the box loss is a component.
+    """Classifier and box regressor of one box head; classification loss and box loss are components.
 
-    Weights, keys, inference and the classification loss are detectron2's.
+    Weights, keys and inference are detectron2's, but for what a loss asks for: scores by sigmoids, the classifier's
+    bias, a layer ``bbox_log_variance``.
 
     Args:
-        box_loss: callable ``(pred (F, 4), target (F, 4)) -> (F, 4)``; None keeps detectron2's own loss
-            (``box_reg_loss_type``, ``smooth_l1_beta``). Its method ``adopt(bbox_reg_weights, num_classes)``, if it has
-            one, is called with those of this predictor. The other arguments are ``FastRCNNOutputLayers``'.
+        cls_loss: callable ``(logits (R, K+1), labels (R,)) -> (R,)``, see ``cls_losses/seat.py``; None keeps
+            detectron2's own loss (cross entropy; in main also ``use_sigmoid_ce`` and ``use_fed_loss``).
+        box_loss: callable ``(pred (F, 4), target (F, 4)) -> (F, 4)``, see ``box_losses/seat.py``; None keeps
+            detectron2's own loss (``box_reg_loss_type``, ``smooth_l1_beta``). Its method
+            ``adopt(bbox_reg_weights, num_classes)``, if it has one, is called with those of this predictor. The other
+            arguments are ``FastRCNNOutputLayers``'.
+
+    Raises:
+        Refusal: for a loss beside another choice of it by detectron2's own arguments.
     """
 
     @configurable
-    def __init__(self, input_shape, *, box_loss: Optional[Callable] = None, **kwargs):
+    def __init__(
+        self, input_shape, *, cls_loss: Optional[Callable] = None, box_loss: Optional[Callable] = None, **kwargs
+    ):
         super().__init__(input_shape, **kwargs)
-        check_box_loss_type(type(self).__name__, box_loss, self.box_reg_loss_type)
-        check_smooth_l1_beta(type(self).__name__, box_loss, self.smooth_l1_beta)
+        name = type(self).__name__
+        check_cls_loss(name, cls_loss, getattr(self, "use_sigmoid_ce", False))
+        check_box_loss_type(name, box_loss, self.box_reg_loss_type)
+        check_smooth_l1_beta(name, box_loss, self.smooth_l1_beta)
+        self.cls_loss = cls_loss
         self.box_loss = box_loss
+        if hasattr(cls_loss, "adopt"):
+            cls_loss.adopt(self.num_classes)
         if hasattr(box_loss, "adopt"):  # a loss that measures proposals, in this predictor's units
             box_loss.adopt(self.box2box_transform.weights, self.num_classes)
+        self._initialise_for_losses()
+
+    def _initialise_for_losses(self):
+        bias = getattr(self.cls_loss, "initial_bias", None)
+        if bias is not None:
+            with torch.no_grad():
+                self.cls_score.bias[:-1] = bias
+        self.bbox_log_variance = None
+        if getattr(self.box_loss, "wants_log_variances", False):
+            self.bbox_log_variance = nn.Linear(self.bbox_pred.in_features, self.bbox_pred.out_features)
+            # So small that the loss starts as SmoothL1 (He et al. 2019, sec. 3.2).
+            nn.init.normal_(self.bbox_log_variance.weight, std=0.0001)
+            nn.init.zeros_(self.bbox_log_variance.bias)
 
     @classmethod
     def from_config(cls, cfg, input_shape):
         ret = super().from_config(cfg, input_shape)
+        head = cfg.MODEL.ROI_BOX_HEAD
+        ret["cls_loss"] = build_cls_loss(
+            cfg.MODEL.BALANCED.CLS_LOSS, "MODEL.BALANCED.CLS_LOSS", head.get("USE_SIGMOID_CE", False)
+        )
         ret["box_loss"] = build_box_loss(
             cfg.MODEL.BALANCED.BOX_LOSS,
             "MODEL.BALANCED.BOX_LOSS",
-            smooth_l1_beta=cfg.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA,
-            loss_type=cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE,
+            smooth_l1_beta=head.SMOOTH_L1_BETA,
+            loss_type=head.BBOX_REG_LOSS_TYPE,
             loss_type_key="MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
         )
         return ret
+
+    def forward(self, x: Tensor):
+        """Class logits (R, K+1) and deltas (R, 4) or (R, 4K), as detectron2's; :class:`BoxPredictions` where the box
+        loss wants log variances."""
+        predictions = super().forward(x)
+        if self.bbox_log_variance is None:
+            return predictions
+        return BoxPredictions(*predictions, self.bbox_log_variance(x.flatten(start_dim=1)))
+
+    def losses(self, predictions, proposals):
+        """detectron2's losses; ``loss_cls`` is the mean of ``cls_loss``, where that is another one than detectron2's.
+
+        For the arguments see ``FastRCNNOutputLayers.losses``.
+        """
+        logits, deltas = predictions
+        log_variances = log_variances_of(predictions)
+        # detectron2 hands these on to box_reg_loss as they are, and knows of no others.
+        joined = deltas if log_variances is None else torch.cat([deltas, log_variances], dim=1)
+        losses = super().losses((self._logits_for_the_log(logits), joined), proposals)
+        if not cls_seat.is_cross_entropy(self.cls_loss):
+            # Replaced, not computed here from the start: a later detectron2 may add to its losses.
+            loss = cls_seat.mean_loss(self.class_losses(predictions, proposals, learn=self._learns()))
+            losses["loss_cls"] = loss * self.loss_weight.get("loss_cls", 1.0)
+        return losses
+
+    def class_losses(self, predictions, proposals: List[Instances], learn: bool = False) -> Tensor:
+        """The losses (R,) of ``cls_loss``, unreduced, without detectron2's weight; for the arguments see :meth:`losses`.
+
+        Args:
+            learn: this is the training pass, from which the loss may learn.
+        """
+        labels = cat([p.gt_classes for p in proposals]) if len(proposals) else predictions[0].new_empty(0).long()
+        wanted = getattr(self.cls_loss, "wants_ious", "")
+        ious = self._ious(predictions[1], labels, proposals, wanted) if wanted else None
+        return cls_seat.class_losses(self.cls_loss, predictions[0], labels, ious, learn)
+
+    @torch.no_grad()
+    def _ious(self, deltas: Tensor, labels: Tensor, proposals: List[Instances], of: str) -> Tensor:
+        """IoU (R,) of the proposals, or of the boxes predicted for the ground truth's classes, with the ground truth."""
+        boxes, gt_boxes = _boxes_of(proposals, deltas)
+        if of == "predicted":
+            rows = torch.arange(len(labels), device=labels.device)
+            own = self._of_gt_class(deltas, labels.clamp(max=self.num_classes - 1), rows)
+            boxes = self.box2box_transform.apply_deltas(own, boxes)
+        return elementwise_iou(boxes, gt_boxes) * (labels < self.num_classes)
 
     def box_reg_loss(self, proposal_boxes: Tensor, gt_boxes: Tensor, pred_deltas: Tensor, gt_classes: Tensor):
         """Sum of the box loss over the foreground RoIs, divided by the number of all R sampled RoIs (at least 1).
 
         Args:
             proposal_boxes, gt_boxes: (R, 4) absolute XYXY pixels.
-            pred_deltas: (R, 4) class-agnostic or (R, K * 4) class-specific.
+            pred_deltas: (R, 4) class-agnostic or (R, 4K) class-specific; followed by as many log variances, if the loss
+                wants them.
             gt_classes: (R,) in [0, K]; K is background.
 
         Returns a scalar; a graph-connected 0 without foreground.
         """
         if self.box_loss is None:
             return super().box_reg_loss(proposal_boxes, gt_boxes, pred_deltas, gt_classes)
+        deltas, log_variances = pred_deltas, None
+        if self.bbox_log_variance is not None:
+            deltas, log_variances = pred_deltas.chunk(2, dim=1)
         foreground = nonzero_tuple((gt_classes >= 0) & (gt_classes < self.num_classes))[0]
-        target = self.box2box_transform.get_deltas(proposal_boxes[foreground], gt_boxes[foreground])
-        loss = self.box_loss(self._deltas_of_gt_class(pred_deltas, gt_classes, foreground), target)
-        return loss.sum() / max(gt_classes.numel(), 1.0)
+        losses = box_seat.box_losses(
+            self.box_loss,
+            self.box2box_transform,
+            self._of_gt_class(deltas, gt_classes, foreground),
+            proposal_boxes[foreground],
+            gt_boxes[foreground],
+            None if log_variances is None else self._of_gt_class(log_variances, gt_classes, foreground),
+            learn=self._learns(),
+        )
+        return losses.sum() / max(gt_classes.numel(), 1.0)
 
-    def _deltas_of_gt_class(self, pred_deltas: Tensor, gt_classes: Tensor, rows: Tensor) -> Tensor:
-        """Rows ``rows`` (F,) of the deltas, each for its ground-truth class: (F, 4)."""
+    def _learns(self) -> bool:
+        return self.training and torch.is_grad_enabled()
+
+    def _of_gt_class(self, values: Tensor, gt_classes: Tensor, rows: Tensor) -> Tensor:
+        """Rows ``rows`` (F,) of (R, 4) or (R, 4K), each for its ground-truth class: (F, 4)."""
         box_dim = len(self.box2box_transform.weights)
-        if pred_deltas.shape[1] == box_dim:  # class-agnostic
-            return pred_deltas[rows]
-        return pred_deltas.view(-1, self.num_classes, box_dim)[rows, gt_classes[rows]]
+        if values.shape[1] == box_dim:  # class-agnostic
+            return values[rows]
+        return values.reshape(-1, self.num_classes, box_dim)[rows, gt_classes[rows]]
+
+    def _logits_for_the_log(self, logits: Tensor) -> Tensor:
+        """Logits whose highest one is the predicted class, for detectron2's log of accuracies.
+
+        Where nobody predicts the background it is what no class has a score of 0.5 for.
+        """
+        if getattr(self.cls_loss, "reads_background", True):
+            return logits
+        return torch.cat([logits[:, :-1], torch.zeros_like(logits[:, -1:])], dim=1)
+
+    def predict_probs(self, predictions, proposals):
+        """Scores (Ri, K+1) an image, as ``cls_loss`` makes them of the logits; detectron2's without one."""
+        if self.cls_loss is None:
+            return super().predict_probs(predictions, proposals)
+        return cls_seat.class_scores(self.cls_loss, predictions[0]).split([len(p) for p in proposals])
+
+    def predict_variances(self, predictions, proposals: List[Instances]) -> Optional[Tuple[Tensor, ...]]:
+        """Variances in square pixels of the corners of :meth:`predict_boxes`, (Ri, 4) or (Ri, 4K) an image; None where
+        the box loss has none."""
+        log_variances = log_variances_of(predictions)
+        if log_variances is None:
+            return None
+        boxes = cat([p.proposal_boxes.tensor for p in proposals])
+        variances = box_seat.corner_variances(self.box_loss, self.box2box_transform, predictions[1], log_variances, boxes)
+        return variances.split([len(p) for p in proposals])
+
+
+def _boxes_of(proposals: List[Instances], like: Tensor) -> Tuple[Tensor, Tensor]:
+    """Boxes and matched ground truth, (R, 4) each, of all images; background's is the box itself, where it has none."""
+    if not len(proposals):
+        return like.new_empty(0, 4), like.new_empty(0, 4)
+    boxes = cat([p.proposal_boxes.tensor for p in proposals])
+    return boxes, cat([(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals])

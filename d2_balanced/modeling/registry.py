@@ -9,6 +9,7 @@ from detectron2.utils.registry import Registry
 __all__ = [
     "PROPOSAL_MATCHER_REGISTRY",
     "PROPOSAL_SAMPLER_REGISTRY",
+    "CLS_LOSS_REGISTRY",
     "BOX_LOSS_REGISTRY",
     "STAGES_REGISTRY",
     "IOU_BRANCH_REGISTRY",
@@ -29,9 +30,14 @@ Samplers of a minibatch: ``sampler(labels (N,), ious (N,), matched_idxs (N,), nu
 -> (positive indices, negative indices)``.
 """
 
+CLS_LOSS_REGISTRY = Registry("CLS_LOSS")
+CLS_LOSS_REGISTRY.__doc__ = """
+Classification losses: ``loss(logits (R, K+1), labels (R,)) -> (R,)``, unreduced; label K is the background.
+"""
+
 BOX_LOSS_REGISTRY = Registry("BOX_LOSS")
 BOX_LOSS_REGISTRY.__doc__ = """
-Box regression losses: ``loss(pred (F, 4), target (F, 4)) -> (F, 4)``, unreduced.
+Box regression losses: ``loss(pred (F, 4), target (F, 4)) -> (F, 4) or (F,)``, unreduced, of deltas or of boxes.
 """
 
 STAGES_REGISTRY = Registry("STAGES")

@@ -5,6 +5,8 @@ Shape shorthand: R, Ri: RoIs of the minibatch, of image i; K: foreground classes
 
 import torch
 
+from .predictions import with_logits
+
 __all__ = ["merge_branches", "STAGE_MERGES"]
 
 
@@ -15,14 +17,14 @@ def merge_branches(predictions, box_branch):
         predictions: P tuples (class logits (R, K+1), deltas (R, 4) or (R, 4K)), all for the same RoIs.
         box_branch: index of the branch whose deltas are kept.
 
-    Returns the mean of the logits, taken before the softmax, and that branch's deltas. One branch passes unchanged.
+    Returns the mean of the logits, taken before they become scores, and that branch's deltas. One branch passes unchanged.
     Raises ``ValueError`` without any.
     """
     if not predictions:
         raise ValueError("merge_branches: there must be at least one branch's prediction, got none")
     if len(predictions) == 1:
         return predictions[0]
-    return torch.stack([logits for logits, _ in predictions]).mean(dim=0), predictions[box_branch][1]
+    return with_logits(predictions[box_branch], torch.stack([logits for logits, _ in predictions]).mean(dim=0))
 
 
 def _mean_probability(predictors, predictions, proposals):

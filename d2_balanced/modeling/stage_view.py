@@ -9,6 +9,8 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor
 
+from .predictions import rows_of
+
 __all__ = ["StageView"]
 
 
@@ -31,7 +33,8 @@ class StageView(NamedTuple):
     pooled: List[Tensor]
     """P tensors (R, C, h, w): features of the samples, image by image."""
     predictions: List[Tuple[Tensor, Tensor]]
-    """P pairs of class logits (R, K+1), background last, and deltas (R, 4) or (R, 4K); they carry gradients."""
+    """P pairs of class logits (R, K+1), background last, and deltas (R, 4) or (R, 4K); they carry gradients. Predicted
+    variances, if there are any, are beside the pair (``predictions.py``)."""
 
     def of_branch(self, p):
         """The view of branch ``p`` alone: its lists have one entry."""
@@ -47,5 +50,5 @@ class StageView(NamedTuple):
             labeled=[[image[~image.is_generated] for image in images] for images in self.labeled],
             samples=[[image[~image.is_generated] for image in images] for images in self.samples],
             pooled=[pooled[kept] for pooled, kept in zip(self.pooled, rows)],
-            predictions=[tuple(each[kept] for each in pair) for pair, kept in zip(self.predictions, rows)],
+            predictions=[rows_of(pair, kept) for pair, kept in zip(self.predictions, rows)],
         )

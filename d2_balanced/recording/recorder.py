@@ -13,6 +13,7 @@ from detectron2.structures import Boxes
 from detectron2.structures.boxes import matched_pairwise_iou
 from torch import Tensor
 
+from ..modeling.predictions import log_variances_of
 from ..modeling.stage_view import StageView
 from .counts import MAX_OBJECTS, ImbalanceCounts
 from .sample_gradients import box_loss_and_gradient, class_loss_and_gradient
@@ -50,13 +51,15 @@ class ImbalanceRecorder:
             self._count_proposals(counts, targets, labeled[p])
             self._count_objects(counts, targets, labeled[p], samples[p])
             rois = _Rois(samples[p], self.heads.num_classes)
-            self._count_classes(counts, rois, predictions[p][0].float())
+            predictor = self.heads.branches[p].predictor(stage)
+            self._count_classes(counts, rois, predictor, predictions[p], samples[p])
             self._count_boxes(counts, rois, self._refined(stage, p, predictions[p], pooled[p], samples[p]))
-            self._count_box_loss(counts, rois, self.heads.branches[p].predictor(stage), predictions[p][1].float())
+            self._count_box_loss(counts, rois, predictor, predictions[p])
             self._count_predicted_ious(counts, rois, samples[p], pooled[p], stage)
             if p != main:
-                logits = self.heads.branches[p].predict(pooled[main], stage)[0]
-                difference = _foreground(logits.float()) - _foreground(predictions[main][0].float())
+                on_main = self.heads.branches[p].predict(pooled[main], stage)
+                of_main = _foreground(self.heads.branches[main].predictor(stage), predictions[main], samples[main])
+                difference = _foreground(predictor, on_main, samples[main]) - of_main
                 counts.histogram("score_differences", difference.abs(), torch.ones_like(difference, dtype=torch.bool))
 
     def new_counts(self, device) -> ImbalanceCounts:
@@ -91,17 +94,17 @@ class ImbalanceRecorder:
                 number = torch.zeros_like(objects.gt_classes).index_add_(0, image.matched_idxs, positive.long())
                 counts.tally(field, number, every)
 
-    def _count_classes(self, counts, rois, logits):
-        correct = logits.argmax(dim=1) == rois.gt_classes
-        scores = _foreground(logits)
+    def _count_classes(self, counts, rois, predictor, predictions, samples):
+        scores = _scores(predictor, predictions, samples)
+        correct = scores.argmax(dim=1) == rois.gt_classes
         for kind, rows in (("positive", rois.positive), ("negative", ~rois.positive)):
             counts.count(f"{kind}s", rows)
             counts.count(f"{kind}s_correct", rows & correct)
-            counts.histogram(f"{kind}_scores", scores, rows)
+            counts.histogram(f"{kind}_scores", 1 - scores[:, -1], rows)
             counts.histogram(f"{kind}_ious", rois.ious, rows & ~rois.is_gt)
         counts.count("appended_gt", rois.positive & rois.is_gt)
         counts.tally("class_positives", rois.gt_classes, rois.positive)
-        loss, gradient = class_loss_and_gradient(logits, rois.gt_classes)
+        loss, gradient = class_loss_and_gradient(predictor, predictions, samples)
         counts.histogram("cls_loss", rois.ious, ~rois.is_gt, loss)
         counts.histogram("cls_gradient", rois.ious, ~rois.is_gt, gradient)
 
@@ -112,11 +115,15 @@ class ImbalanceRecorder:
         counts.histogram("refined_ious", ious, rows)
         counts.histogram("refined_iou_sum", rois.ious, rows, ious)
 
-    def _count_box_loss(self, counts, rois, predictor, deltas):
+    def _count_box_loss(self, counts, rois, predictor, predictions):
         if not any(parameter.requires_grad for parameter in predictor.bbox_pred.parameters()):
             return  # an IoU branch regresses the boxes, and not these
-        deltas = _of_gt_class(deltas, rois.gt_classes)
-        loss, gradient = box_loss_and_gradient(predictor, deltas, rois.proposal_boxes.tensor, rois.gt_boxes.tensor)
+        deltas = _of_gt_class(predictions[1].float(), rois.gt_classes)
+        log_variances = log_variances_of(predictions)
+        if log_variances is not None:
+            log_variances = _of_gt_class(log_variances.float(), rois.gt_classes)
+        boxes = rois.proposal_boxes.tensor, rois.gt_boxes.tensor
+        loss, gradient = box_loss_and_gradient(predictor, deltas, *boxes, rois.positive, log_variances)
         counts.histogram("box_loss", rois.ious, rois.positive & ~rois.is_gt, loss)
         counts.histogram("box_gradient", rois.ious, rois.positive & ~rois.is_gt, gradient)
 
@@ -153,9 +160,15 @@ class _Rois:
         self.gt_boxes = Boxes.cat([s.gt_boxes if s.has("gt_boxes") else s.proposal_boxes for s in samples])
 
 
-def _foreground(logits: Tensor) -> Tensor:
-    """Foreground probability (R,) of logits (R, K+1)."""
-    return 1 - logits.softmax(dim=1)[:, -1]
+def _scores(predictor, predictions, samples) -> Tensor:
+    """Scores (R, K+1) as at inference, background last."""
+    logits, deltas = predictions
+    return torch.cat(list(predictor.predict_probs((logits.float(), deltas), samples)))
+
+
+def _foreground(predictor, predictions, samples) -> Tensor:
+    """Foreground score (R,)."""
+    return 1 - _scores(predictor, predictions, samples)[:, -1]
 
 
 def _of_gt_class(values: Tensor, gt_classes: Tensor) -> Tensor:

@@ -7,47 +7,69 @@ Shape shorthand: R: RoIs; K: foreground classes.
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import List, Tuple
 
 import torch
 from detectron2.layers.losses import ciou_loss, diou_loss
+from detectron2.structures import Instances
 from fvcore.nn import giou_loss, smooth_l1_loss
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..modeling.box_losses.seat import box_losses
 
 __all__ = ["box_loss_and_gradient", "class_loss_and_gradient"]
 
 _IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 
 
-def class_loss_and_gradient(logits: Tensor, gt_classes: Tensor) -> Tuple[Tensor, Tensor]:
-    """Cross entropy (R,) of logits (R, K+1), and the norm (R,) of its gradient with respect to them."""
-    loss = F.cross_entropy(logits, gt_classes, reduction="none")
-    target = gt_classes[:, None] == torch.arange(logits.shape[1], device=logits.device)
-    gradient = logits.softmax(dim=1) - target.to(logits.dtype)
-    return loss, gradient.norm(dim=1)
+def class_loss_and_gradient(predictor, predictions, samples: List[Instances]) -> Tuple[Tensor, Tensor]:
+    """The predictor's classification loss (R,), and the norm (R,) of its gradient with respect to the logits (R, K+1).
+
+    Args:
+        predictions: logits and deltas, as the predictor gives them.
+        samples: the minibatches that they were predicted for, with ``gt_classes``.
+    """
+    with torch.enable_grad():
+        logits = predictions[0].detach().float().requires_grad_()
+        if getattr(predictor, "cls_loss", None) is None:
+            loss = F.cross_entropy(logits, torch.cat([s.gt_classes for s in samples]), reduction="none")
+        else:
+            loss = predictor.class_losses((logits, predictions[1].detach()), samples)
+        (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    return loss.detach(), gradient.norm(dim=1)
 
 
-def box_loss_and_gradient(predictor, deltas: Tensor, proposals: Tensor, gt_boxes: Tensor) -> Tuple[Tensor, Tensor]:
+def box_loss_and_gradient(predictor, deltas, proposals, gt_boxes, positive, log_variances=None):
     """The predictor's box loss (R,), and the norm (R,) of its gradient with respect to the deltas (R, 4).
 
     Args:
         deltas: of the ground truth's class.
         proposals, gt_boxes: (R, 4) XYXY pixels; rows without ground truth may hold anything.
+        positive: (R,) mask. A loss that compares the samples with each other gets these rows only, and the others are 0.
+        log_variances: (R, 4), where they are predicted.
     """
+    rows = slice(None)
+    if hasattr(getattr(predictor, "box_loss", None), "accumulate"):
+        rows = positive.nonzero()[:, 0]
+    others = proposals[rows], gt_boxes[rows], None if log_variances is None else log_variances[rows].detach()
     with torch.enable_grad():
-        deltas = deltas.detach().requires_grad_()
-        loss = _box_loss(predictor, deltas, proposals, gt_boxes)
+        deltas = deltas[rows].detach().requires_grad_()
+        loss = _box_loss(predictor, deltas, *others)
         (gradient,) = torch.autograd.grad(loss.sum(), deltas)
-    return loss.detach(), gradient.norm(dim=1)
+    losses, norms = proposals.new_zeros(2, len(proposals), dtype=loss.dtype)
+    losses[rows], norms[rows] = loss.detach(), gradient.norm(dim=1).to(loss.dtype)
+    return losses, norms
 
 
-def _box_loss(predictor, deltas, proposals, gt_boxes):
+def _box_loss(predictor, deltas, proposals, gt_boxes, log_variances):
     if predictor.box_reg_loss_type in _IOU_LOSSES:
         boxes = predictor.box2box_transform.apply_deltas(deltas, proposals)
         return _IOU_LOSSES[predictor.box_reg_loss_type](boxes, gt_boxes, reduction="none")
+    if getattr(predictor, "box_loss", None) is not None:
+        losses = box_losses(
+            predictor.box_loss, predictor.box2box_transform, deltas, proposals, gt_boxes, log_variances
+        )
+        return losses if losses.dim() == 1 else losses.sum(dim=1)
     target = predictor.box2box_transform.get_deltas(proposals, gt_boxes)
-    box_loss = getattr(predictor, "box_loss", None)
-    if box_loss is not None:
-        return box_loss(deltas, target).sum(dim=1)
     return smooth_l1_loss(deltas, target, beta=predictor.smooth_l1_beta, reduction="none").sum(dim=1)

@@ -80,7 +80,16 @@ def _pooler(key, label, **masks):
 
 
 _BOX_LOSS, _RPN_LOSS, _RETINANET_LOSS = (f"{_BALANCED}{seat}.BOX_LOSS" for seat in ("", ".RPN", ".RETINANET"))
+_CLS_LOSS, _RPN_CLS_LOSS, _RETINANET_CLS_LOSS = (key.replace("BOX", "CLS") for key in (_BOX_LOSS, _RPN_LOSS, _RETINANET_LOSS))
 _IN_RPN = {"MODEL.PROPOSAL_GENERATOR.NAME": "BalancedRPN"}
+
+
+def _loss(key, name, label="", base="", **arguments):
+    settings = {f"{key}.NAME": name, **{f"{key}.{a.upper()}": value for a, value in arguments.items()}}
+    if ".RPN." in key:
+        return Choice(f"{name} (RPN){label}", {**_IN_RPN, **settings}, (key, name, "BalancedRPN"))
+    return Choice(name + label, settings, (key, key.rsplit(".", 1)[1], name), base=base)
+
 
 # Seats in the order of the pipeline. Where two choices name the backbone, the pyramid's, which comes later, is the one.
 SEATS: Dict[str, Tuple[Choice, ...]] = {
@@ -90,6 +99,12 @@ SEATS: Dict[str, Tuple[Choice, ...]] = {
         Choice("RetinaNet", {}, ("RetinaNet",), base=RETINANET),
         Choice(
             "RetinaNet with BalancedL1", {f"{_RETINANET_LOSS}.NAME": "BalancedL1"}, ("RetinaNet",), base=RETINANET
+        ),
+        Choice(
+            "RetinaNet with QualityFocal and EIoU",
+            {f"{_RETINANET_CLS_LOSS}.NAME": "QualityFocal", f"{_RETINANET_LOSS}.NAME": "EIoU"},
+            ("RetinaNet",),
+            base=RETINANET,
         ),
         Choice("StandardROIHeads", {"MODEL.ROI_HEADS.NAME": "StandardROIHeads"}, ("StandardROIHeads",)),
         Choice("CascadeROIHeads", {"MODEL.ROI_HEADS.NAME": "CascadeROIHeads", **_AGNOSTIC}, ("CascadeROIHeads",)),
@@ -114,7 +129,9 @@ SEATS: Dict[str, Tuple[Choice, ...]] = {
         _sampler("InstanceBalancedSampler", "MODEL.BALANCED.RPN.SAMPLER", " (RPN)"),
         _sampler("IoUBalancedSampler", "MODEL.BALANCED.RPN.SAMPLER", " (RPN)"),
     ),
+    "RPN classification loss": (_loss(_RPN_CLS_LOSS, "QualityFocal"),),
     "RPN box loss": (
+        _loss(_RPN_LOSS, "EIoU"),
         Choice("BalancedL1 (RPN)", {**_IN_RPN, f"{_RPN_LOSS}.NAME": "BalancedL1"}, (_RPN_LOSS, "BalancedRPN")),
         Choice("GIoU (RPN)", {"MODEL.RPN.BBOX_REG_LOSS_TYPE": "giou"}, ("MODEL.RPN.BBOX_REG_LOSS_TYPE",)),
     ),
@@ -189,7 +206,15 @@ SEATS: Dict[str, Tuple[Choice, ...]] = {
         _iou_branch(" on proposals", regressor_samples="proposals", iou_samples="proposals"),
         _iou_branch(", no IoU predictor", predict_iou=False),
     ),
+    "classification loss": (
+        _loss(_CLS_LOSS, "SeesawLoss"),
+        _loss(_CLS_LOSS, "EQLv2"),
+        _loss(_CLS_LOSS, "QualityFocal"),
+    ),
     "box loss": (
+        _loss(_BOX_LOSS, "GHMR"),
+        _loss(_BOX_LOSS, "EIoU"),
+        _loss(_BOX_LOSS, "KLLoss"),
         Choice("SmoothL1, beta 1", {"MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 1.0}, ("SMOOTH_L1_BETA", "SmoothL1")),
         Choice("BalancedL1", {f"{_BOX_LOSS}.NAME": "BalancedL1"}, ("BOX_LOSS", "BalancedL1")),
         Choice(
@@ -246,11 +271,42 @@ SEATS: Dict[str, Tuple[Choice, ...]] = {
     ),
 }
 
+# Choices that ask for nothing that one of the above does not ask for. They train alone; their pairs are that one's.
+ALIKE: Dict[str, Tuple[Choice, ...]] = {
+    "SeesawLoss": (
+        _loss(_CLS_LOSS, "FocalLoss"),
+        _loss(_CLS_LOSS, "GHMC"),
+        _loss(_CLS_LOSS, "ClassBalanced", class_counts=[100.0, 10.0, 1.0]),
+    ),
+    "EQLv2": (
+        _loss(_CLS_LOSS, "CrossEntropy", " of sigmoids", form="sigmoid"),
+        _loss(_CLS_LOSS, "FocalLoss", " of sigmoids", form="sigmoid"),
+        _loss(_CLS_LOSS, "EQLv2", " without objectness", objectness=False),
+    ),
+    "QualityFocal": (_loss(_CLS_LOSS, "Varifocal"),),
+    "QualityFocal (RPN)": (
+        _loss(_RPN_CLS_LOSS, "FocalLoss", form="sigmoid"),
+        _loss(_RPN_CLS_LOSS, "GHMC", form="sigmoid"),
+        _loss(_RPN_CLS_LOSS, "Varifocal"),
+    ),
+    "EIoU": tuple(
+        _loss(_BOX_LOSS, name, " (component)" if name == "GIoU" else "")
+        for name in ("IoULoss", "BoundedIoU", "GIoU", "DIoU", "CIoU")
+    ),
+    "EIoU (RPN)": (_loss(_RPN_LOSS, "GHMR"),),
+}
+
 # What a seat has no place for, whatever stands at the others.
 REFUSED_ALONE: Tuple[Choice, ...] = (
     _sampler("HardRatioSampler", "MODEL.BALANCED.RPN.SAMPLER", " (RPN)"),
     Choice("DynamicSmoothL1 (RPN)", {**_IN_RPN, f"{_RPN_LOSS}.NAME": "DynamicSmoothL1"}, ("RPN",)),
     Choice("DynamicSmoothL1 (RetinaNet)", {f"{_RETINANET_LOSS}.NAME": "DynamicSmoothL1"}, ("RetinaNet",), RETINANET),
+    _loss(_RPN_LOSS, "KLLoss"),
+    _loss(_RPN_CLS_LOSS, "SeesawLoss"),
+    _loss(_RPN_CLS_LOSS, "ClassBalanced"),
+    _loss(_RPN_CLS_LOSS, "EQLv2", " with objectness"),
+    _loss(_RETINANET_CLS_LOSS, "SeesawLoss", " (RetinaNet)", RETINANET),
+    Choice("EQLv2 in detectron2's RPN", {f"{_RPN_CLS_LOSS}.NAME": "EQLv2"}, (_RPN_CLS_LOSS,)),
     Choice("BalancedL1 in detectron2's RPN", {f"{_RPN_LOSS}.NAME": "BalancedL1"}, (_RPN_LOSS,)),
     Choice("InterleavedMasks without masks", {f"{_BALANCED}.MASKS.NAME": "InterleavedMasks"}, ("MASKS",)),
     Choice(
@@ -298,6 +354,12 @@ REFUSED_ALONE: Tuple[Choice, ...] = (
         ("IOU_THRESHOLDS",),
     ),
     Choice(
+        "two focal losses",
+        {f"{_RETINANET_CLS_LOSS}.NAME": "QualityFocal", "MODEL.RETINANET.FOCAL_LOSS_ALPHA": 0.5},
+        ("FOCAL_LOSS_ALPHA",),
+        RETINANET,
+    ),
+    Choice(
         "two betas",
         {f"{_BOX_LOSS}.NAME": "BalancedL1", "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 1.0},
         ("SMOOTH_L1_BETA",),
@@ -333,8 +395,14 @@ REFUSED_ALONE: Tuple[Choice, ...] = (
 
 
 def all_choices():
-    """Every choice, in the order of the seats."""
+    """Every choice of the pairs, in the order of the seats."""
     return [choice for choices in SEATS.values() for choice in choices]
+
+
+def alike():
+    """``(choice, the one whose pairs are its pairs)`` of every other choice."""
+    by_name = {choice.name: choice for choice in all_choices()}
+    return [(choice, by_name[name]) for name, choices in ALIKE.items() for choice in choices]
 
 
 def pairs():

@@ -58,6 +58,7 @@ def render(outcomes: Outcomes) -> str:
     """The page."""
     refused = [[*sides, _code(w.reason), w.remedy] for w in _reasons(outcomes) for sides in _sides(outcomes, w)]
     alone = [[name, _code(message)] for name, message in outcomes.alone.items()]
+    others = [[choice.name, _settings(choice), like.name] for choice, like in choices.alike()]
     return "\n".join([
         _HEAD,
         "## Refused\n",
@@ -66,6 +67,8 @@ def render(outcomes: Outcomes) -> str:
         _table(["what", "message"], alone),
         "\n## Choices\n",
         _table(["seat", "choice", "settings"], [[s, c.name, _settings(c)] for s, cs in choices.SEATS.items() for c in cs]),
+        "\nThese train alone. They ask for nothing that the choice beside them does not ask for, so its pairs are theirs.\n",
+        _table(["choice", "settings", "goes with what this goes with"], others),
         "",
     ])  # fmt: skip
 

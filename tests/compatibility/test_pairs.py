@@ -10,6 +10,7 @@ from outcomes import is_neutral, outcome_alone, outcome_of, without_effect
 
 from d2_balanced.config import get_balanced_cfg
 from d2_balanced.config.check_yacs import spec_registries
+from d2_balanced.modeling.spec import build_component
 
 DOCUMENTED = document.read()
 WRITE = "python tests/compatibility/document.py writes the page anew"
@@ -31,7 +32,21 @@ def test_pair(pair):
         assert documented is None, WRITE
 
 
-@pytest.mark.parametrize("choice", choices.all_choices(), ids=lambda choice: choice.name)
+@pytest.mark.parametrize("choice, like", choices.alike(), ids=lambda choice: choice.name)
+def test_choices_that_are_alike_ask_for_nothing_else(choice, like):
+    assert asked_by(choice) <= asked_by(like)
+
+
+def asked_by(choice):
+    """What a loss asks for beside what every loss is given (``cls_losses/seat.py``, ``box_losses/seat.py``)."""
+    key = next(key for key in choice.settings if key.endswith("_LOSS.NAME"))[: -len(".NAME")]
+    node = {k[len(key) + 1 :]: value for k, value in choice.settings.items() if k.startswith(key + ".")}
+    loss = build_component(spec_registries()[key], node, key)
+    asked = {(name, getattr(loss, name, None)) for name in ("sees", "wants_ious", "wants_log_variances", "form")}
+    return {(name, value) for name, value in asked if value not in (None, "", "deltas", False)}
+
+
+@pytest.mark.parametrize("choice", [*choices.all_choices(), *(c for c, _ in choices.alike())], ids=lambda c: c.name)
 def test_choice_alone_trains_and_makes_a_difference(choice):
     assert outcome_alone(choice).refusal is None
     assert is_neutral(choice) == (choice.name == "StandardROIHeads")  # which BalancedROIHeads is, by default
@@ -55,7 +70,8 @@ def test_every_registered_component_is_among_the_choices():
         node = defaults
         for part in key.split("."):
             node = node[part]
-        chosen = {c.settings.get(f"{key}.NAME") for c in (*choices.all_choices(), *choices.REFUSED_ALONE)}
+        alike = (choice for choice, _ in choices.alike())
+        chosen = {c.settings.get(f"{key}.NAME") for c in (*choices.all_choices(), *choices.REFUSED_ALONE, *alike)}
         missing = {name for name, _ in registry} - chosen - {node.NAME}
         assert not missing - in_other_seats(registry, key), f"{key}: {missing}"
 
@@ -63,4 +79,5 @@ def test_every_registered_component_is_among_the_choices():
 def in_other_seats(registry, key):
     """What a registry of several seats has at another one; at each there is a component other than the default."""
     seats = [other for other, same in spec_registries().items() if same is registry and other != key]
-    return {c.settings.get(f"{seat}.NAME") for seat in seats for c in choices.all_choices()}
+    every = [*choices.all_choices(), *(choice for choice, _ in choices.alike())]
+    return {c.settings.get(f"{seat}.NAME") for seat in seats for c in every}

@@ -11,7 +11,7 @@ from d2_balanced.config.imports import import_modules
 from d2_balanced.utils.moved import MOVED, new_path
 
 SOLVER = "d2_balanced.solver was moved: it is d2_balanced.engine.optimizer now"
-DYNAMIC = "d2_balanced.modeling.dynamic{} was moved: it is d2_balanced.modeling.dynamic_smooth_l1{} now"
+DYNAMIC = "d2_balanced.modeling.dynamic{} was moved: it is d2_balanced.modeling.box_losses.dynamic_smooth_l1{} now"
 CLI = "d2_balanced.engine.cli was moved: it is d2_balanced.train now"
 LOSS = "modeling.dynamic.DynamicSmoothL1"
 

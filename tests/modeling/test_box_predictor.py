@@ -1,4 +1,4 @@
-"""The predictor with a pluggable box loss: detectron2's at SmoothL1, sums and normalisation, yacs and misuse."""
+"""The predictor with pluggable losses: detectron2's at the defaults, sums and normalisation, what a loss asks for, misuse."""
 
 import pytest
 import torch

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from paths import shared_file
 
-from d2_balanced.modeling.dynamic_smooth_l1 import DynamicSmoothL1
+from d2_balanced.modeling.box_losses import DynamicSmoothL1
 from reference import dynamic as reference
 
 from dynamic_streams import NUM_CLASSES, WEIGHTS, components, random_stream, scalar_batches, step, view_of_batch

@@ -7,7 +7,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 from fvcore.nn import smooth_l1_loss
 
-from d2_balanced.modeling.dynamic_smooth_l1 import DynamicSmoothL1
+from d2_balanced.modeling.box_losses import DynamicSmoothL1
 from roi_heads_tools import view_of
 
 

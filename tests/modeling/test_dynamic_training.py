@@ -5,7 +5,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 import roi_heads_tools as h
-from d2_balanced.modeling.dynamic_smooth_l1 import DynamicSmoothL1
+from d2_balanced.modeling.box_losses import DynamicSmoothL1
 from d2_balanced.modeling.matcher import DynamicMatcher
 
 THRESHOLD = {"MODEL__ROI_HEADS__IOU_THRESHOLDS": [0.4]}

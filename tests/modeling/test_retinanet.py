@@ -12,13 +12,15 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from fvcore.nn import sigmoid_focal_loss
+from reference.cls_losses import quality_focal
 from reference.losses import balanced_l1
+from reference.losses import iou as box_iou
 from torch import nn
 
 from d2_balanced.config import get_balanced_cfg
 from d2_balanced.engine.training_state import gather_plain_attributes, load_plain_attributes
-from d2_balanced.modeling.box_losses import BalancedL1, SmoothL1
-from d2_balanced.modeling.dynamic_smooth_l1 import DynamicSmoothL1
+from d2_balanced.modeling.box_losses import BalancedL1, DynamicSmoothL1, EIoU, SmoothL1
+from d2_balanced.modeling.cls_losses import ClassBalanced, EQLv2, FocalLoss, GHMC, QualityFocal, Varifocal
 from d2_balanced.modeling.meta_arch import BalancedRetinaNet
 
 K, SIZE = 3, (64, 96)
@@ -95,8 +97,10 @@ def eager_detectron2(monkeypatch):
         (dict(), dict(box_reg_loss_type="giou")),
         (dict(box_loss=SmoothL1()), dict()),
         (dict(box_loss=SmoothL1(beta=0.1)), dict(smooth_l1_beta=0.1)),
+        (dict(cls_loss=FocalLoss(2.0, 0.25, form="sigmoid")), dict()),
+        (dict(cls_loss=FocalLoss(1.0, 0.5, form="sigmoid")), dict(focal_loss_gamma=1.0, focal_loss_alpha=0.5)),
     ],
-    ids=["defaults", "giou", "L1", "smooth L1"],
+    ids=["defaults", "giou", "L1", "smooth L1", "focal", "another focal"],
 )
 def test_neutral_settings_are_detectron2_with_its_eager_focal_loss_to_the_bit(batch, own, shared, eager_detectron2):
     theirs, ours = build(RetinaNet, **shared), build(BalancedRetinaNet, **shared, **own)
@@ -125,6 +129,67 @@ def test_gradients_repeat_to_the_bit_from_the_first_call():
 def test_balanced_l1_trains_finitely(batch, form):
     result = step(build(BalancedRetinaNet, box_loss=BalancedL1(beta=0.11, form=form)), batch)
     assert all(torch.isfinite(x).all() for group in result.values() for x in group.values())
+
+
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES.keys())
+@pytest.mark.parametrize(
+    "make",
+    [
+        QualityFocal,
+        Varifocal,
+        lambda: GHMC(form="sigmoid"),
+        lambda: EQLv2(objectness=False),
+        lambda: ClassBalanced(form="sigmoid", gamma=2.0),
+    ],
+)
+def test_every_classification_loss_trains_finitely(make, batch):
+    model = build(BalancedRetinaNet, cls_loss=make(), box_loss=EIoU())
+    for _ in range(2):
+        result = step(model, batch)
+        assert all(torch.isfinite(x).all() for group in result.values() for x in group.values())
+        for module in model.modules():
+            if hasattr(module, "end_iteration"):
+                module.end_iteration(0)
+
+
+def test_the_focal_component_is_the_focal_loss_through_the_seat_of_all_losses(eager_detectron2):
+    """With a weight it is no longer detectron2's own, and is computed as every other loss is."""
+    weighed = step(build(BalancedRetinaNet, cls_loss=FocalLoss(2.0, 0.25, form="sigmoid", loss_weight=2.0)), OBJECTS)
+    plain = step(build(BalancedRetinaNet), OBJECTS)
+    torch.testing.assert_close(weighed["losses"]["loss_cls"], 2 * plain["losses"]["loss_cls"])
+
+
+@pytest.mark.parametrize("of", ["predicted", "proposal"])
+def test_a_quality_loss_gets_the_ious_of_the_positive_anchors(of):
+    loss = QualityFocal(ious=of)
+    model = build(BalancedRetinaNet, cls_loss=loss)
+    anchors = model.anchor_generator([torch.zeros(1, 4, 8, 12), torch.zeros(1, 4, 4, 6)])
+    labels, boxes = model.label_anchors(anchors, [x["instances"] for x in OBJECTS])
+    logits = [torch.randn(2, len(a), K) for a in anchors]
+    deltas = [0.3 * torch.randn(2, len(a), 4) for a in anchors]
+    with EventStorage():
+        found = model.losses(anchors, logits, labels, deltas, boxes)["loss_cls"].item()
+    total, num_positives, everything = 0.0, 0, Boxes.cat(anchors).tensor
+    for i in range(2):
+        for anchor in (labels[i] >= 0).nonzero()[:, 0]:
+            label, iou = labels[i][anchor].item(), 0.0
+            if label < K:
+                box = everything[anchor][None]
+                if of == "predicted":
+                    box = model.box2box_transform.apply_deltas(torch.cat(deltas, dim=1)[i, anchor][None], box)
+                iou = box_iou(box[0].tolist(), boxes[i][anchor].tolist())
+                num_positives += 1
+            total += quality_focal(torch.cat(logits, dim=1)[i, anchor].tolist(), label, iou, 2.0)
+    assert found == pytest.approx(total / (0.9 * 100 + 0.1 * num_positives), rel=1e-5)
+
+
+def test_settings_of_the_focal_loss_that_another_loss_would_ignore_are_refused():
+    with pytest.raises(ValueError, match="BalancedRetinaNet: focal_loss_alpha=0.5.*cls_loss=QualityFocal"):
+        build(BalancedRetinaNet, cls_loss=QualityFocal(), focal_loss_alpha=0.5)
+    with pytest.raises(ValueError, match="BalancedRetinaNet: focal_loss_gamma=1.0.*cls_loss=FocalLoss"):
+        build(BalancedRetinaNet, cls_loss=FocalLoss(form="sigmoid", alpha=0.25), focal_loss_gamma=1.0)
+    with pytest.raises(ValueError, match="cls_loss=GHMC does not go with BalancedRetinaNet.*logit of the background"):
+        build(BalancedRetinaNet, cls_loss=GHMC())
 
 
 def test_all_ignored():
@@ -184,6 +249,13 @@ def test_yacs():
     cfg = yacs()
     assert isinstance(build_model(cfg).box_loss, SmoothL1)
     assert build_model(cfg).box_loss.beta == cfg.MODEL.RETINANET.SMOOTH_L1_LOSS_BETA == 0.1
+    cfg.MODEL.RETINANET.FOCAL_LOSS_ALPHA = 0.5
+    focal = build_model(cfg).cls_loss
+    assert (focal.form, focal.alpha, focal.gamma) == ("sigmoid", 0.5, 2.0)
+    cfg.MODEL.RETINANET.FOCAL_LOSS_ALPHA = 0.25
+    cfg.MODEL.BALANCED.RETINANET.CLS_LOSS = type(cfg)({"NAME": "GHMC", "BINS": 7})
+    assert build_model(cfg).cls_loss.form == "sigmoid" and build_model(cfg).cls_loss.density.bins == 7
+    cfg.MODEL.BALANCED.RETINANET.CLS_LOSS = type(cfg)({"NAME": "FocalLoss"})
     cfg.MODEL.BALANCED.RETINANET.BOX_LOSS = type(cfg)({"NAME": "BalancedL1", "BETA": 0.11, "FORM": "released"})
     model = build_model(cfg)
     assert model.box_loss.settings == {"alpha": 0.5, "gamma": 1.5, "beta": 0.11, "form": "released"}

@@ -14,10 +14,19 @@ from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
 from reference.losses import balanced_l1
+from torch.nn import functional as F
 
 from d2_balanced.config import get_balanced_cfg
-from d2_balanced.modeling.box_losses import BalancedL1, SmoothL1
-from d2_balanced.modeling.dynamic_smooth_l1 import DynamicSmoothL1
+from d2_balanced.modeling.box_losses import BalancedL1, DynamicSmoothL1, EIoU, GHMR, GIoU, KLLoss, SmoothL1
+from d2_balanced.modeling.cls_losses import (
+    ClassBalanced,
+    EQLv2,
+    FocalLoss,
+    GHMC,
+    QualityFocal,
+    SeesawLoss,
+    Varifocal,
+)
 from d2_balanced.modeling.proposal_generator import BalancedRPN
 from d2_balanced.modeling.sampling import HardRatioSampler, InstanceBalancedSampler, IoUBalancedSampler, RandomSampler
 
@@ -76,6 +85,16 @@ def step(rpn, targets, seed=0):
     return {"losses": losses, "gradients": gradients, "boxes": boxes, "random": torch.rand(1)}
 
 
+class OwnBinaryLoss(torch.nn.Module):
+    """An outsider's loss, which says that it does not read the background's logit."""
+
+    reads_background = False
+
+    def forward(self, logits, labels):
+        objectness, target = logits[:, 0], (labels == 0).to(logits.dtype)
+        return F.binary_cross_entropy_with_logits(objectness, target, reduction="none")
+
+
 @pytest.mark.parametrize("targets", IMAGES.values(), ids=IMAGES.keys())
 @pytest.mark.parametrize(
     "own, shared",
@@ -85,12 +104,17 @@ def step(rpn, targets, seed=0):
         (dict(), dict(anchor_boundary_thresh=0, smooth_l1_beta=0.5)),
         (dict(sampler=RandomSampler(), box_loss=SmoothL1()), dict()),
         (dict(sampler=IoUBalancedSampler(num_bins=1), box_loss=SmoothL1(beta=0.5)), dict(smooth_l1_beta=0.5)),
+        (dict(cls_loss=FocalLoss(gamma=0.0, form="sigmoid"), box_loss=GIoU()), dict(box_reg_loss_type="giou")),
+        (dict(cls_loss=OwnBinaryLoss(), box_loss=GHMR(mu=0.0, bins=1)), dict()),
     ],
-    ids=["defaults", "giou", "boundary", "random and L1", "one bin and smooth L1"],
+    ids=["defaults", "giou", "boundary", "random and L1", "one bin and smooth L1", "focal and GIoU", "own and GHM-R"],
 )
 def test_neutral_settings_are_detectron2_to_the_bit(targets, own, shared):
-    theirs, ours = build(RPN, **shared), build(BalancedRPN, **shared, **own)
-    assert list(ours.state_dict()) == list(theirs.state_dict())
+    if "box_loss" in own and "box_reg_loss_type" in shared:
+        theirs, ours = build(RPN, **shared), build(BalancedRPN, **own)
+    else:
+        theirs, ours = build(RPN, **shared), build(BalancedRPN, **shared, **own)
+    assert set(ours.state_dict()) - set(theirs.state_dict()) <= {"box_loss.density.counts"}
     torch.testing.assert_close(step(ours, targets), step(theirs, targets), rtol=0, atol=0)
 
 
@@ -99,6 +123,71 @@ def test_neutral_settings_are_detectron2_to_the_bit(targets, own, shared):
 def test_every_sampler_trains_finitely(sampler, targets):
     result = step(build(BalancedRPN, sampler=sampler, box_loss=BalancedL1()), targets)
     assert all(torch.isfinite(x).all() for group in ("losses", "gradients") for x in result[group].values())
+
+
+@pytest.mark.parametrize("targets", IMAGES.values(), ids=IMAGES.keys())
+@pytest.mark.parametrize("make", [QualityFocal, Varifocal, lambda: GHMC(form="sigmoid"), lambda: EQLv2(objectness=False)])
+def test_every_classification_loss_trains_finitely(make, targets):
+    rpn = build(BalancedRPN, cls_loss=make(), box_loss=EIoU())
+    for _ in range(2):
+        result = step(rpn, targets)
+        assert all(torch.isfinite(x).all() for group in ("losses", "gradients") for x in result[group].values())
+        for module in rpn.modules():
+            if hasattr(module, "end_iteration"):
+                module.end_iteration(0)
+
+
+@pytest.mark.parametrize("of", ["predicted", "proposal"])
+def test_a_classification_loss_gets_objects_as_class_0_and_their_ious(of):
+    calls = []
+
+    class Spy(OwnBinaryLoss):
+        wants_ious = of
+
+        def forward(self, logits, labels, ious):
+            calls.append((logits, labels, ious))
+            return super().forward(logits, labels)
+
+    rpn, targets = build(BalancedRPN, cls_loss=Spy()), IMAGES["one image without objects"]
+    torch.nn.init.normal_(rpn.rpn_head.anchor_deltas.weight, std=0.3)
+    step(rpn, targets)
+    ((logits, labels, ious),) = calls
+    generator = torch.Generator().manual_seed(7)
+    features = [torch.randn(2, CHANNELS, SIZE[0] // s, SIZE[1] // s, generator=generator) for s in STRIDES.values()]
+    anchors = rpn.anchor_generator(features)
+    torch.manual_seed(0)
+    (sampled, _), (matched, _) = rpn.label_and_sample_anchors(anchors, targets)
+    positive = (sampled == 1).nonzero()[:, 0]
+    boxes = Boxes.cat(anchors).tensor[positive]
+    if of == "predicted":
+        deltas = [x.view(2, 3, 4, *x.shape[2:]).permute(0, 3, 4, 1, 2).flatten(1, 3) for x in rpn.rpn_head(features)[1]]
+        boxes = rpn.box2box_transform.apply_deltas(torch.cat(deltas, dim=1)[0, positive], boxes)
+    wanted = pairwise_iou(Boxes(boxes), Boxes(matched[positive])).diagonal()
+    assert logits.shape == (128, 2) and (logits[:, 1] == 0).all() and not ious.requires_grad
+    assert (labels == 0).sum() == len(positive) and (labels == 1).sum() == 128 - len(positive)
+    torch.testing.assert_close(ious[labels == 0], wanted)
+    assert (ious[labels == 1] == 0).all() and wanted.min() > 0.01
+
+
+@pytest.mark.parametrize(
+    "cls_loss, message",
+    [
+        (SeesawLoss(), "cls_loss=SeesawLoss does not go with BalancedRPN.*logit of the background"),
+        (FocalLoss(), "cls_loss=FocalLoss .*form='sigmoid'"),
+        (EQLv2(), "cls_loss=EQLv2 .*objectness=False"),
+        (torch.nn.CrossEntropyLoss(), "cls_loss=CrossEntropyLoss .*logit of the background"),
+        (ClassBalanced(form="sigmoid"), "cls_loss=ClassBalanced .*weighs classes"),
+        (FocalLoss(form="sigmoid", prior=0.1), "cls_loss=FocalLoss with prior=0.1 does not go with BalancedRPN"),
+    ],
+)
+def test_classification_losses_that_mean_nothing_here_are_refused(cls_loss, message):
+    with pytest.raises(ValueError, match=message):
+        build(BalancedRPN, cls_loss=cls_loss)
+
+
+def test_a_box_loss_of_predicted_variances_is_refused():
+    with pytest.raises(ValueError, match="box_loss=KLLoss does not go with BalancedRPN.*variances"):
+        build(BalancedRPN, box_loss=KLLoss())
 
 
 def test_sampler_gets_each_anchors_label_iou_and_match():

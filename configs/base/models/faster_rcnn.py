@@ -14,6 +14,7 @@ from detectron2.modeling.roi_heads import FastRCNNConvFCHead
 
 from d2_balanced.modeling.box_losses import SmoothL1
 from d2_balanced.modeling.box_predictor import BalancedFastRCNNOutputLayers
+from d2_balanced.modeling.cls_losses import CrossEntropy
 from d2_balanced.modeling.matcher import FixedMatcher
 from d2_balanced.modeling.roi_heads.balanced_roi_heads import BalancedROIHeads
 from d2_balanced.modeling.roi_heads.stages import SingleStage
@@ -71,6 +72,7 @@ model = L(GeneralizedRCNN)(
             input_shape=L(ShapeSpec)(channels=1024),
             box2box_transform=L(Box2BoxTransform)(weights=(10.0, 10.0, 5.0, 5.0)),
             num_classes="${..num_classes}",
+            cls_loss=L(CrossEntropy)(),
             box_loss=L(SmoothL1)(beta=0.0),
             test_score_thresh=0.05,
             test_nms_thresh=0.5,

@@ -9,6 +9,7 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 
 from d2_balanced.modeling.box_losses import SmoothL1
+from d2_balanced.modeling.cls_losses import FocalLoss
 from d2_balanced.modeling.meta_arch.retinanet import BalancedRetinaNet
 
 training = dict(lr=0.01, best_metric="bbox/AP")
@@ -40,6 +41,7 @@ model = L(BalancedRetinaNet)(
     num_classes=80,
     focal_loss_alpha=0.25,
     focal_loss_gamma=2.0,
+    cls_loss=L(FocalLoss)(form="sigmoid", alpha="${..focal_loss_alpha}", gamma="${..focal_loss_gamma}"),
     box_loss=L(SmoothL1)(beta=0.0),
     test_score_thresh=0.05,
     test_topk_candidates=1000,

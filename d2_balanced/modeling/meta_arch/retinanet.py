@@ -1,11 +1,11 @@
-"""detectron2's RetinaNet with a pluggable box loss (seat 5) and losses that repeat to the bit.
+"""detectron2's RetinaNet with a pluggable classification loss and box loss (seat 5), and losses that repeat to the bit.
 
     N: images      R: anchors of one image, all levels      K: classes
 """
 
 from __future__ import annotations
 
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, Optional
 
 import torch
 from detectron2.config import configurable
@@ -17,38 +17,60 @@ from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 from torch.nn import functional as F
 
-from d2_balanced.modeling.box_predictor import build_box_loss
-from d2_balanced.modeling.dense_box_loss import check_anchor_matcher, check_dense_box_loss, dense_box_loss
+from d2_balanced.modeling.box_losses.build import build_box_loss
+from d2_balanced.modeling.cls_losses import FocalLoss
+from d2_balanced.modeling.cls_losses.build import build_dense_cls_loss, check_focal_settings
+from d2_balanced.modeling.dense_losses import (
+    check_anchor_matcher,
+    check_dense_box_loss,
+    check_dense_cls_loss,
+    dense_box_loss,
+    dense_cls_loss,
+)
 from d2_balanced.utils.errors import Refusal
 
 __all__ = ["BalancedRetinaNet"]
 
+_FOCAL_DEFAULTS = {"alpha": 0.25, "gamma": 2.0}  # detectron2's
+
 
 @META_ARCH_REGISTRY.register()
 class BalancedRetinaNet(RetinaNet):
-    """RetinaNet whose box loss is a component.
+    """RetinaNet whose classification loss and box loss are components.
 
     State-dict keys, inference and, at the defaults, losses are those of detectron2's ``RetinaNet``. The focal loss is
     the eager one, because the scripted one gives other gradients on its first calls in a process than later, and then
     no resumed run equals one that never stopped. The trainer's checkpoint carries ``loss_normalizer``.
 
     Args:
-        box_loss: callable ``(pred (F, 4), target (F, 4)) -> (F, 4)``; None keeps detectron2's own loss. The other
-            arguments are ``RetinaNet``'s.
+        cls_loss: a loss of sigmoids, see ``cls_losses/seat.py``; None: the focal loss of ``focal_loss_alpha`` and
+            ``focal_loss_gamma``. Scores are the sigmoids of the logits, whatever the loss.
+        box_loss: callable ``(pred (F, 4), target (F, 4)) -> (F, 4)``, see ``box_losses/seat.py``; None keeps
+            detectron2's own loss. The other arguments are ``RetinaNet``'s.
 
     Raises:
-        Refusal: for a matcher or box loss that follows an R-CNN's proposals, or a box loss beside a
-            ``box_reg_loss_type`` other than smooth_l1.
+        Refusal: for a matcher or box loss that follows an R-CNN's proposals, a loss that wants what a RetinaNet does
+            not predict, or a loss beside settings of detectron2's own that it ignores.
     """
 
     reads = ("MODEL.BALANCED.RETINANET",)  # settings that nobody else reads: config/refusals.py
 
     @configurable
-    def __init__(self, *, box_loss: Optional[Callable] = None, **kwargs):
+    def __init__(self, *, cls_loss: Optional[Callable] = None, box_loss: Optional[Callable] = None, **kwargs):
         super().__init__(**kwargs)
         check_anchor_matcher(type(self).__name__, self.anchor_matcher)
         check_dense_box_loss(type(self).__name__, box_loss, self.box_reg_loss_type)
+        check_dense_cls_loss(type(self).__name__, cls_loss, self.num_classes)
+        check_focal_settings(
+            type(self).__name__,
+            cls_loss,
+            {"alpha": self.focal_loss_alpha, "gamma": self.focal_loss_gamma},
+            _FOCAL_DEFAULTS,
+        )
+        self.cls_loss = cls_loss
         self.box_loss = box_loss
+        if hasattr(cls_loss, "adopt"):
+            cls_loss.adopt(self.num_classes)
 
     @classmethod
     def from_config(cls, cfg):
@@ -61,6 +83,11 @@ class BalancedRetinaNet(RetinaNet):
                 f"MODEL.RETINANET.IN_FEATURES: {error.args[0]}", f"MODEL.BACKBONE.NAME: {cfg.MODEL.BACKBONE.NAME}",
                 "the backbone has no such level", "take a RetinaNet's (build_retinanet_...), which has p3 to p7",
             ) from error  # fmt: skip
+        ret["cls_loss"] = build_dense_cls_loss(
+            cfg.MODEL.BALANCED.RETINANET.CLS_LOSS,
+            "MODEL.BALANCED.RETINANET.CLS_LOSS",
+            {"alpha": cfg.MODEL.RETINANET.FOCAL_LOSS_ALPHA, "gamma": cfg.MODEL.RETINANET.FOCAL_LOSS_GAMMA},
+        )
         ret["box_loss"] = build_box_loss(
             cfg.MODEL.BALANCED.RETINANET.BOX_LOSS,
             "MODEL.BALANCED.RETINANET.BOX_LOSS",
@@ -80,39 +107,42 @@ class BalancedRetinaNet(RetinaNet):
             gt_boxes: of every image, (R, 4) absolute XYXY pixels; read for positives only.
         """
         labels = torch.stack(gt_labels)  # (N, R)
-        positive = (labels >= 0) & (labels < self.num_classes)
-        normalizer = self._update_normalizer(positive)
-        return {
-            "loss_cls": self._focal_loss(cat(pred_logits, dim=1), labels) / normalizer,
-            "loss_box_reg": self._box_loss(anchors, pred_anchor_deltas, gt_boxes, positive) / normalizer,
-        }
+        mask = (labels >= 0) & (labels < self.num_classes)
+        normalizer = self._update_normalizer(mask)
+        positive = mask.flatten().nonzero()[:, 0]
+        matched = anchors, self.box2box_transform, pred_anchor_deltas, gt_boxes, positive
+        learn = self.training and torch.is_grad_enabled()
+        loss_cls = self._cls_loss(cat(pred_logits, dim=1), labels, matched, learn)
+        loss_box_reg = dense_box_loss(
+            *matched,
+            self.box_loss,
+            learn=learn,
+            box_reg_loss_type=self.box_reg_loss_type,
+            smooth_l1_beta=self.smooth_l1_beta,
+        )
+        return {"loss_cls": loss_cls / normalizer, "loss_box_reg": loss_box_reg / normalizer}
 
     def _update_normalizer(self, positive: Tensor) -> float:
         num_positives = positive.sum().item()  # detectron2 keeps this average on the host
         get_event_storage().put_scalar("num_pos_anchors", num_positives / len(positive))
         return self._ema_update("loss_normalizer", max(num_positives, 1), 100)
 
-    def _focal_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Sum of the focal loss over the anchors that are not ignored; ``logits`` (N, R, K), ``labels`` (N, R)."""
-        valid = labels >= 0
-        target = F.one_hot(labels[valid], num_classes=self.num_classes + 1)[:, :-1]  # background: all zeros
-        return sigmoid_focal_loss(
-            logits[valid],
-            target.to(logits.dtype),
-            alpha=self.focal_loss_alpha,
-            gamma=self.focal_loss_gamma,
-            reduction="sum",
-        )
+    def _cls_loss(self, logits: Tensor, labels: Tensor, matched: tuple, learn: bool) -> Tensor:
+        """Sum of the classification loss over the anchors that are not ignored.
 
-    def _box_loss(self, anchors: list, pred_deltas: List[Tensor], gt_boxes: List[Tensor], positive: Tensor) -> Tensor:
-        """Sum of the box loss over the positive anchors."""
-        return dense_box_loss(
-            anchors,
-            self.box2box_transform,
-            pred_deltas,
-            gt_boxes,
-            positive.flatten().nonzero()[:, 0],
-            self.box_loss,
-            box_reg_loss_type=self.box_reg_loss_type,
-            smooth_l1_beta=self.smooth_l1_beta,
-        )
+        Args:
+            logits, labels: (N, R, K) and (N, R).
+            matched, learn: the arguments of :func:`dense_cls_loss`.
+        """
+        valid = labels >= 0
+        if self.cls_loss is None:
+            return self._focal_loss(logits[valid], labels[valid], self.focal_loss_alpha, self.focal_loss_gamma)
+        if type(self.cls_loss) is FocalLoss and self.cls_loss.loss_weight == 1:  # detectron2's, to the last bit
+            return self._focal_loss(logits[valid], labels[valid], self.cls_loss.alpha, self.cls_loss.gamma)
+        rows = valid.flatten().nonzero()[:, 0]
+        logits = logits.flatten(0, 1)[rows]
+        return dense_cls_loss(self.cls_loss, logits, labels.flatten()[rows], rows, *matched, learn=learn)
+
+    def _focal_loss(self, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
+        target = F.one_hot(labels, num_classes=self.num_classes + 1)[:, :-1]  # background: all zeros
+        return sigmoid_focal_loss(logits, target.to(logits.dtype), alpha=alpha, gamma=gamma, reduction="sum")

@@ -1,4 +1,4 @@
-"""detectron2's RPN with a pluggable sampler (seat 3) and box loss (seat 5).
+"""detectron2's RPN with a pluggable sampler (seat 3), classification loss and box loss (seat 5).
 
     N: images      R: anchors of one image, all levels
 """
@@ -17,10 +17,17 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor
-from torch.nn import functional as F
 
-from d2_balanced.modeling.box_predictor import build_box_loss, check_smooth_l1_beta
-from d2_balanced.modeling.dense_box_loss import check_anchor_matcher, check_dense_box_loss, dense_box_loss
+from d2_balanced.modeling.box_losses.build import build_box_loss, check_smooth_l1_beta
+from d2_balanced.modeling.cls_losses import CrossEntropy
+from d2_balanced.modeling.cls_losses.build import build_dense_cls_loss
+from d2_balanced.modeling.dense_losses import (
+    check_anchor_matcher,
+    check_dense_box_loss,
+    check_dense_cls_loss,
+    dense_box_loss,
+    dense_cls_loss,
+)
 from d2_balanced.modeling.ignore_regions import ignore_regions_of, in_ignore_region
 from d2_balanced.modeling.image_rows import selected_rows
 from d2_balanced.modeling.matching import match_images
@@ -34,29 +41,40 @@ from .top_proposals import top_candidates, top_proposals
 __all__ = ["BalancedRPN"]
 
 _BACKGROUND = 0
+_OBJECT_CLASSES = 1  # any object
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class BalancedRPN(RPN):
-    """Region proposal network whose minibatch sampler and box loss are components.
+    """Region proposal network whose minibatch sampler, classification loss and box loss are components.
 
     With the defaults, losses, gradients, proposals and the use of torch's generator are those of detectron2's ``RPN``.
 
     Args:
         sampler: a :class:`ProposalSampler`, or any callable like it; None: :class:`RandomSampler`. Its ``neg_pos_ub``
             bounds the negatives for each positive (Libra R-CNN's released RPN: 5).
-        box_loss: callable ``(pred (F, 4), target (F, 4)) -> (F, 4)``; None keeps detectron2's own loss. The other
-            arguments are ``RPN``'s.
+        cls_loss: loss of the objectness as that of one class, see ``cls_losses/seat.py``; None: detectron2's, which is
+            :class:`CrossEntropy` of sigmoids.
+        box_loss: callable ``(pred (F, 4), target (F, 4)) -> (F, 4)``, see ``box_losses/seat.py``; None keeps
+            detectron2's own loss. The other arguments are ``RPN``'s.
 
     Raises:
         Refusal: for a sampler that repeats positives, for a matcher or box loss that follows an R-CNN's proposals,
-            or a box loss beside a ``box_reg_loss_type`` other than smooth_l1 or a ``smooth_l1_beta`` that it ignores.
+            a loss that wants what an RPN does not predict, or a box loss beside a ``box_reg_loss_type`` other than
+            smooth_l1 or a ``smooth_l1_beta`` that it ignores.
     """
 
     reads = ("MODEL.BALANCED.RPN", "INPUT.IGNORE_REGIONS")  # settings that nobody else reads: config/refusals.py
 
     @configurable
-    def __init__(self, *, sampler: Optional[Callable] = None, box_loss: Optional[Callable] = None, **kwargs):
+    def __init__(
+        self,
+        *,
+        sampler: Optional[Callable] = None,
+        cls_loss: Optional[Callable] = None,
+        box_loss: Optional[Callable] = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if getattr(sampler, "repeats_positives", False):
             raise Refusal(
@@ -66,14 +84,19 @@ class BalancedRPN(RPN):
         check_anchor_matcher(type(self).__name__, self.anchor_matcher)
         check_dense_box_loss(type(self).__name__, box_loss, self.box_reg_loss_type)
         check_smooth_l1_beta(type(self).__name__, box_loss, self.smooth_l1_beta)
+        check_dense_cls_loss(type(self).__name__, cls_loss, _OBJECT_CLASSES)
         self.sampler = RandomSampler() if sampler is None else sampler
+        self.cls_loss = CrossEntropy(form="sigmoid") if cls_loss is None else cls_loss
         self.box_loss = box_loss
+        if hasattr(cls_loss, "adopt"):
+            cls_loss.adopt(_OBJECT_CLASSES)
 
     @classmethod
     def from_config(cls, cfg, input_shape):
         ret = super().from_config(cfg, input_shape)
         rpn = cfg.MODEL.BALANCED.RPN
         ret["sampler"] = build_component(PROPOSAL_SAMPLER_REGISTRY, rpn.SAMPLER, "MODEL.BALANCED.RPN.SAMPLER")
+        ret["cls_loss"] = build_dense_cls_loss(rpn.CLS_LOSS, "MODEL.BALANCED.RPN.CLS_LOSS")
         ret["box_loss"] = build_box_loss(
             rpn.BOX_LOSS,
             "MODEL.BALANCED.RPN.BOX_LOSS",
@@ -118,7 +141,7 @@ class BalancedRPN(RPN):
 
     @torch.jit.unused
     def losses(self, anchors, pred_objectness_logits, gt_labels, pred_anchor_deltas, gt_boxes):
-        """detectron2's losses, ``loss_rpn_loc`` with ``box_loss`` if there is one; see ``RPN.losses``."""
+        """detectron2's losses, with ``cls_loss``, and with ``box_loss`` if there is one; see ``RPN.losses``."""
         labels = torch.cat(gt_labels)
         sampled, counts = selected_rows(torch.cat([labels >= 0, labels == 1]), [len(labels)] * 2)
         sampled, positive = sampled.split(counts)
@@ -127,16 +150,15 @@ class BalancedRPN(RPN):
         storage = get_event_storage()
         storage.put_scalar("rpn/num_pos_anchors", len(positive) / num_images)
         storage.put_scalar("rpn/num_neg_anchors", (len(sampled) - len(positive)) / num_images)
-        objectness_loss = F.binary_cross_entropy_with_logits(
-            cat(pred_objectness_logits, dim=1).flatten()[sampled], labels[sampled].float(), reduction="sum"
-        )
+        matched = anchors, self.box2box_transform, pred_anchor_deltas, gt_boxes, positive
+        learn = self.training and torch.is_grad_enabled()
+        objectness = cat(pred_objectness_logits, dim=1).flatten()[sampled][:, None]
+        classes = 1 - labels[sampled].long()  # object: class 0; background: 1
+        objectness_loss = dense_cls_loss(self.cls_loss, objectness, classes, sampled, *matched, learn=learn)
         box_loss = dense_box_loss(
-            anchors,
-            self.box2box_transform,
-            pred_anchor_deltas,
-            gt_boxes,
-            positive,
+            *matched,
             self.box_loss,
+            learn=learn,
             box_reg_loss_type=self.box_reg_loss_type,
             smooth_l1_beta=self.smooth_l1_beta,
         )

@@ -192,6 +192,7 @@ class BalancedROIHeads(StandardROIHeads):
             stage=self.stages.num_test - 1,
             pooled=pooled,
             pool=lambda each: self.box_pooler(features, each),
+            variances=self.iou_branch.variances(predictor, merged, proposals),
         )
 
     def _forward_mask(self, features, instances):
@@ -249,9 +250,10 @@ class BalancedROIHeads(StandardROIHeads):
         return labeling.keep_all_labeled(labeled, targets, may_ignore, self.num_classes)
 
     def _show(self, view):
-        """Show a stage to whoever watches: box losses see their branch, the matcher the main branch, observers all."""
-        losses = [getattr(branch.predictor(view.stage), "box_loss", None) for branch in self.branches]
-        for p, component in [*enumerate(losses), (self.main_branch, self.matchers[view.stage])]:
+        """Show a stage to whoever watches: losses see their branch, the matcher the main branch, observers all."""
+        predictors = [branch.predictor(view.stage) for branch in self.branches]
+        losses = [(p, getattr(pr, name, None)) for name in ("cls_loss", "box_loss") for p, pr in enumerate(predictors)]
+        for p, component in [*losses, (self.main_branch, self.matchers[view.stage])]:
             if hasattr(component, "observe"):
                 component.observe(view.of_branch(p).without_generated())
         for observer in self.observers:

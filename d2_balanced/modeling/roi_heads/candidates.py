@@ -1,6 +1,6 @@
 """What the box heads find at inference before scores are changed and duplicates removed."""
 
-from typing import Callable, List, NamedTuple, Tuple
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from detectron2.structures import Boxes
 from torch import Tensor, nn
@@ -25,3 +25,5 @@ class BoxCandidates(NamedTuple):
     """Features (R, C, h, w) that the boxes were predicted from, those of all images together."""
     pool: Callable[[List[Boxes]], Tensor]
     """Function from other boxes (one ``Boxes`` an image) to their features."""
+    variances: Optional[List[Tensor]] = None
+    """Variances of the boxes' corners in square pixels, of the boxes' shapes; None where nobody predicts them."""

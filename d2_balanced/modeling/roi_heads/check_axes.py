@@ -60,7 +60,7 @@ def _check_first_threshold(heads):
 
 
 def _check_replaced(iou_branch, predictor):
-    """A predictor whose regressor is not used must not have been given a box loss."""
+    """A predictor whose regressor is not used must not have been given a box loss, nor a loss of the IoUs of its boxes."""
     loss = getattr(predictor, "box_loss", None)
     beta = getattr(predictor, "smooth_l1_beta", 0.0) if loss is None else getattr(loss, "beta", None)
     loss_type = getattr(predictor, "box_reg_loss_type", "smooth_l1")
@@ -75,3 +75,8 @@ def _check_replaced(iou_branch, predictor):
     for setting, value in unused.items():
         if value:
             raise Refusal(f"{setting} {value}", branch, "the IoU branch regresses the boxes with its own loss")
+    cls_loss = getattr(predictor, "cls_loss", None)
+    if getattr(cls_loss, "wants_ious", "") == "predicted":
+        loss = f"cls_loss={type(cls_loss).__name__} (MODEL.BALANCED.CLS_LOSS)"
+        reason = "the loss wants the IoUs of the predictor's boxes, but the IoU branch regresses the boxes"
+        raise Refusal(loss, branch, reason, "give the loss those of the proposals (ious='proposal')")

@@ -48,6 +48,11 @@ class PredictorBoxes:
         """The boxes that a stage predicts: one tensor (Ri, 4) or (Ri, 4K) an image, in pixels."""
         return predictor.predict_boxes(predictions, proposals)
 
+    def variances(self, predictor, predictions, proposals):
+        """Predicted variances of these boxes' corners in square pixels, of their shapes; ``None`` without any."""
+        predict = getattr(predictor, "predict_variances", None)
+        return predict(predictions, proposals) if predict else None
+
     def predicted_ious(self, candidates, efo, rows=None):
         """Predicted IoUs of the candidates' boxes, one tensor (Ri,) an image; ``None`` where nothing predicts them.
 
@@ -176,6 +181,9 @@ class IoUBranch(PredictorBoxes, nn.Module):
         boxes = torch.cat([p.proposal_boxes.tensor for p in proposals])
         refined = self.transforms[self._index(stage)].apply_deltas(deltas, boxes)
         return refined.split([len(p) for p in proposals])
+
+    def variances(self, predictor, predictions, proposals):
+        return None
 
     def predicted_ious(self, candidates, efo, rows=None):
         if self.iou_predictor is None:

@@ -3,7 +3,7 @@
 from detectron2.config import LazyCall as L
 from omegaconf import ListConfig
 
-from d2_balanced.modeling.dynamic_smooth_l1 import DynamicSmoothL1
+from d2_balanced.modeling.box_losses import DynamicSmoothL1
 from d2_balanced.modeling.matcher import DynamicMatcher
 
 

@@ -1,8 +1,6 @@
-"""Box regression losses: ``loss(pred (F, 4), target (F, 4)) -> (F, 4)``, unreduced (seat 5).
+"""Box losses on deltas, elementwise: SmoothL1 and balanced L1.
 
     F: foreground RoIs (or anchors)     residual: |pred - target|, in normalised box deltas
-
-Predictors sum the result, normalise it as detectron2 does, and apply detectron2's own loss-weight keys.
 """
 
 from __future__ import annotations
@@ -13,18 +11,13 @@ import torch
 from fvcore.nn import smooth_l1_loss
 from torch import Tensor, nn
 
-from d2_balanced.modeling.registry import BOX_LOSS_REGISTRY
+from ..arguments import check_range
+from ..registry import BOX_LOSS_REGISTRY
 
 __all__ = ["SmoothL1", "BalancedL1", "balanced_l1_loss"]
 
 BALANCED_L1_FORMS = ("scaled", "released")
 _MAX_EXPONENT = 60.0  # exp(60) leaves float32 room for the products
-
-
-def check_range(owner: object, argument: str, value, allowed: str, ok: bool) -> None:
-    """Raises ``ValueError`` with the class, the argument, what is allowed and the value, unless ``ok``."""
-    if not ok:
-        raise ValueError(f"{type(owner).__name__}: {argument} must be {allowed}; got {value!r}")
 
 
 def balanced_l1_loss(

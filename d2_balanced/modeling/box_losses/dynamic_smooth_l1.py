@@ -8,9 +8,9 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from .dynamic_statistics import EXCLUDED, StatisticRecorder, of_batch
-from .registry import BOX_LOSS_REGISTRY
-from .stage_view import StageView
+from ..dynamic_statistics import EXCLUDED, StatisticRecorder, of_batch
+from ..registry import BOX_LOSS_REGISTRY
+from ..stage_view import StageView
 
 __all__ = ["DynamicSmoothL1"]
 
