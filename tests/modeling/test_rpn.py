@@ -319,11 +319,11 @@ def test_lazy_config():
 
 def test_a_script_is_detectron2s_rpn():
     """torch.jit.script, deprecated as it is, compiles neither components nor super(); for inference none is needed."""
-    rpn = build(BalancedRPN).eval()
+    rpn = build(BalancedRPN, box_loss=GHMR()).eval()
     features = {name: torch.randn(1, CHANNELS, SIZE[0] // s, SIZE[1] // s) for name, s in STRIDES.items()}
     images = ImageList(torch.zeros(1, 3, *SIZE), [SIZE])
     scripted = scripting_with_instances(rpn, {"proposal_boxes": Boxes, "objectness_logits": torch.Tensor})
-    assert type(rpn) is BalancedRPN
+    assert type(rpn) is BalancedRPN and isinstance(rpn.box_loss, GHMR) and rpn.cls_loss is not None
     with torch.no_grad():
         ((found,), _), ((expected,), _) = scripted(images, features), rpn(images, features)
     assert torch.equal(found.proposal_boxes.tensor, expected.proposal_boxes.tensor) and len(expected) > 0

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from typing import Callable, List, Optional, Tuple
 
 import torch
@@ -183,6 +184,8 @@ class BalancedRPN(RPN):
         """What ``torch.jit.script`` compiles, for inference: detectron2's ``RPN`` of these weights and settings."""
         plain = copy.copy(self)
         plain.__class__ = RPN
+        losses = ("cls_loss", "box_loss")  # components, which inference does not need
+        plain._modules = OrderedDict((name, part) for name, part in self._modules.items() if name not in losses)
         return plain
 
 
