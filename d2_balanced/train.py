@@ -28,7 +28,7 @@ _EPILOG = f"""
 Examples:
   train_net.py --config-file configs/quick/faster_rcnn_R_18_FPN.yaml --output-dir output/first
   train_net.py --config-file ... --train-json A.json --train-images DIR --val-json B.json --val-images DIR
-  train_net.py --config-file ... --resume --output-dir output/first
+  train_net.py --resume --output-dir output/first [SOLVER.MAX_ITER 500]
   train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/first/model_best.pth
   torchrun --nproc_per_node 8 train_net.py --config-file ...
 
@@ -45,9 +45,18 @@ def argument_parser() -> argparse.ArgumentParser:
         prog=NAME, description="Train or evaluate a detector.", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help=".yaml (yacs) or .py (LazyConfig)")
+    parser.add_argument(
+        "--config-file", default="", metavar="FILE", help=".yaml (yacs) or .py (LazyConfig); with --resume the run's own"
+    )
     parser.add_argument("--output-dir", default="", metavar="DIR", help="where everything is written")
-    parser.add_argument("--resume", action="store_true", help="continue the run in the output folder")
+    parser.add_argument(
+        "--resume", action="store_true",
+        help="continue the run in the output folder, with its config and data; what is given beside it is a change",
+    )
+    parser.add_argument("--require-checkpoint", action="store_true", help="with --resume: do not start anew without one")
+    parser.add_argument(
+        "--accept-changed-data", action="store_true", help="with --resume: although the training data have changed"
+    )
     parser.add_argument("--eval-only", action="store_true", help="no training; with --resume: of the last checkpoint")
     parser.add_argument(
         "--imbalance-report", action="store_true",
@@ -55,8 +64,8 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     data = parser.add_argument_group("own data in COCO format (the number of classes is taken from it)")
     for split in ("train", "val"):
-        data.add_argument(f"--{split}-json", default="", metavar="FILE", help="annotations")
-        data.add_argument(f"--{split}-images", default="", metavar="DIR", help="folder of the images")
+        data.add_argument(f"--{split}-json", metavar="FILE", help="annotations")
+        data.add_argument(f"--{split}-images", metavar="DIR", help="folder of the images")
     schedule = parser.add_argument_group("schedule")
     schedule.add_argument("--epochs", type=float, metavar="N", help="passes through the data, in place of iterations")
     schedule.add_argument(
@@ -84,14 +93,17 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 @command(NAME)
 def _one_process(args: argparse.Namespace) -> None:
-    with doing(f"while reading {args.config_file}"):
+    with doing(f"while reading {args.config_file or args.output_dir}"):
         experiment = load_experiment(args)
     if args.imbalance_report:
         _record(experiment, args.eval_only)
     if args.eval_only:
         evaluate(experiment, args.resume)
         return
-    trainer = prepare(experiment, resume=args.resume, auto_scale_lr=args.auto_scale_lr, epochs=args.epochs)
+    trainer = prepare(
+        experiment, resume=args.resume, auto_scale_lr=args.auto_scale_lr, epochs=args.epochs,
+        accept_changed_data=args.accept_changed_data, require_checkpoint=args.require_checkpoint,
+    )
     try:
         status = train(trainer, experiment)
     except NonFiniteLossError as error:  # in full in the log

@@ -99,10 +99,11 @@ def train_net(*words, stop_after=None, monkeypatch=None):
 
 
 def checkpoint(folder, name="model_final.pth"):
-    """The content of a checkpoint, without what measures the machine."""
+    """The content of a checkpoint, without what measures the machine or names the folder (the config)."""
     content = torch.load(os.path.join(folder, name), map_location="cpu", weights_only=True)
     for untold in UNTOLD:
         content["trainer"]["recent_scalars"].pop(untold, None)
+    content["about"].pop("config")
     return content
 
 

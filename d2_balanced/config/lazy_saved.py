@@ -5,35 +5,31 @@ from __future__ import annotations
 from typing import Any, Mapping
 
 import yaml
-from detectron2.config import LazyConfig
 from detectron2.utils.registry import _convert_target_to_string
 from omegaconf import DictConfig, OmegaConf
 
-from ..utils.atomic import atomic_write
 from ..utils.errors import ConfigError
 from ..utils.moved import new_path
 from .lazy import check_lazy
 from .lazy_targets import find_target
 from .yaml_files import PythonObject
 
-__all__ = ["is_saved_lazy", "lazy_of_saved", "save_lazy"]
+__all__ = ["is_saved_lazy", "lazy_of_saved", "lazy_text"]
 
 
-def save_lazy(cfg: DictConfig, path: str) -> None:
-    """Write ``cfg`` as ``LazyConfig.save`` does, but with all keys in their order.
+def lazy_text(cfg: DictConfig) -> str:
+    """``cfg`` as the YAML that ``LazyConfig.save`` writes, but with all keys in their order.
 
     In that order the parts of a model are built, and their random weights drawn: so the saved config gives the same
-    ones. Where YAML cannot hold it all, that is left to ``LazyConfig.save``, which says so and pickles it beside.
+    ones. Empty where YAML cannot hold it all.
     """
     try:
         content = _with_names(OmegaConf.to_container(cfg, resolve=False))
         text = yaml.dump(content, default_flow_style=None, allow_unicode=True, width=9999, sort_keys=False)
         yaml.unsafe_load(text)  # a try, of our own config
     except Exception:  # whatever an object raises that cannot be written, or read again
-        LazyConfig.save(cfg, path)
-        return
-    with atomic_write(path, "w") as file:
-        file.write(text)
+        return ""
+    return text
 
 
 def _with_names(value):

@@ -11,7 +11,7 @@ from fvcore.common.config import BASE_KEY
 
 from ..utils.errors import ConfigError, did_you_mean, usage
 
-__all__ = ["PythonObject", "read_with_bases", "read_yaml", "require_file"]
+__all__ = ["PythonObject", "parse_yaml", "read_with_bases", "read_yaml", "require_file"]
 
 
 class PythonObject(NamedTuple):
@@ -58,11 +58,20 @@ def read_yaml(path: str) -> Dict[str, Any]:
     Raises ``ConfigError`` for a missing file, and for one that is not YAML or holds no mapping.
     """
     require_file(path)
-    with PathManager.open(path, "r") as file:
+    with PathManager.open(path, "r", encoding="utf-8") as file:
         try:
-            settings = yaml.load(file, Loader=_Loader)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            text = file.read()
+        except UnicodeDecodeError as error:
             raise ConfigError(f"{path} is not a (safe) YAML file: {error}") from error
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: str) -> Dict[str, Any]:
+    """The mapping in a YAML text, as :func:`read_yaml`; ``path`` is what the text is called in errors."""
+    try:
+        settings = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not a (safe) YAML file: {error}") from error
     if settings is None:
         return {}
     if not isinstance(settings, dict):

@@ -114,11 +114,12 @@ def check_registered(name, num_classes=None, **settings):
     return check_dicts(dataset_dicts, metadata.get("thing_classes", []), num_classes, name=name, **settings)
 
 
-def run_checks(names, num_classes=None, *, trained=(), mappers=None, strict=False, logger=None, **settings):
+def run_checks(names, num_classes=None, *, trained=(), matched=(), mappers=None, strict=False, logger=None, **settings):
     """Checks every registered data set in ``names``; logs warnings and summaries, and raises once for all errors.
 
     Args:
         trained: those of the names that are training sets.
+        matched: those whose classes are matched to the model's by name, so that their number may be another one.
         mappers: {name: data mapper}, see :func:`_check_table`; a name may lack.
         strict: whether warnings are errors (``DATASETS.STRICT``).
         settings: see :func:`_check_table`.
@@ -131,7 +132,8 @@ def run_checks(names, num_classes=None, *, trained=(), mappers=None, strict=Fals
     reports = []
     for name in names:
         mapper = (mappers or {}).get(name)
-        reports.append(check_registered(name, num_classes, trained=name in trained, mapper=mapper, **settings))
+        number = None if name in matched else num_classes
+        reports.append(check_registered(name, number, trained=name in trained, mapper=mapper, **settings))
     faulty = [report for report in reports if report.errors or (strict and report.warnings)]
     if len(faulty) > 1:
         raise DataError("\n".join(str(report) for report in faulty), faulty[0])

@@ -89,11 +89,11 @@ def register_train_val(train_json=None, train_images=None, val_json=None, val_im
     Returns:
         (training :class:`OwnDataset` or None, validation :class:`OwnDataset` or None)
     Raises:
-        DataError: half of a pair of paths is missing, a path does not exist, or the splits' categories differ.
+        DataError: half of a pair of paths is missing, a path does not exist, or the splits have no class in common.
     """
     train = _register_split("train", TRAIN_NAME, train_json, train_images)
     val = _register_split("val", VAL_NAME, val_json, val_images)
-    if train and val and train.categories != val.categories:
+    if train and val and not set(train.class_names) & set(val.class_names):
         raise DataError(_category_difference(train, val))
     return train, val
 
@@ -116,5 +116,5 @@ def _category_difference(train, val):
             shown = ["missing" if name is None else repr(name) for name in names]
             lines.append(f"id {category_id}: {shown[0]} in training, {shown[1]} in validation")
     more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
-    return (f"the categories of {train.json_file} and {val.json_file} differ: {'; '.join(lines[:5])}{more}. Both files "
-            "need the same 'categories', ids and names, also those without objects.")
+    return (f"the categories of {train.json_file} and {val.json_file} have no name in common: {'; '.join(lines[:5])}"
+            f"{more}. Classes are matched by name.")

@@ -30,6 +30,7 @@ class BestCheckpoint(HookBase):
     """
 
     FILE = "best.json"
+    repeats_last_step = True
 
     def __init__(self, checkpointer, metric: str = "bbox/AP", patience: int = 0):
         if patience < 0:
@@ -80,13 +81,14 @@ class BestCheckpoint(HookBase):
         try:
             with open(self._path, encoding="utf-8") as file:
                 saved = json.load(file)
-        except (OSError, ValueError):
+            metric, evaluations = saved["metric"], [{k: float(e[k]) for k in ("iteration", "value")} for e in saved["evaluations"]]
+        except (OSError, ValueError, KeyError, TypeError):
             logger.warning("There is no readable %s: the best checkpoint is chosen anew from here on.", self._path)
             return
-        if saved["metric"] != self._metric:
-            logger.warning("%s is about %s; the best by %s is chosen anew.", self._path, saved["metric"], self._metric)
+        if metric != self._metric:
+            logger.warning("%s is about %s; the best by %s is chosen anew.", self._path, metric, self._metric)
             return
         done = self.trainer.start_iter
-        self.evaluations = [evaluation for evaluation in saved["evaluations"] if evaluation["iteration"] < done]
+        self.evaluations = [evaluation for evaluation in evaluations if evaluation["iteration"] < done]
         # A best value from beyond this point is reached again, with the same weights.
         self.best = max(self.evaluations, key=lambda evaluation: evaluation["value"], default=None)

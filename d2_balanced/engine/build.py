@@ -21,6 +21,7 @@ from .distributed import broadcast_buffers, raise_in_all, wrap_ddp
 from .experiment import Experiment
 from .history import ResultsTable
 from .hooks import Checkpoints, EndIteration, Evaluate, LearningRate, StopOnSignal
+from .identity import RunIdentity, identity_in, identity_of, resume_changes
 from .precision import build_precision
 from .rng import ReseedEveryStep, seed_step
 from .trainer import BalancedTrainer
@@ -32,8 +33,10 @@ logger = logging.getLogger(__name__)
 
 
 @doing("while checking the data")
-def check_data(experiment: Experiment, names) -> None:
+def check_data(experiment: Experiment, names, *, matched=()) -> None:
     """Check the named data sets, and their precomputed proposals, against the model. The main process does.
+
+    The classes of the ``matched`` ones are matched to the model's by name, so that their number may be another one.
 
     Raises ``DataError`` for faulty data. What the main process raises, the others do, too, so that none waits for it.
     """
@@ -42,7 +45,8 @@ def check_data(experiment: Experiment, names) -> None:
         try:
             trained = [name for name in names if name in experiment.train_datasets]
             mappers = {name: experiment.build_mapper(name in trained) for name in names}
-            run_checks(names, experiment.num_classes, mask_format=experiment.mask_format, trained=trained, mappers=mappers,
+            run_checks(names, experiment.num_classes, mask_format=experiment.mask_format, trained=trained, matched=matched,
+                       mappers=mappers,
                        strict=experiment.strict_data, logger=logger)
             for datasets, files in experiment.proposal_files:
                 check_proposal_files(datasets, files, names)
@@ -52,11 +56,15 @@ def check_data(experiment: Experiment, names) -> None:
 
 
 @doing("while building the trainer")
-def build_trainer(experiment: Experiment, loader, *, resume: bool) -> BalancedTrainer:
+def build_trainer(experiment: Experiment, loader, *, resume: bool, accept_data: bool = False) -> BalancedTrainer:
     """Model, optimizer, scheduler and hooks, from the last checkpoint (``resume``) or with given weights.
 
     The first iteration to train is then ``trainer.last_finished_iter + 1``.
-    Raises ``CheckpointError`` if the checkpoint is of another model.
+    Args:
+        accept_data: resume although the training data are not those of the run.
+
+    Raises ``CheckpointError`` if the checkpoint is of another model, ``ConfigError`` if it cannot be resumed with what
+    has changed since.
     """
     settings = experiment.settings
     seed_step(settings.seed, -1)  # the same random weights in every process
@@ -72,11 +80,27 @@ def build_trainer(experiment: Experiment, loader, *, resume: bool) -> BalancedTr
         accumulate=settings.accumulate,
         precision=_precision(settings),
     )
-    checkpointer = BalancedCheckpointer(model, settings.output_dir, max_to_keep=settings.max_to_keep, trainer=trainer)
+    about = identity_of(experiment, model)
+    checkpointer = BalancedCheckpointer(
+        model, settings.output_dir, max_to_keep=settings.max_to_keep, about=about, trainer=trainer
+    )
     trainer.register_hooks(build_hooks(experiment, trainer, checkpointer))
     checkpointer.check_before_training()
-    checkpointer.resume_or_load(settings.weights, resume=resume)
+
+    def compare(checkpoint):
+        trainer.resume_changes = _changes(checkpoint, about, accept_data)
+
+    checkpointer.resume_or_load(settings.weights, resume=resume, check=compare)
     return trainer
+
+
+def _changes(checkpoint, about: RunIdentity, accept_data: bool) -> List[str]:
+    """What a resume changes of the run in ``checkpoint``, which is logged; ``ConfigError`` for what cannot change."""
+    before = identity_in(checkpoint)
+    changes = [] if before is None else resume_changes(before, about, accept_data)
+    if changes:
+        logger.warning("This run goes on with changes:\n%s", "\n".join(f"    {change}" for change in changes))
+    return changes
 
 
 def _precision(settings):
@@ -105,7 +129,8 @@ def build_hooks(experiment: Experiment, trainer: BalancedTrainer, checkpointer: 
         Checkpoints(checkpointer, schedule.checkpoint_period),
     ]
     if experiment.test_datasets:
-        hooks.append(Evaluate(schedule.eval_period, lambda: evaluate_model(experiment, model)))
+        classes = checkpointer.about.classes if checkpointer.about else ()
+        hooks.append(Evaluate(schedule.eval_period, lambda: evaluate_model(experiment, model, classes)))
         hooks.append(BestCheckpoint(checkpointer, settings.best_metric, settings.patience))
     if comm.is_main_process():
         hooks.append(WritePeriodically(lambda *span: build_writers(experiment, trainer, *span), settings.log_period))
@@ -133,7 +158,7 @@ def build_writers(experiment: Experiment, trainer: BalancedTrainer, start_iter: 
 
 
 @doing("while evaluating")
-def evaluate_model(experiment: Experiment, model: torch.nn.Module) -> Dict[str, Any]:
-    """Evaluate ``model`` as it is, with the main process's batch statistics in all processes."""
+def evaluate_model(experiment: Experiment, model: torch.nn.Module, classes=()) -> Dict[str, Any]:
+    """Evaluate ``model`` as it is, with the main process's batch statistics in all processes; see ``evaluate``."""
     broadcast_buffers(model)
-    return experiment.evaluate(model)
+    return experiment.evaluate(model, classes)

@@ -3,17 +3,21 @@
 import contextlib
 import os
 import re
+import zipfile
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 
 from ..utils.atomic import atomic_write, remove_unfinished
-from ..utils.errors import CheckpointError
+from ..utils.errors import CheckpointError, usage
 from ..utils.safe_load import load_pickled_arrays, to_plain
+from .class_weights import match_weights
+from .identity import ABOUT, classes_of
 from .weights_fit import WeightsFit
 
-__all__ = ["BalancedCheckpointer", "UnreadableCheckpointError", "checkpoints_in"]
+__all__ = ["BalancedCheckpointer", "UnreadableCheckpointError", "checkpoints_in", "read_checkpoint"]
 
 _NUMBERED = re.compile(r"model_(\d+)\.pth")
 _BEST = "model_best"
@@ -33,13 +37,15 @@ class BalancedCheckpointer(DetectionCheckpointer):
         max_to_keep: number of numbered checkpoints (``model_0000099.pth``) that stay; None keeps all.
         checkpointables: objects with ``state_dict`` and ``load_state_dict`` (trainer, optimizer, scheduler...); their
             state must consist of tensors and plain Python (NumPy values are converted).
+        about: a :class:`~.identity.RunIdentity` that every file carries; ``None``: none.
     """
 
-    def __init__(self, model, save_dir="", *, save_to_disk=None, max_to_keep=None, **checkpointables):
+    def __init__(self, model, save_dir="", *, save_to_disk=None, max_to_keep=None, about=None, **checkpointables):
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         if max_to_keep is not None and max_to_keep < 1:
             raise ValueError(f"BalancedCheckpointer: max_to_keep must be at least 1 or None, got {max_to_keep}")
         self.max_to_keep = max_to_keep
+        self.about = about
 
     def check_before_training(self):
         """Fail now rather than hours later if a state cannot be saved; delete what killed runs left unfinished.
@@ -85,10 +91,13 @@ class BalancedCheckpointer(DetectionCheckpointer):
         """The file that a resume tries first; "" if there is none."""
         return next(iter(checkpoints_in(self.save_dir)), "")
 
-    def resume_or_load(self, path, *, resume=True):
+    def resume_or_load(self, path, *, resume=True, check=None):
         """With ``resume``: the newest checkpoint of ``save_dir`` that can be read, with all checkpointables.
 
         Otherwise, or if there is none: those weights of the file ``path`` that fit ("": none), see :meth:`load`.
+
+        Args:
+            check: called with the content of the checkpoint that is resumed from, before anything is loaded.
 
         Returns:
             dict: what else the file has, e.g. ``iteration``; empty if nothing was loaded.
@@ -101,13 +110,18 @@ class BalancedCheckpointer(DetectionCheckpointer):
         for file in files:
             checkpoint, reason = self._try_to_read(file)
             if not reason:
-                return self._use(checkpoint, file, checkpointables=None, strict=True)
+                if check is not None:
+                    check(checkpoint)
+                return self.use(checkpoint, file, checkpointables=None, strict=True)
             self.logger.warning("%s; trying the checkpoint before it", reason)
             reasons.append(reason)
         if reasons:
-            raise UnreadableCheckpointError("no checkpoint can be resumed from: " + "; ".join(reasons))
+            raise UnreadableCheckpointError(
+                f"no checkpoint can be resumed from: {'; '.join(reasons)}. One that has weights can be the initial "
+                "weights (MODEL.WEIGHTS, train.init_checkpoint) of a new run, without --resume and in a new folder."
+            )
         if resume:
-            self.logger.info("There is no checkpoint in %r to resume from.", self.save_dir)
+            self.logger.warning("There is no checkpoint in %r to resume from: the run starts anew.", self.save_dir)
         return self.load(path, checkpointables=[])
 
     def load(self, path, checkpointables=None, strict=None):
@@ -130,16 +144,21 @@ class BalancedCheckpointer(DetectionCheckpointer):
             self.logger.info("No weights given: the model starts from its random initialisation.")
             return {}
         strict = checkpointables is None if strict is None else strict
-        return self._use(self._read(path), path, checkpointables, strict)
+        return self.use(read_checkpoint(path), path, checkpointables, strict)
 
     def _collect(self, extra):
         data = {"model": self.model.state_dict()}
         data.update({key: thing.state_dict() for key, thing in self.checkpointables.items()})
         data.update(extra)
+        if self.about is not None:
+            data[ABOUT] = self.about._asdict()
         return {key: to_plain(value, key) for key, value in data.items()}
 
-    def _use(self, checkpoint, path, checkpointables, strict):
+    def use(self, checkpoint, path, checkpointables, strict):
+        """Load what :func:`read_checkpoint` found in the file ``path``; the other arguments are those of :meth:`load`."""
         size = len(checkpoint["model"])
+        if self.about is not None:
+            match_weights(self.model, checkpoint["model"], classes_of(checkpoint), self.about.classes)
         incompatible = self._load_model(checkpoint)
         WeightsFit(self.model, incompatible, size, path).report(strict)
         for key in self.checkpointables if checkpointables is None else checkpointables:
@@ -149,39 +168,17 @@ class BalancedCheckpointer(DetectionCheckpointer):
         return checkpoint
 
     def _try_to_read(self, file):
-        """(content, "") if all processes can read ``file``; (None, the reason) in all of them otherwise."""
+        """(content, "") if all processes can resume from ``file``; (None, the reason) in all of them otherwise."""
         checkpoint, reason = None, ""
         try:
-            checkpoint = self._read(file)
+            checkpoint = read_checkpoint(file)
         except CheckpointError as error:
             reason = str(error)
+        lacking = [] if checkpoint is None else [key for key in self.checkpointables if key not in checkpoint]
+        if lacking:
+            reason = f"{file!r} has weights, but no training state ({', '.join(lacking)})"
         reasons = [r for r in comm.all_gather(reason) if r]
         return (None, reasons[0]) if reasons else (checkpoint, "")
-
-    def _read(self, path):
-        local_path = self.path_manager.get_local_path(path)
-        if not os.path.isfile(local_path):
-            raise CheckpointError(
-                f"checkpoint {path!r} not found; check MODEL.WEIGHTS (LazyConfig: train.init_checkpoint)"
-            )
-        try:
-            return self._load_file(local_path)
-        except Exception as error:  # a damaged file makes torch and pickle raise nearly anything
-            reason = (str(error) or "no details").splitlines()[0]
-            raise UnreadableCheckpointError(
-                f"checkpoint {path!r} cannot be read: {type(error).__name__}: {reason}"
-            ) from error
-
-    def _load_file(self, filename):
-        """Content of a file in detectron2's layout: a dict with ``model``. Runs no code that the file may contain."""
-        if filename.endswith(".pkl"):
-            with open(filename, "rb") as file:
-                return _in_checkpoint_layout(load_pickled_arrays(file))
-        loaded = torch.load(filename, map_location="cpu", weights_only=True)
-        if filename.endswith(".pyth"):  # pycls
-            weights = {k: v for k, v in loaded["model_state"].items() if not k.endswith("num_batches_tracked")}
-            return {"model": weights, "__author__": "pycls", "matching_heuristics": True}
-        return loaded if "model" in loaded else {"model": loaded}
 
     def _remove_older_than_kept(self, newest):
         """Delete numbered checkpoints of lower numbers than ``newest``'s, all but ``max_to_keep - 1`` of them."""
@@ -194,18 +191,66 @@ class BalancedCheckpointer(DetectionCheckpointer):
             os.remove(os.path.join(self.save_dir, name))
 
 
+def read_checkpoint(path):
+    """Content of a checkpoint file in detectron2's layout: a dict with ``model``. Runs no code that it may contain.
+
+    Raises ``CheckpointError`` if there is no such file, ``UnreadableCheckpointError`` if it is damaged, or holds more
+    than tensors and plain Python.
+    """
+    with usage(f"weights {path!r} cannot be fetched", OSError, error=CheckpointError):
+        local_path = PathManager.get_local_path(path)
+    if not os.path.isfile(local_path):
+        raise CheckpointError(f"checkpoint {path!r} not found; check MODEL.WEIGHTS (LazyConfig: train.init_checkpoint)")
+    try:
+        return _load_file(local_path)
+    except Exception as error:  # a damaged file makes torch and pickle raise nearly anything
+        reason = (str(error) or "no details").splitlines()[0]
+        raise UnreadableCheckpointError(
+            f"checkpoint {path!r} cannot be read: {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _load_file(filename):
+    if filename.endswith(".pkl"):
+        with open(filename, "rb") as file:
+            return _in_checkpoint_layout(load_pickled_arrays(file))
+    _require_sound(filename)
+    loaded = torch.load(filename, map_location="cpu", weights_only=True)
+    if not isinstance(loaded, dict):
+        raise TypeError(f"it holds a {type(loaded).__name__}, not a dict of weights")
+    if filename.endswith(".pyth"):  # pycls
+        weights = {k: v for k, v in loaded["model_state"].items() if not k.endswith("num_batches_tracked")}
+        return {"model": weights, "__author__": "pycls", "matching_heuristics": True}
+    if not isinstance(loaded.get("model", {}), dict):
+        raise TypeError(f"its entry 'model' is a {type(loaded['model']).__name__}, not a dict of weights")
+    return loaded if "model" in loaded else {"model": loaded}
+
+
 def checkpoints_in(folder):
     """Checkpoints of a run's folder: the one in ``last_checkpoint``, the others from new to old, the best one."""
     if not folder or not os.path.isdir(folder):
         return []
     names = [name for name in os.listdir(folder) if name.startswith("model_") and name.endswith(".pth")]
+    names = [name for name in names if os.path.isfile(os.path.join(folder, name))]  # no dangling links
     age = {name: -os.path.getmtime(os.path.join(folder, name)) for name in names}
     names.sort(key=lambda name: (name.startswith(_BEST), age[name], name))
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UnicodeDecodeError):
         with open(os.path.join(folder, "last_checkpoint"), encoding="utf-8") as file:
             last = os.path.basename(file.read().strip())
         names = ([last] if last else []) + [name for name in names if name != last]
     return [os.path.join(folder, name) for name in names]
+
+
+def _require_sound(filename):
+    """Compare what a file holds with the checksums that torch wrote beside it; torch itself does not.
+
+    Raises ``UnreadableCheckpointError`` for damage; files of torch's old format have no checksums.
+    """
+    if zipfile.is_zipfile(filename):
+        with zipfile.ZipFile(filename) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise UnreadableCheckpointError(f"{damaged} in it is not what was written (its checksum differs)")
 
 
 def _in_checkpoint_layout(data):

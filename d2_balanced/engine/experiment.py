@@ -15,9 +15,13 @@ from detectron2.evaluation import inference_on_dataset
 from torch import nn
 
 from ..data.coco_paths import register_train_val
+from ..utils.atomic import atomic_write
+from .class_match import in_classes_of
 from .schedule import Schedule
 
 __all__ = ["Experiment", "OwnData", "RunSettings"]
+
+Classes = Tuple[Tuple[int, str], ...]  # (category id, name), in the order of the class indices
 
 
 class OwnData(NamedTuple):
@@ -54,10 +58,12 @@ class Experiment(ABC):
         cfg: the config itself, a ``CfgNode`` or a ``DictConfig``.
         reference_batch_size: the batch size of the config file, without overrides: what its schedule was made for;
             None where the experiment is not of a file.
+        classes: those of the checkpoint that was opened, as in ``RunIdentity.classes``; empty if it does not say.
     """
 
     system: str
     reference_batch_size: Optional[int] = None
+    classes: Classes = ()
     _used_data: Optional[OwnData] = None
 
     def __init__(self, cfg):
@@ -226,14 +232,18 @@ class Experiment(ABC):
     def build_test(self, name: str) -> Tuple[Any, Any]:
         """Loader and evaluator of the test data set ``name``."""
 
-    def evaluate(self, model: nn.Module) -> Dict[str, Any]:
+    def evaluate(self, model: nn.Module, classes: Classes = ()) -> Dict[str, Any]:
         """``{task: {metric: value}}`` of the first test data set, and ``{data set: {task: ...}}`` of each further one.
 
         ``{}`` on all but the main process; all of them call it.
+
+        Args:
+            classes: what the model was trained on; each data set's classes are matched to them by name. Empty: the
+                model's classes are the data set's.
         """
         results: Dict[str, Any] = OrderedDict()
         for index, name in enumerate(self.test_datasets):
-            found = inference_on_dataset(model, *self.build_test(name))
+            found = inference_on_dataset(in_classes_of(model, classes, name), *self.build_test(name))
             results.update({name: found} if index and found else found)
         return results
 
@@ -242,5 +252,10 @@ class Experiment(ABC):
         """What a reader of the log wants to know of the config: the settings that are not at their defaults."""
 
     @abstractmethod
+    def config_text(self) -> str:
+        """The whole config as YAML; empty for a LazyConfig with objects that YAML cannot hold."""
+
     def save_config(self, path: str) -> None:
         """Write the whole config as YAML."""
+        with atomic_write(path, "w") as file:
+            file.write(self.config_text())

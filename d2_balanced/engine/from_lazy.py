@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 
 from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.solver import LRMultiplier
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..config import ConfigError, apply_overrides, check_lazy, data_defaults, train_defaults
 from ..config.lazy_build import build_node, with_values
-from ..config.lazy_saved import save_lazy
+from ..config.lazy_saved import lazy_text
 from ..config.lazy_targets import find_target, target_parameters, walk
 from ..config.refusals import check_refusals_lazy
 from ..config.yacs import flatten
@@ -241,8 +242,14 @@ class LazyExperiment(Experiment):
         changed = {key: value for key, value in flatten(plain).items() if value != defaults.get(key)}
         return "\n".join(f"{key}: {value!r}" for key, value in sorted(changed.items()))
 
+    def config_text(self):
+        return lazy_text(self.cfg)
+
     def save_config(self, path):
-        save_lazy(self.cfg, path)
+        if self.config_text():
+            super().save_config(path)
+        else:
+            LazyConfig.save(self.cfg, path)  # says so, and pickles it beside
 
 
 def _names(dataset) -> tuple:

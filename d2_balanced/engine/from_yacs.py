@@ -21,7 +21,6 @@ from ..evaluation import build_evaluator
 from ..modeling.roi_heads import BalancedROIHeads
 from ..modeling.roi_heads.stages import CascadeStages, SingleStage
 from ..modeling.spec import call_arguments
-from ..utils.atomic import atomic_write
 from ..utils.constructing import constructing
 from .experiment import Experiment, OwnData, RunSettings
 from .gradient_annealing import GradientAnnealing, annealing_hooks
@@ -210,9 +209,8 @@ class YacsExperiment(Experiment):
     def describe(self):
         return describe_changes(self.cfg)
 
-    def save_config(self, path):
-        with atomic_write(path, "w") as file:
-            file.write(self.cfg.dump())
+    def config_text(self):
+        return self.cfg.dump()
 
 
 def annealing_settings(cfg: CfgNode) -> Dict[str, Any]:

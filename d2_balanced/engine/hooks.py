@@ -87,7 +87,7 @@ class Checkpoints(HookBase):
             raise ValueError(f"Checkpoints: period must be 1 or more iterations, got {period}.")
         self._checkpointer = checkpointer
         self._period = period
-        self._saved_iter = -1
+        self._saved_iter, self._saved_as = -1, ""
 
     def after_step(self):
         done = self.trainer.iter + 1
@@ -98,9 +98,12 @@ class Checkpoints(HookBase):
 
     def after_train(self):
         """Save what a requested stop ended; after an error there is nothing here that is better than what is saved."""
-        if self.trainer.completed and self._saved_iter != self.trainer.last_finished_iter:
-            interrupted = f"model_{self.trainer.last_finished_iter:07d}"
-            self._save(interrupted if self.trainer.interrupted else "model_final")
+        if not self.trainer.completed:
+            return
+        if not self.trainer.interrupted and self._saved_as != "model_final":
+            self._save("model_final")  # of a run that ended early, also where a periodic checkpoint has the same
+        elif self._saved_iter != self.trainer.last_finished_iter:
+            self._save(f"model_{self.trainer.last_finished_iter:07d}")
 
     def _save(self, name: str):
         iteration = self.trainer.last_finished_iter
@@ -113,7 +116,7 @@ class Checkpoints(HookBase):
                 )
         self.trainer.collect_state()
         self._checkpointer.save(name, iteration=iteration)
-        self._saved_iter = iteration
+        self._saved_iter, self._saved_as = iteration, name
 
 
 class Evaluate(HookBase):
@@ -126,6 +129,8 @@ class Evaluate(HookBase):
         period: iterations between two evaluations; 0: only after the last one.
         evaluate: returns nested dicts of numbers on the main process, ``{}`` on the others; all processes call it.
     """
+
+    repeats_last_step = True
 
     def __init__(self, period: int, evaluate: Callable[[], dict]):
         if period < 0:

@@ -9,24 +9,26 @@ recognised by what is in it.
 
 from __future__ import annotations
 
+import logging
 import os
-from typing import Callable, Mapping, Optional, Sequence
+from typing import Callable, Mapping, Optional, Sequence, Tuple
 
 from torch import nn
 
 from ..config import ConfigError, load_lazy, load_yaml
 from ..config.lazy_saved import is_saved_lazy, lazy_of_saved
-from ..config.yaml_files import read_yaml, require_file
-from ..utils.errors import doing
-from .checkpoint import BalancedCheckpointer, checkpoints_in
+from ..config.yaml_files import parse_yaml, read_yaml, require_file
+from ..utils.errors import CheckpointError, doing
+from .checkpoint import BalancedCheckpointer, checkpoints_in, read_checkpoint
 from .experiment import Experiment, OwnData
 from .from_lazy import LazyExperiment
 from .from_yacs import YacsExperiment
-from .start import choose_device
+from .identity import classes_of, identity_in
+from .start import CONFIG, choose_device, configs_in
 
-__all__ = ["load_weights", "open_checkpoint", "open_experiment", "open_run", "saved_seed"]
+__all__ = ["load_weights", "open_checkpoint", "open_experiment", "open_run", "saved_own_data", "saved_seed"]
 
-CONFIG = "config.yaml"
+logger = logging.getLogger(__name__)
 
 
 def open_experiment(config_file: str, overrides: Sequence[str] = (), own_data: OwnData = OwnData()) -> Experiment:
@@ -55,25 +57,58 @@ def _of_yaml(path: str, settings: Mapping, overrides: Sequence[str], own_data: O
     return YacsExperiment.from_config(load_yaml(path, settings=settings), overrides, own_data)
 
 
-def open_run(folder: str, overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment of a finished or stopped run, from the config.yaml in its folder, wherever that lies now.
+def open_run(folder: str, overrides: Sequence[str] = (), own_data: OwnData = OwnData()) -> Experiment:
+    """The experiment of a finished or stopped run, from the newest config in its folder, wherever that lies now.
+
+    A config that is lost or damaged is taken from the checkpoint.
 
     Its weights are the run's last checkpoint ("" if there is none), its output folder is ``folder``. Raises
     ``ConfigError`` where the config is missing, was not saved by a run, or cannot be used any more.
     """
-    path = os.path.join(folder, CONFIG)
-    settings = read_yaml(path)
-    if "MODEL" not in settings and not is_saved_lazy(settings):
-        raise ConfigError(f"{path!r} is no config that a run has saved.")
-    experiment = _of_yaml(path, settings, overrides)
+    path, settings = _saved_config(folder)
+    experiment = _of_yaml(path, settings, overrides, own_data)
     experiment.set_run(output_dir=folder, weights=next(iter(checkpoints_in(folder)), ""))
     return experiment
+
+
+def _saved_config(folder: str) -> Tuple[str, Mapping]:
+    """The name and content of a run's newest config; where none can be read, the one that its checkpoint carries."""
+    problems = []
+    for path in configs_in(folder):
+        try:
+            settings = read_yaml(path)
+        except ConfigError as error:
+            problems.append(str(error))
+            continue
+        if "MODEL" in settings or is_saved_lazy(settings):
+            return path, settings
+        problems.append(f"{path!r} is no config that a run has saved")
+    for path in checkpoints_in(folder):
+        try:
+            about = identity_in(read_checkpoint(path))
+        except CheckpointError:
+            continue
+        if about is not None:
+            logger.warning("The config is taken from %s: %s.", path, "; ".join(problems) or f"{folder!r} has no {CONFIG}")
+            return path, parse_yaml(about.config, f"the config in {path}")
+    raise ConfigError("; ".join(problems) or f"There is no run in {folder!r}: {os.path.join(folder, CONFIG)!r} does not exist.")
+
+
+def saved_own_data(folder: str) -> OwnData:
+    """The paths of own data that the run in this folder trains on; empty where it has none, or there is no run."""
+    try:
+        settings = _saved_config(folder)[1]
+    except ConfigError:
+        return OwnData()
+    node = settings.get("DATASETS") or settings.get("data") or {}
+    found = {name: node.get(name.upper(), node.get(name)) for name in OwnData._fields}
+    return OwnData(**{name: path for name, path in found.items() if isinstance(path, str)})
 
 
 def saved_seed(folder: str) -> Optional[int]:
     """The seed of the run in this folder; None if there is none, or no config that can be read."""
     try:
-        settings = read_yaml(os.path.join(folder, CONFIG))
+        settings = _saved_config(folder)[1]
     except ConfigError:
         return None
     seed = settings.get("SEED", (settings.get("train") or {}).get("seed"))
@@ -86,11 +121,12 @@ def open_checkpoint(
 ) -> nn.Module:
     """The experiment's model on its device, or on the CPU where there is no GPU, with the weights of a checkpoint.
 
-    Own data are registered first, for the number of classes. A seed that is still to be drawn becomes 0.
+    Own data are registered first, for the number of classes; a checkpoint that knows its classes overrules it. They are
+    ``experiment.classes`` then. A seed that is still to be drawn becomes 0.
 
     Args:
         weights: path of the checkpoint, which then is ``experiment.settings.weights``; empty: the one that is there.
-        check: is called with the model before its weights are read, and raises if this is no model to go on with.
+        check: is called with the model before its weights are loaded, and raises if this is no model to go on with.
 
     Raises ``ConfigError`` without any weights, ``DataError`` where own data cannot be registered, and
     ``CheckpointError`` unless the checkpoint has every weight of the model.
@@ -104,10 +140,14 @@ def open_checkpoint(
         )
     experiment.use_own_data()
     experiment.set_run(seed=max(settings.seed, 0), device=choose_device(settings.device))
+    checkpoint = read_checkpoint(weights)
+    experiment.classes = classes_of(checkpoint)
+    if experiment.classes and experiment.num_classes is not None:
+        experiment.num_classes = len(experiment.classes)
     model = experiment.build_model()
     if check is not None:
         check(model)
-    load_weights(model, weights)
+    BalancedCheckpointer(model).use(checkpoint, weights, checkpointables=[], strict=True)
     experiment.set_run(weights=weights)
     return model
 

@@ -18,7 +18,7 @@ from .build import build_trainer, check_data, evaluate_model
 from .checkpoint import checkpoints_in
 from .experiment import Experiment, OwnData
 from .nonfinite import NonFiniteLossError
-from .open import open_checkpoint, open_experiment, saved_seed
+from .open import open_checkpoint, open_experiment, open_run, saved_own_data, saved_seed
 from .rng import resolve_seed
 from .trainer import BalancedTrainer
 
@@ -32,10 +32,30 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
     late = [word for word in args.opts if word.startswith("--")]
     if late:
         raise ConfigError(f"{late[0]} stands after the config overrides; move it before them.")
-    own_data = OwnData(args.train_json, args.train_images, args.val_json, args.val_images)
+    own_data = _own_data(args)
+    if not args.config_file:
+        if not (args.resume and args.output_dir):
+            raise ConfigError("--config-file is missing. Only --resume --output-dir RUN does without: it takes the run's.")
+        return open_run(args.output_dir, args.opts, own_data)
+    if args.resume and args.output_dir and not any(own_data):
+        own_data = saved_own_data(args.output_dir)
     experiment = open_experiment(args.config_file, args.opts, own_data)
     experiment.set_run(output_dir=args.output_dir or None)
     return experiment
+
+
+def _own_data(args: argparse.Namespace) -> OwnData:
+    """The paths of own data on the command line; ``ConfigError`` for those that say less than they seem to."""
+    given = OwnData(args.train_json, args.train_images, args.val_json, args.val_images)
+    for name, path in given._asdict().items():
+        if path is not None and not path.strip():
+            raise ConfigError(f"--{name.replace('_', '-')} is empty. Is a variable of the shell not set?")
+    if given.val_json and not given.train_json and not args.eval_only and not args.resume:
+        raise ConfigError(
+            "--val-json alone would train on the config's own data set. Add --train-json and --train-images, or "
+            "--eval-only; to train on a registered data set, name the validation set in the config, too."
+        )
+    return OwnData(*(path or "" for path in given))
 
 
 def fit_to_batch_size(experiment: Experiment, auto_scale: bool) -> None:
@@ -55,10 +75,18 @@ def fit_to_batch_size(experiment: Experiment, auto_scale: bool) -> None:
 
 
 def prepare(
-    experiment: Experiment, *, resume: bool = False, auto_scale_lr: bool = False, epochs: Optional[float] = None
+    experiment: Experiment, *, resume: bool = False, auto_scale_lr: bool = False, epochs: Optional[float] = None,
+    accept_changed_data: bool = False, require_checkpoint: bool = False,
 ) -> BalancedTrainer:
-    """Everything up to a trainer that only has to run. Raises a ``UsageError`` for what the user has to mend."""
+    """Everything up to a trainer that only has to run. Raises a ``UsageError`` for what the user has to mend.
+
+    Args:
+        accept_changed_data: resume although the training data are not those of the run.
+        require_checkpoint: resume only if there is a checkpoint.
+    """
     settings = experiment.settings
+    if require_checkpoint and not (resume and checkpoints_in(settings.output_dir)):
+        raise CheckpointError(f"--require-checkpoint: there is none to --resume from in {settings.output_dir!r}.")
     start.require_divisible(settings.batch_size, settings.accumulate)
     start.require_writable(settings.output_dir)
     if not resume:
@@ -67,7 +95,8 @@ def prepare(
     _start(experiment, resume)
     fit_to_batch_size(experiment, auto_scale_lr)
     experiment.use_own_data()
-    check_data(experiment, [*experiment.train_datasets, *experiment.test_datasets])
+    matched = [name for name in experiment.test_datasets if name not in experiment.train_datasets]
+    check_data(experiment, [*experiment.train_datasets, *experiment.test_datasets], matched=matched)
     with doing("while opening the training data"):
         loader = experiment.build_loader()
     if epochs is not None:
@@ -77,13 +106,34 @@ def prepare(
         experiment.set_schedule(old.for_epochs(epochs, loader.batches_per_epoch))
         logger.info("--epochs %g:\n%s", epochs, old.describe_change(experiment.schedule))
     logger.info("Settings that differ from the defaults (all of them are in config.yaml):\n%s", experiment.describe())
-    trainer = build_trainer(experiment, loader, resume=resume)
-    start.require_something_left(trainer.last_finished_iter + 1, experiment.schedule.max_iter)
+    trainer = build_trainer(experiment, loader, resume=resume, accept_data=accept_changed_data)
+    _require_something_left(trainer, experiment)
     if trainer.last_finished_iter < 0:
         start.keep_older_metrics(settings.output_dir)
     if comm.is_main_process():
-        start.save_config(experiment, resume)
+        start.save_config(experiment, resumed=trainer.last_finished_iter >= 0)
     return trainer
+
+
+def _require_something_left(trainer: BalancedTrainer, experiment: Experiment) -> None:
+    """Raise ``ConfigError`` for a resume of a run that is complete; its last evaluation counts."""
+    done, last = trainer.last_finished_iter + 1, experiment.schedule.max_iter
+    keys = [change.split(":")[0].rsplit(".", 1)[-1].lower() for change in trainer.resume_changes]
+    if trainer.ended_early and not {"patience", "best_metric", "max_iter"} & set(keys):
+        raise ConfigError(
+            f"Nothing is left to train: the run ended after {done} iterations, as {trainer.ended_early}. Raise "
+            "TEST.PATIENCE / train.patience to go on, or evaluate with --eval-only --resume."
+        )
+    if done < last:
+        return
+    folder = experiment.settings.output_dir
+    if done == last and experiment.test_datasets and not start.is_evaluated(folder, last - 1):
+        logger.warning("All %d iterations are done, but the last evaluation is missing: it is made up for.", last)
+        return
+    raise ConfigError(
+        f"Nothing is left to train: the checkpoint has done {done} iterations, and SOLVER.MAX_ITER / "
+        f"train.max_iter is {last}. Raise it to go on, or evaluate with --eval-only --resume."
+    )
 
 
 def _start(experiment: Experiment, resume: bool) -> None:
@@ -105,7 +155,10 @@ def train(trainer: BalancedTrainer, experiment: Experiment) -> int:
     """
     folder = experiment.settings.output_dir
     try:
-        trainer.train(trainer.last_finished_iter + 1, experiment.schedule.max_iter)
+        if trainer.last_finished_iter + 1 < experiment.schedule.max_iter:
+            trainer.train(trainer.last_finished_iter + 1, experiment.schedule.max_iter)
+        else:
+            trainer.finish_up(experiment.schedule.max_iter)
     except NonFiniteLossError as error:
         logger.error("%s", error)
         error.write(folder)
@@ -138,8 +191,9 @@ def evaluate(experiment: Experiment, resume: bool) -> Dict[str, Any]:
     experiment.use_own_data()
     if not experiment.test_datasets:
         raise ConfigError("--eval-only needs a data set: --val-json and --val-images, DATASETS.TEST, dataloader.test.")
-    check_data(experiment, experiment.test_datasets)
     weights = next(iter(checkpoints_in(settings.output_dir)), "") if resume else settings.weights
     if not weights:
         raise CheckpointError(f"There is no checkpoint in {settings.output_dir!r} to evaluate.")
-    return evaluate_model(experiment, open_checkpoint(experiment, weights))
+    model = open_checkpoint(experiment, weights)
+    check_data(experiment, experiment.test_datasets, matched=experiment.test_datasets if experiment.classes else ())
+    return evaluate_model(experiment, model, experiment.classes)

@@ -6,31 +6,38 @@ import itertools
 import logging
 import os
 import platform
+import re
 import sys
 import tempfile
-from typing import Any, Dict
+from typing import List
 
 import torch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config.yacs import flatten
-from ..config.yaml_files import read_yaml
 from ..recording.file import FILE as RECORDING
 from ..utils.errors import CheckpointError, ConfigError, LaunchError, OutputError
+from ..utils.json_lines import read_metrics
 from .experiment import Experiment
+from .identity import changed_keys
+from .writers import is_evaluation
 
 __all__ = [
+    "CONFIG",
     "choose_device",
+    "configs_in",
+    "is_evaluated",
     "keep_older_metrics",
     "refuse_other_run",
     "require_divisible",
-    "require_something_left",
     "require_weights",
     "require_writable",
     "save_config",
     "start_log",
 ]
+
+CONFIG = "config.yaml"
+_CHANGED_CONFIG = re.compile(r"config\.(\d+)\.yaml")
 
 logger = logging.getLogger(__name__)
 
@@ -76,13 +83,11 @@ def require_divisible(batch_size: int, accumulate: int) -> None:
         )
 
 
-def require_something_left(done: int, max_iter: int) -> None:
-    """Raise ``ConfigError`` for a resume at or past the end."""
-    if done >= max_iter:
-        raise ConfigError(
-            f"Nothing is left to train: the checkpoint has done {done} iterations, and SOLVER.MAX_ITER / "
-            f"train.max_iter is {max_iter}. Raise it to go on, or evaluate with --eval-only --resume."
-        )
+def is_evaluated(output_dir: str, iteration: int) -> bool:
+    """Whether the run in this folder has the evaluation after ``iteration`` in its metrics, with what follows from it."""
+    lines = read_metrics(os.path.join(output_dir, "metrics.json"))
+    evaluated = any(line["iteration"] == iteration and is_evaluation(line) for line in lines)
+    return comm.all_gather(evaluated and os.path.isfile(os.path.join(output_dir, "results.png")))[0]
 
 
 def keep_older_metrics(output_dir: str) -> None:
@@ -128,29 +133,25 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
-def save_config(experiment: Experiment, resume: bool) -> None:
-    """Write config.yaml; at a resume, list the settings that are no longer what they were."""
-    path = os.path.join(experiment.settings.output_dir, "config.yaml")
-    before = _saved_settings(path) if resume else {}
-    experiment.save_config(path)
-    if before:
-        _warn_of_changes(before, _saved_settings(path))
+def configs_in(folder: str) -> List[str]:
+    """The configs that a run has saved in its folder: of its last resume with changes first, config.yaml last."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    numbers = {int(match.group(1)): match.group() for match in map(_CHANGED_CONFIG.fullmatch, names) if match}
+    newest_first = [numbers[number] for number in sorted(numbers, reverse=True)]
+    return [os.path.join(folder, name) for name in newest_first + [CONFIG] * (CONFIG in names)]
 
 
-def _saved_settings(path: str) -> Dict[str, Any]:
-    """``{"key.path": value}``; empty if there is no config that can be read."""
+def save_config(experiment: Experiment, resumed: bool) -> None:
+    """Write config.yaml; at a resume leave it as it is, and keep a changed config beside it, as config.2.yaml and so on."""
+    folder = experiment.settings.output_dir
+    earlier = configs_in(folder) if resumed else []
+    if not earlier:
+        experiment.save_config(os.path.join(folder, CONFIG))
+        return
     try:
-        return flatten(read_yaml(path))
-    except ConfigError:
-        return {}
-
-
-def _warn_of_changes(before: Dict[str, Any], now: Dict[str, Any]) -> None:
-    nothing = object()
-    changed = [key for key in sorted({*before, *now}) if before.get(key, nothing) != now.get(key, nothing)]
-    sides = (("-", before), ("+", now))
-    lines = [f"    {sign} {key}: {side[key]!r}"[:150] for key in changed for sign, side in sides if key in side]
-    if lines:
-        more = f"\n    ... and {len(lines) - 20} lines more" if len(lines) > 20 else ""
-        shown = "\n".join(lines[:20])
-        logger.warning("The config is not the one this run was started with (- before, + now):\n%s%s", shown, more)
+        with open(earlier[0], encoding="utf-8") as file:
+            changed = bool(changed_keys(file.read(), experiment.config_text()))
+    except (OSError, UnicodeDecodeError, ConfigError):
+        changed = True  # a damaged one stays for whoever wants to look at it
+    if changed:
+        experiment.save_config(os.path.join(folder, "config.%d.yaml" % (len(earlier) + 1)))

@@ -21,6 +21,7 @@ from .step_losses import fetch_losses, split_batch
 from .training_state import (
     describe_process,
     gather_plain_attributes,
+    load_optimizer,
     load_plain_attributes,
     load_recent_scalars,
     recent_scalars,
@@ -72,6 +73,8 @@ class BalancedTrainer(TrainerBase):
         self._stop_wanted = ""
         self._saved_scalars: Dict[str, list] = {}
         self._plain_attributes: Dict[str, list] = {}
+        self.resume_changes: List[str] = []  # what is not as in the run that is resumed, in words
+        self.ended_early = ""  # why the run that is resumed ended before its last iteration; empty if it did not
         model.train()
 
     def train(self, start_iter: int, max_iter: int) -> None:
@@ -99,6 +102,27 @@ class BalancedTrainer(TrainerBase):
                 self.completed = True
             finally:
                 self.after_train()
+
+    def finish_up(self, max_iter: int) -> None:
+        """Repeat what follows the last step of a run whose iterations are all done: evaluation, best checkpoint, logs.
+
+        Only the hooks with ``repeats_last_step`` take part.
+        """
+        self.iter = self.start_iter = max_iter - 1
+        self.max_iter = max_iter
+        hooks = [hook for hook in self._hooks if getattr(hook, "repeats_last_step", False)]
+        with EventStorage(self.iter) as self.storage:
+            load_recent_scalars(self.storage, self._saved_scalars)
+            self.collect_state()
+            try:
+                for hook in hooks:
+                    hook.before_train()
+                for hook in hooks:
+                    hook.after_step()
+                self.completed = True
+            finally:
+                for hook in hooks:
+                    hook.after_train()
 
     def run_step(self) -> None:
         """One optimizer step: data, forward and backward per micro-batch, check, hooks on the gradients, step."""
@@ -182,10 +206,14 @@ class BalancedTrainer(TrainerBase):
             "plain_attributes": self._plain_attributes,
             "recent_scalars": recent_scalars(self.storage),
             "process": describe_process(),
+            "ended_early": "" if self.interrupted else self.stop_reason,
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from ``state_dict()``; the hooks must be registered already."""
+        """Continue from ``state_dict()``; the hooks must be registered already.
+
+        Learning rate, momentum, weight decay and schedule are those that the optimizer and scheduler were built with.
+        """
         missing = [key for key in ("optimizer", "scheduler", "precision", "process") if key not in state]
         if missing:
             raise CheckpointError(
@@ -194,12 +222,11 @@ class BalancedTrainer(TrainerBase):
             )
         warn_if_other_process(state["process"])
         self.last_finished_iter = self.iter = state["iteration"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
+        load_optimizer(self.optimizer, self.scheduler, state["optimizer"], state["scheduler"])
         self.precision.load_state_dict(state["precision"])
         load_plain_attributes(_unwrap(self.model), state["plain_attributes"])
         self._saved_scalars = state["recent_scalars"]
+        self.ended_early = state.get("ended_early", "")
         hooks = dict(self._named_hooks())
         for name, hook_state in state["hooks"].items():
             if name in hooks and hasattr(hooks[name], "load_state_dict"):

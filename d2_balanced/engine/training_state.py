@@ -6,14 +6,18 @@ import logging
 from typing import Dict, Optional
 
 import torch
+from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
+
+from ..utils.errors import CheckpointError
 
 __all__ = [
     "PLAIN_ATTRIBUTES",
     "describe_process",
     "gather_plain_attributes",
+    "load_optimizer",
     "load_plain_attributes",
     "load_recent_scalars",
     "recent_scalars",
@@ -27,6 +31,40 @@ logger = logging.getLogger(__name__)
 PLAIN_ATTRIBUTES = ("loss_normalizer",)
 
 _WINDOW = 20  # the writers smooth over as many values
+
+
+def load_optimizer(optimizer, scheduler, optimizer_state: dict, scheduler_state: dict) -> None:
+    """Give optimizer and scheduler their saved state; settings that are others now stay as they were built.
+
+    So a resume carries out a changed learning rate, momentum, weight decay or schedule, and is exact where nothing has
+    changed.
+
+    Args:
+        optimizer, scheduler: built from the config of this run; the scheduler may be ``None``.
+        optimizer_state, scheduler_state: their ``state_dict()`` of before.
+
+    Raises ``CheckpointError`` if the saved state is of other parameters.
+    """
+    built = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(optimizer_state)
+    except ValueError as error:
+        raise CheckpointError(
+            f"this run's optimizer trains other parameters than the checkpoint's ({error}); give the checkpoint as the "
+            "initial weights (MODEL.WEIGHTS, train.init_checkpoint), without --resume."
+        ) from error
+    if scheduler is not None:
+        scheduler.load_state_dict(scheduler_state)
+        scheduler.base_lrs = [group["initial_lr"] for group in built]
+    for group, settings in zip(optimizer.param_groups, built):
+        group.update({key: value for key, value in settings.items() if key != "lr"})
+    if isinstance(scheduler, LRMultiplier):
+        # A function of the iteration alone: the same to the bit where the schedule is the same.
+        for group, rate in zip(optimizer.param_groups, scheduler.get_lr()):
+            group["lr"] = rate
+    elif scheduler is None:
+        for group, settings in zip(optimizer.param_groups, built):
+            group["lr"] = settings["lr"]
 
 
 def gather_plain_attributes(model: nn.Module) -> Dict[str, list]:

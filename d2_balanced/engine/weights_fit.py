@@ -22,9 +22,12 @@ class WeightsFit:
 
     def __init__(self, model, incompatible, file_size, path):
         self.path, self.file_size = path, file_size
+        restarted = _restarting_buffers(model)
+        self.restarted = [name for name, _, _ in incompatible.incorrect_shapes if name in restarted]
         self.wrong_shape = [
             f"{name} (file {list(in_file)}, model {list(in_model)})"
             for name, in_file, in_model in incompatible.incorrect_shapes
+            if name not in restarted
         ]
         self.unexpected = list(incompatible.unexpected_keys)
         not_loaded = _without_aliases(model, incompatible.missing_keys)
@@ -38,6 +41,7 @@ class WeightsFit:
     def __str__(self):
         kinds = [
             ("in another shape", self.wrong_shape),
+            ("of another number of processes or period (windows that start empty)", self.restarted),
             ("not in the file", self.missing),
             ("not in the file (buffers; they keep their initial value)", self.missing_buffers),
             ("in the file only", self.unexpected),
@@ -58,8 +62,17 @@ class WeightsFit:
                 "a checkpoint of another architecture, number of classes or configuration. Use the config that it was "
                 f"trained with; or, to fine-tune from it, give it as the initial weights, without --resume.\n{self}"
             )
-        if self.missing or self.wrong_shape or self.missing_buffers or self.unexpected:
+        if self.missing or self.wrong_shape or self.missing_buffers or self.unexpected or self.restarted:
             logging.getLogger(__name__).warning("%s", self)
+
+
+def _restarting_buffers(model):
+    """Names of the buffers that may have another shape in a file, as their modules say in ``restarting_buffers``."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name in getattr(module, "restarting_buffers", ())
+    }
 
 
 def _without_aliases(model, missing):

@@ -21,6 +21,7 @@ __all__ = [
     "ProgressBar",
     "TensorBoard",
     "WritePeriodically",
+    "is_evaluation",
     "peak_memory_mb",
 ]
 
@@ -47,8 +48,12 @@ class MetricsFile(JSONWriter):
 
 
 def _only_marks_a_stop(line: dict, start_iter: int, period: int) -> bool:
-    is_evaluation = any(name.rsplit("/", 1)[-1].startswith("AP") for name in line)
-    return line["iteration"] == start_iter - 1 and start_iter % period != 0 and not is_evaluation
+    return line["iteration"] == start_iter - 1 and start_iter % period != 0 and not is_evaluation(line)
+
+
+def is_evaluation(line: dict) -> bool:
+    """Whether a line of metrics.json has the results of an evaluation."""
+    return any(name.rsplit("/", 1)[-1].startswith(("AP", "AR", "MR")) for name in line)
 
 
 class TensorBoard(TensorboardXWriter):
@@ -74,6 +79,8 @@ class WritePeriodically(HookBase):
         build_writers: called with ``(start_iter, max_iter)`` when training starts; returns the writers.
         period: iterations, 1 or more.
     """
+
+    repeats_last_step = True
 
     def __init__(self, build_writers: Callable[[int, int], List[EventWriter]], period: int = 20):
         if period < 1:

@@ -158,9 +158,15 @@ class StatisticRecorder(nn.Module):
         self.records.masked_fill_(due, NOTHING)
         self.count.masked_fill_(due, 0)
 
+    restarting_buffers = ("records",)
+    """May have another shape in a checkpoint, which then starts anew; a checkpointer may leave them out."""
+
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         saved = state_dict.get(prefix + "records")
-        if saved is not None and saved.shape != self.records.shape:
+        if saved is None and prefix + "count" in state_dict:
+            state_dict[prefix + "records"] = torch.full_like(self.records, NOTHING)
+            state_dict[prefix + "count"] = torch.zeros_like(self.count)
+        elif saved is not None and saved.shape != self.records.shape:
             logger.warning(
                 f"{prefix}records: the checkpoint has a window of {tuple(saved.shape)} (2 x period, processes), this "
                 f"run one of {tuple(self.records.shape)}; it starts empty, and the value in force is kept."
