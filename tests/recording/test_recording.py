@@ -13,8 +13,8 @@ from d2_balanced.recording.gradient_norms import GradientNorms, group_of
 from d2_balanced.recording.counts import ImbalanceCounts
 from d2_balanced.recording.file import FILE, drop_from, merge, read_recording
 from d2_balanced.analysis.imbalance_figures import FIGURES
-from d2_balanced.config import load_lazy, load_yaml
-from d2_balanced.engine.from_lazy import LazyExperiment
+from d2_balanced.config import load_yaml
+from d2_balanced.engine.open import open_experiment
 from detectron2.modeling import build_model
 from PIL import Image
 from tiny_runs import TINY, checkpoint, data_arguments, differences, make_dataset, quick_config, train_net
@@ -92,9 +92,9 @@ def test_what_cannot_be_recorded_is_refused(overrides, expected, words, tmp_path
 
 def test_lazy_configs_take_the_same_settings():
     path = quick_config("faster_rcnn", "py")
-    assert LazyExperiment(load_lazy(path)).settings.recording == {}
+    assert open_experiment(path).settings.recording == {}
     overrides = ["train.record_imbalance.enabled=true", "train.record_imbalance.period=7"]
-    recording = LazyExperiment(load_lazy(path, overrides)).settings.recording
+    recording = open_experiment(path, overrides).settings.recording
     assert set(recording) == {"period", "gradient_period", "gradient_parameter"} and recording["period"] == 7
 
 
