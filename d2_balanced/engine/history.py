@@ -90,14 +90,15 @@ def plot_results(rows: List[Dict[str, float]], path: str) -> None:
 
 
 def plot_adaptive(rows: List[Dict[str, float]], path: str) -> None:
-    """Draw what adapted during training, ``<component>/<value>``, into a PNG; nothing if nothing did.
+    """Draw what adapted during training, ``<component>/<value>``, into a PNG; nothing for what has one point or none.
 
     One panel per component, so that a value is seen beside the statistic that it follows.
     """
     panels: Dict[str, Dict[str, List[tuple]]] = {}
     for name, points in _curves(rows).get(_ADAPTIVE, {}).items():
         component, _, value = name.rpartition("/")
-        panels.setdefault(component, {})[value] = points
+        if len(points) > 1:
+            panels.setdefault(component, {})[value] = points
     _draw(panels, path)
 
 

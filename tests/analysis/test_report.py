@@ -178,7 +178,8 @@ def plain_lazy_heads(cascade):
     for name in ("proposal_sampler", "stages", "branches", "iou_branch"):
         del heads[name]
     heads.box_predictor._target_ = FastRCNNOutputLayers
-    del heads.box_predictor["box_loss"]
+    for name in ("box_loss", "cls_loss"):
+        del heads.box_predictor[name]
     heads._target_ = CascadeROIHeads if cascade else StandardROIHeads
     if cascade:
         heads.box_predictor.cls_agnostic_bbox_reg = True

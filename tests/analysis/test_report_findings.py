@@ -424,3 +424,16 @@ def test_a_function_that_does_not_fit_the_model_is_no_suggestion(monkeypatch):
     assert treatment.refusal == "" and "takes a model with one head" in treatment.note
     monkeypatch.setattr("d2_balanced.analysis.report.treatments.REPOSITORY", "/nowhere")
     assert beside(TREATMENTS["loops"], frozenset(), lazy_experiment()).refusal == ""
+
+
+@pytest.mark.parametrize("iterations, ap50, told", [
+    (8, 40.0, "8 iterations, and 100 are needed"), (500, 0.0, "AP50 on val is 0.0, and 10 is needed"),
+    (1, 40.0, "1 iteration, and"),
+])
+def test_a_detector_that_has_hardly_trained_is_not_judged(iterations, ap50, told):
+    evaluations = {"val": {"metrics": {"bbox": {"AP50": ap50, "AP90": 0.0}}}}
+    run = data(fields(), evaluations=evaluations)._replace(iterations=iterations)
+    found = {f.title: f for f in judge(run)}
+    assert found["Loose boxes"].kind == "unknown" and told in found["Loose boxes"].text
+    assert all(f.kind == "unknown" for f in found.values() if f.title != "Rare classes")
+    assert told not in found["Rare classes"].text, "it looks at the data"

@@ -25,6 +25,7 @@ class Evidence(NamedTuple):
     by_objects: Dict[str, dict]
     class_names: Sequence[str]
     components: FrozenSet[str]
+    iterations: Optional[int] = None  # of training; ``None`` if nothing says so
 
     @property
     def latest(self) -> Dict[str, np.ndarray]:
@@ -38,7 +39,9 @@ def evidence_of(data) -> Evidence:
     parts = spans(data.recording)
     early, late = (parts[0][2].get(key), parts[-1][2].get(key)) if len(parts) > 1 else (None, None)
     whole = merge(data.recording.windows)[key]
-    return Evidence(whole, early, late, data.evaluations, data.by_objects, data.class_names, data.components)
+    return Evidence(
+        whole, early, late, data.evaluations, data.by_objects, data.class_names, data.components, data.iterations
+    )
 
 
 def _main_branch(recording: Recording) -> Tuple[int, int]:

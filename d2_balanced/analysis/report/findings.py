@@ -14,7 +14,7 @@ from .evidence import Evidence, evidence_of
 from .rules_of_boxes import BOX_RULES
 from .rules_of_samples import SAMPLE_RULES
 from .treatments import TREATMENTS, Treatment, beside
-from .verdicts import LIMITS, Rule, Verdict
+from .verdicts import LIMITS, Rule, Verdict, too_little_training, unknown
 
 __all__ = ["LIMITS", "RULES", "Finding", "judge"]
 
@@ -47,7 +47,9 @@ def judge(data, experiment: Optional[Experiment] = None) -> List[Finding]:
 
 
 def _finding(rule: Rule, verdict: Verdict, evidence: Evidence, experiment) -> Finding:
-    if math.isnan(verdict.value):
+    untrained = "" if rule.of_data else too_little_training(evidence)
+    if untrained or math.isnan(verdict.value):
+        verdict = unknown(untrained or verdict.text)
         return Finding(rule.title, "unknown", verdict.text, [], [], {})
     if not verdict.out_of_balance:
         return Finding(rule.title, "balanced", verdict.text, [], [], {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import time
 from typing import Dict, FrozenSet, List, NamedTuple, Optional, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -29,7 +30,8 @@ class RunData(NamedTuple):
 
     ``evaluations``: content of ``inference/<data set>/metrics.json`` by data set; ``by_objects``: AP by number of
     objects, by data set; ``components``: class names of what the model uses; ``missing``: what could not be read, and
-    why, by the names that ``sections.py`` has for it.
+    why, by the names that ``sections.py`` has for it; ``iterations``: how long the run has trained, ``None`` if unknown;
+    ``facts``: what the run is, as lines for the head of the page.
     """
 
     name: str
@@ -41,13 +43,18 @@ class RunData(NamedTuple):
     class_names: Sequence[str]
     components: FrozenSet[str]
     missing: Dict[str, str]
+    iterations: Optional[int] = None
+    facts: Sequence[str] = ()
 
 
-def gather(folder: str, *, model=None, class_names=(), recording=None, how="", missing=None) -> RunData:
+def gather(
+    folder: str, *, model=None, datasets: Sequence[str] = (), recording=None, how="", missing=None
+) -> RunData:
     """Collect the data of the run in ``folder``.
 
     Args:
         model: the run's model, for the names of its components; without it they are unknown.
+        datasets: names of the training sets.
         recording: what was measured on a checkpoint, or has been read already; ``None``: it is read.
         how: where the counts come from, in words. A run's own recording gets a text made here.
         missing: reasons that the caller knows already.
@@ -65,7 +72,26 @@ def gather(folder: str, *, model=None, class_names=(), recording=None, how="", m
     if any("gradient_annealing/factor" in row for row in rows):
         components |= {"GradientAnnealing"}
     name = os.path.basename(os.path.abspath(folder))
-    return RunData(name, how, recording, rows, evaluations, by_objects, list(class_names), components, missing)
+    iterations = max((row["iteration"] for row in rows), default=-1) + 1 or None
+    return RunData(
+        name, how, recording, rows, evaluations, by_objects, names_of_classes(datasets), components, missing, iterations,
+        _facts(folder, datasets, iterations, evaluations),
+    )
+
+
+def _facts(folder: str, datasets: Sequence[str], iterations: Optional[int], evaluations: Dict[str, dict]) -> List[str]:
+    facts = []
+    for name in datasets:
+        path = MetadataCatalog.get(name).get("json_file", "") if name in DatasetCatalog.list() else ""
+        facts.append(f"Trained on {name}" + (f" ({os.path.join(*path.split(os.sep)[-3:])})" if path else ""))
+    metrics = os.path.join(folder, "metrics.json")
+    if iterations:
+        facts.append(f"{iterations} iterations, until {time.strftime('%Y-%m-%d %H:%M', time.localtime(os.path.getmtime(metrics)))}")
+    for name, report in evaluations.items():
+        values = {key: report["metrics"].get("bbox", {}).get(key) for key in ("AP", "AP50", "AP75")}
+        told = ", ".join(f"{key} {value:.1f}" for key, value in values.items() if value is not None)
+        facts.append(f"Evaluated on {name}: {told or 'no AP'}")
+    return facts
 
 
 def components_of(model) -> FrozenSet[str]:

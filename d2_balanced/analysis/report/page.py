@@ -11,7 +11,6 @@ import jinja2
 from ...utils.atomic import atomic_write
 from .findings import LIMITS, Finding
 from .sections import SECTIONS
-from .treatments import REPOSITORY
 
 __all__ = ["write_page"]
 
@@ -37,7 +36,6 @@ def write_page(data, findings: List[Finding], figures: Dict[str, str], pictures:
         limits=LIMITS,
         sections=[_section(section, figures, data.missing) for section in SECTIONS],
         pictures=[_embedded(picture) for picture in pictures],
-        link=lambda target: _link(target, os.path.dirname(path)),
     )
     with atomic_write(path, "w") as file:
         file.write(text)
@@ -52,9 +50,3 @@ def _section(section, figures, missing):
 def _embedded(path: str) -> str:
     with open(path, "rb") as file:
         return "data:image/png;base64," + base64.b64encode(file.read()).decode("ascii")
-
-
-def _link(target: str, folder: str) -> str:
-    """A relative link to a file of the repository; empty where this package was installed without it."""
-    path = os.path.join(REPOSITORY, *target.split("/"))
-    return os.path.relpath(path, os.path.abspath(folder)).replace(os.sep, "/") if os.path.isfile(path) else ""

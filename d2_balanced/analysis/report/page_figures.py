@@ -84,7 +84,7 @@ def _by_class(data):
     merged = merge(data.recording.windows)
     fields = merged[min(merged)]
     objects, positives, images = fields["class_objects"], fields["class_positives"], fields["images"][0]
-    if not objects.sum():
+    if not objects.sum() or len(objects) < 2:
         return None
     order = np.argsort(-objects, kind="stable")
     if len(order) > _SHOWN_CLASSES:

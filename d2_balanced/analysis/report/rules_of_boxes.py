@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .evidence import Evidence, between, ratio
-from .verdicts import LIMITS, Rule, Verdict, above, below, unknown
+from .verdicts import LIMITS, Rule, Verdict, above, below, count, unknown
 
 __all__ = ["BOX_RULES"]
 
@@ -13,7 +13,7 @@ __all__ = ["BOX_RULES"]
 def _good_positives(e: Evidence) -> Verdict:
     positives = e.whole["positive_ious"]
     if positives.sum() < LIMITS["samples"]:
-        return unknown(f"Only {positives.sum():.0f} positives were sampled.")
+        return unknown(f"Too few samples: {count(positives.sum(), 'positive')}.")
     share = ratio(between(positives, 0.8), positives.sum())
     text = f"{share:.0%} of the sampled positives have an IoU of 0.8 or more"
     return below(share, "good_positives", text, "{:.0%}")
@@ -22,7 +22,7 @@ def _good_positives(e: Evidence) -> Verdict:
 def _gain_of_good_boxes(e: Evidence) -> Verdict:
     number = between(e.latest["positive_ious"], 0.8)
     if number < LIMITS["samples"]:
-        return unknown(f"Only {number:.0f} positives have an IoU of 0.8 or more.")
+        return unknown(f"Too few: {count(number, 'positive')} with an IoU of 0.8 or more.")
     before, after = (between(e.latest[field], 0.8) / number for field in ("positive_iou_sum", "refined_iou_sum"))
     text = f"At the end, regression takes positives with an IoU of 0.8 or more from {before:.3f} to {after:.3f}"
     return below(after - before, "gain_of_good_boxes", text)
@@ -47,7 +47,7 @@ def _gradient_of_good_boxes(e: Evidence) -> Verdict:
         return unknown("No box gradient was recorded: there were no positives, or an IoU branch regresses the boxes.")
     good, poor = between(positives, 0.7), between(positives, 0, 0.6)
     if min(good, poor) < LIMITS["samples"]:
-        return unknown(f"{poor:.0f} positives have an IoU below 0.6 and {good:.0f} above 0.7: too few.")
+        return unknown(f"Too few: {count(poor, 'positive')} with an IoU below 0.6, {count(good, 'positive')} with one above 0.7.")
     value = ratio(between(gradient, 0.7) / good, between(gradient, 0, 0.6) / poor)
     text = f"At the end, a positive with an IoU above 0.7 has {value:.2f} times the box gradient of one below 0.6"
     return below(value, "gradient_of_good_boxes", text)

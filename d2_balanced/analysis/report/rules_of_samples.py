@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .evidence import Evidence, between, mean_positives, ratio
-from .verdicts import LIMITS, Rule, Verdict, above, below, unknown
+from .verdicts import LIMITS, Rule, Verdict, above, below, count, unknown
 
 __all__ = ["SAMPLE_RULES"]
 
@@ -15,7 +15,7 @@ _NEEDS_TIME = "This needs a recording in training with two windows or more."
 def _easy_negatives(e: Evidence) -> Verdict:
     negatives = e.whole["negative_ious"]
     if negatives.sum() < LIMITS["samples"]:
-        return unknown(f"Only {negatives.sum():.0f} negatives were sampled.")
+        return unknown(f"Too few samples: {count(negatives.sum(), 'negative')}.")
     share = ratio(between(negatives, 0, 0.05), negatives.sum())
     text = f"Of the sampled negatives, {share:.0%} overlap no object by an IoU of 0.05"
     return above(share, "easy_negatives", text, "{:.0%}")
@@ -47,7 +47,7 @@ def _positives_an_image(fields) -> float:
 def _crowded_images(e: Evidence) -> Verdict:
     (few, few_images), (many, many_images) = (mean_positives(e.whole, *span) for span in ((1, 3), (8, 1000)))
     if min(few_images, many_images) < LIMITS["images"]:
-        return unknown(f"{few_images:.0f} images have 1 to 3 objects and {many_images:.0f} have 8 or more: too few.")
+        return unknown(f"Too few: {count(few_images, 'image')} with 1 to 3 objects, {count(many_images, 'image')} with 8 or more.")
     if few == 0:
         return unknown("Images with 1 to 3 objects have no positive proposals.")
     text = (
@@ -62,7 +62,7 @@ def _uneven_objects(e: Evidence) -> Verdict:
     positives = np.arange(len(objects))
     total = (objects * positives).sum()
     if objects.sum() < LIMITS["samples"] or total == 0:
-        return unknown(f"{objects.sum():.0f} objects and {total:.0f} sampled positives are too few.")
+        return unknown(f"Too few: {count(objects.sum(), 'object')}, {count(total, 'sampled positive')}.")
     share = ratio(_of_best_served(objects, positives, objects.sum() / 4), total)
     text = f"The quarter of the objects with the most sampled positives has {share:.0%} of them"
     return above(share, "best_served_quarter", text, "{:.0%}")
@@ -71,8 +71,8 @@ def _uneven_objects(e: Evidence) -> Verdict:
 def _of_best_served(objects, positives, number) -> float:
     """Sum of the positives over the ``number`` objects that have the most."""
     found = 0.0
-    for count, each in zip(objects[::-1], positives[::-1]):
-        taken = min(count, number)
+    for available, each in zip(objects[::-1], positives[::-1]):
+        taken = min(available, number)
         found, number = found + taken * each, number - taken
     return found
 
@@ -80,7 +80,7 @@ def _of_best_served(objects, positives, number) -> float:
 def _objects_without_positives(e: Evidence) -> Verdict:
     objects = e.whole["objects_by_positives"]
     if objects.sum() < LIMITS["samples"]:
-        return unknown(f"Only {objects.sum():.0f} objects were seen.")
+        return unknown(f"Too few: {count(objects.sum(), 'object')}.")
     share = ratio(objects[0], objects.sum())
     text = f"{share:.0%} of the objects have no positive proposal, only their own appended box"
     return above(share, "objects_without_positives", text, "{:.0%}")
@@ -97,7 +97,7 @@ def _class_ratio(e: Evidence) -> Verdict:
     value = ratio(positives[most], positives[least])
     absent = len(objects) - int((objects > 0).sum())
     text = f"{_name(e, most)} has {value:.1f} times as many sampled positives as {_name(e, least)}"
-    return above(value, "class_ratio", f"{absent} classes did not occur. {text}" if absent else text)
+    return above(value, "class_ratio", f"{count(absent, 'class').replace('classs', 'classes')} did not occur. {text}" if absent else text)
 
 
 def _name(e: Evidence, index: int) -> str:
@@ -117,5 +117,6 @@ SAMPLE_RULES = (
          "This suggests a look at the RPN first (anchor sizes, MODEL.RPN.POST_NMS_TOPK_TRAIN); a threshold that starts "
          "lower gives such objects positives as well."),
     Rule("Rare classes", _class_ratio, ["repeat_factor"],
-         "None of the five papers' methods treats this. This suggests showing images with rare classes more often."),
+         "None of the five papers' methods treats this. This suggests showing images with rare classes more often.",
+         of_data=True),
 )  # fmt: skip

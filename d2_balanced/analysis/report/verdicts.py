@@ -6,12 +6,15 @@ from typing import Callable, Dict, NamedTuple, Sequence
 
 from .evidence import Evidence
 
-__all__ = ["LIMITS", "Rule", "Verdict", "above", "below", "unknown"]
+__all__ = ["LIMITS", "Rule", "Verdict", "above", "below", "count", "too_little_training", "unknown"]
 
 LIMITS: Dict[str, float] = {
     # Fewer than so many samples, images or objects tell nothing.
     "samples": 100,
     "images": 10,
+    # Less training, or a lower AP50 of an evaluation, than this: nothing is judged but the data.
+    "iterations": 100,
+    "ap50": 10,
     # Of the sampled negatives, the share that overlaps no object (IoU below 0.05).
     "easy_negatives": 0.6,
     # Positives an image in the first quarter, relative to the last.
@@ -51,12 +54,33 @@ class Verdict(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """The rule of one symptom. ``treatments``: keys of ``TREATMENTS``; ``advice``: added where it is found."""
+    """The rule of one symptom. ``treatments``: keys of ``TREATMENTS``; ``advice``: added where it is found.
+
+    ``of_data``: the rule looks at the data, so that an untrained detector is no objection.
+    """
 
     title: str
     judge: Callable[[Evidence], Verdict]
     treatments: Sequence[str] = ()
     advice: str = ""
+    of_data: bool = False
+
+
+def too_little_training(evidence: Evidence) -> str:
+    """Why a detector tells nothing yet, in words; empty if it has been trained, or if nothing says how long."""
+    iterations, enough = evidence.iterations, LIMITS["iterations"]
+    if iterations is not None and iterations < enough:
+        return f"Too little training to judge: {count(iterations, 'iteration')}, and {enough:g} are needed."
+    for name, report in evidence.evaluations.items():
+        ap50 = report["metrics"].get("bbox", {}).get("AP50")
+        if ap50 is not None and ap50 < LIMITS["ap50"]:
+            return f"Too little is learned to judge: AP50 on {name} is {ap50:.1f}, and {LIMITS['ap50']:g} is needed."
+    return ""
+
+
+def count(number: float, noun: str) -> str:
+    """``1 image``, ``2 images``"""
+    return f"{number:.0f} {noun}" if round(number) == 1 else f"{number:.0f} {noun}s"
 
 
 def above(value: float, limit: str, text: str, shown: str = "{:g}") -> Verdict:

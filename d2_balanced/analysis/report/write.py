@@ -9,7 +9,7 @@ from ...recording.file import FILE, find_recording
 from ...utils.errors import DataError
 from ..training_samples import open_recordable, record_once
 from .findings import judge
-from .gather import gather, names_of_classes
+from .gather import gather
 from .page import write_page
 from .page_figures import save_figures
 from .rois import save_roi_pictures
@@ -23,12 +23,12 @@ PAGE = "report.html"
 def report_of_training(experiment, model, *, pictures: int = 4) -> str:
     """The report of a run that has just ended; returns the path of the page.
 
-    ``model`` is the plain module, not wrapped in DDP. It stays in training mode, and its adaptive components have seen some
-    more images.
+    ``model`` is the plain module, not wrapped in DDP. It stays in training mode, and its adaptive components have seen
+    some more images.
     """
     folder = experiment.settings.output_dir
-    names = names_of_classes(experiment.train_datasets)
-    return _write(folder, gather(folder, model=model, class_names=names), model, experiment, pictures)
+    data = gather(folder, model=model, datasets=experiment.train_datasets)
+    return _write(folder, data, model, experiment, pictures)
 
 
 def report_of_folder(folder: str, *, output: str = "", images: int = 100, pictures: int = 4) -> str:
@@ -48,9 +48,9 @@ def report_of_folder(folder: str, *, output: str = "", images: int = 100, pictur
             f"{problem}"
         )
     output = output or folder
-    names = names_of_classes(experiment.train_datasets) if experiment is not None else ()
+    datasets = experiment.train_datasets if experiment is not None else ()
     missing = {"pictures": problem} if problem else {}
-    settings = {"model": model, "class_names": names, "missing": missing, "recording": recording}
+    settings = {"model": model, "datasets": datasets, "missing": missing, "recording": recording}
     if recording is None:
         settings.update(_measure(experiment, model, images, output, "the run's last checkpoint"))
     return _write(output, gather(folder, **settings), model, experiment, pictures)
@@ -59,12 +59,12 @@ def report_of_folder(folder: str, *, output: str = "", images: int = 100, pictur
 def report_of_checkpoint(experiment, weights: str, output: str, *, images: int = 100, pictures: int = 4) -> str:
     """The report of a checkpoint on the experiment's training set.
 
-    ``weights`` is the checkpoint's path; empty: the weights that the config names. Raises ``ConfigError`` without any, and for a model
-    that is no two-stage detector.
+    ``weights`` is the checkpoint's path; empty: the weights that the config names. Raises ``ConfigError`` without any,
+    and for a model that is no two-stage detector.
     """
     model = open_recordable(experiment, weights)
     measured = _measure(experiment, model, images, output, os.path.basename(experiment.settings.weights))
-    data = gather(output, model=model, class_names=names_of_classes(experiment.train_datasets), **measured)
+    data = gather(output, model=model, datasets=experiment.train_datasets, **measured)
     return _write(output, data, model, experiment, pictures)
 
 
