@@ -272,7 +272,7 @@ def three_numbers(labels, *_):
     return torch.arange(len(labels))[:2], torch.arange(len(labels))[2:3]
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS.values(), OwnRules(), three_numbers], ids=repr)
+@pytest.mark.parametrize("sampler", [*SAMPLERS.values(), OwnRules(), three_numbers], ids=lambda s: getattr(s, "__name__", repr(s)))
 @pytest.mark.parametrize("num_samples", [8, 512])
 def test_a_batch_is_sampled_as_its_images_one_after_the_other(sampler, num_samples):
     """Equal samples, and equal use of torch's generator."""
