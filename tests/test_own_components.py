@@ -1,6 +1,7 @@
 """The code of docs/OWN_COMPONENTS.md, as it stands: the files are written as shown, and the commands' configs trained."""
 
 import ast
+import math
 import os
 import re
 import shlex
@@ -20,7 +21,7 @@ with open(os.path.join(ROOT, "docs", "OWN_COMPONENTS.md"), encoding="utf-8") as 
     BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", page.read(), flags=re.MULTILINE | re.DOTALL)
 FILES = {re.match(r"# (\S+)\n", code).group(1): code for language, code in BLOCKS if language != "bash"}
 COMMANDS = [code.replace("\\\n", "") for language, code in BLOCKS if language == "bash"]
-REGISTRIES = ("PROPOSAL_SAMPLER_REGISTRY", "BOX_LOSS_REGISTRY", "PROPOSAL_MATCHER_REGISTRY")
+REGISTRIES = ("PROPOSAL_SAMPLER_REGISTRY", "CLS_LOSS_REGISTRY", "BOX_LOSS_REGISTRY", "PROPOSAL_MATCHER_REGISTRY")
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_the_page_has_what_it_announces():
     assert len(COMMANDS) == 3 and all(command.startswith("PYTHONPATH=. python train_net.py") for command in COMMANDS)
     classes = [node for node in ast.parse(FILES["my_components.py"]).body if isinstance(node, ast.ClassDef)]
     lengths = {node.name: node.end_lineno - node.decorator_list[0].lineno + 1 for node in classes}
-    assert len(lengths) == 3 and max(lengths.values()) < 15, lengths
+    assert len(lengths) == 4 and max(lengths.values()) < 15, lengths
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=["yaml", "command line", "lazy"])
@@ -70,6 +71,7 @@ def test_commands_train(folder, command):
     assert type(heads.branches[0].sampler).__name__ == "HardNegatives" and heads.branches[0].sampler.hard_share == 0.25
     if "cascade" not in command:
         assert type(heads.box_predictor.box_loss).__name__ == "Huber" and heads.box_predictor.box_loss.delta == 0.5
+        assert type(heads.box_predictor.cls_loss).__name__ == "Poly1" and heads.box_predictor.cls_loss.epsilon == 2
         assert type(heads.proposal_matcher).__name__ == "TopMatcher" and heads.proposal_matcher.k == 5
 
 
@@ -89,6 +91,9 @@ def test_components_do_what_they_say(folder):
         wanted = min(num - len(positives), 5)
         assert len(set(negatives.tolist())) == wanted and set(negatives.tolist()) <= {0, 1, 2, 3, 4}
         assert set([0, 2, 4, 1, 3][: wanted // 2]) <= set(negatives.tolist())
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
+    loss = my_components.Poly1(epsilon=2.0)(logits, torch.tensor([1]))
+    assert loss.tolist() == pytest.approx([math.log(4) + 2 * 0.75])
     matcher = my_components.TopMatcher([0.5], [0, 1], k=2)
     overlaps = torch.tensor([[0.6, 0.1, 0.3, 0.0], [0.0, 0.0, 0.0, 0.2]])
     assert matcher(overlaps)[1].tolist() == [1, 0, 1, 1]

@@ -35,7 +35,7 @@ FIELDS: Dict[str, int] = {
     "negative_ious": IOU_BINS,
     "refined_ious": IOU_BINS,  # the positives by their IoU after regression
     "refined_iou_sum": IOU_BINS,  # sum of the positives' IoUs after regression, by the IoU before
-    "cls_loss": IOU_BINS,  # sum of the cross entropy of the RoIs of the minibatch
+    "cls_loss": IOU_BINS,  # sum of the predictor's classification loss of the RoIs of the minibatch
     "box_loss": IOU_BINS,  # sum of the predictor's box loss of the positives
     "cls_gradient": IOU_BINS,  # sum of the norms of each RoI's gradient with respect to its logits
     "box_gradient": IOU_BINS,  # sum of the norms of each positive's gradient with respect to its deltas

@@ -46,9 +46,13 @@ CASES = {
         ["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD", 0.9], 9, [],
     ),
     "bfloat16 and accumulation": ("faster_rcnn", ["SOLVER.AMP.ENABLED", True, "SOLVER.ACCUMULATE", 2], 3, []),
-    "masks and stages": ("cascade_mask_rcnn", [], 7, []),
-    "a window of statistics that is half full": (
+    "masks, stages and accumulated gradients of classes": (
+        "cascade_mask_rcnn", ["MODEL.BALANCED.CLS_LOSS.NAME", "EQLv2"], 7, [],
+    ),
+    "a window of statistics that is half full, counts of classes and of gradient norms": (
         "faster_rcnn",
+        ["MODEL.BALANCED.CLS_LOSS.NAME", "SeesawLoss", "MODEL.PROPOSAL_GENERATOR.NAME", "BalancedRPN",
+         "MODEL.BALANCED.RPN.CLS_LOSS.NAME", "GHMC", "MODEL.BALANCED.RPN.BOX_LOSS.NAME", "GHMR"] +
         ["MODEL.BALANCED.MATCHER.NAME", "DynamicMatcher", "MODEL.BALANCED.MATCHER.PERIOD", 4,
          "MODEL.BALANCED.BOX_LOSS.NAME", "DynamicSmoothL1", "MODEL.BALANCED.BOX_LOSS.PERIOD", 4], 6, [],
     ),

@@ -11,6 +11,7 @@ from reference import cls_losses as reference
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal_loss
 
+from d2_balanced.modeling import iteration_sums
 from d2_balanced.modeling.cls_losses import (
     ClassBalanced,
     CrossEntropy,
@@ -357,6 +358,18 @@ def test_passes_of_one_iteration_are_summed_or_of_ghm_their_mean(make, passes):
     for name, value in loss.state_dict().items():
         assert value.abs().sum() > 0
         torch.testing.assert_close(passes * value, other.state_dict()[name])
+
+
+@pytest.mark.parametrize("make, twice", [(SeesawLoss, 2), (ClassBalanced, 2), (EQLv2, 2), (GHMC, 1)])
+def test_all_processes_are_one_iteration(make, twice, monkeypatch):
+    """As if another process had the same batch: counts and gradients are sums, GHM's counts the mean of the passes."""
+    alone, together = ready(make()), ready(make())
+    train(alone, *batch(BATCHES["mixed"]))
+    monkeypatch.setattr(iteration_sums, "reduce_sum", lambda own: 2 * own)
+    train(together, *batch(BATCHES["mixed"]))
+    for name, value in alone.state_dict().items():
+        assert value.abs().sum() > 0
+        torch.testing.assert_close(together.state_dict()[name], twice * value)
 
 
 @each_loss

@@ -25,6 +25,10 @@ HEADS = {
 }
 
 
+def _named(node, name, **arguments):
+    return {f"MODEL__BALANCED__{node}": {"NAME": name, **arguments}}
+
+
 def train(name, objects, observers=(), steps=1):
     """The heads after training steps on images with so many objects, and what the last step returned."""
     heads = h.build(h.tiny_cfg(**HEADS[name]))
@@ -96,16 +100,35 @@ def test_images_without_objects(name):
         assert counts["images_by_objects"][0].item() == 2
 
 
-@pytest.mark.parametrize("loss", ["giou", "diou", "ciou"])
-def test_losses_on_boxes(loss):
-    heads = h.build(h.tiny_cfg(MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_TYPE=loss), scale=1.0)
-    heads.observers.append(ImbalanceRecorder(heads))
-    heads.proposal_append_gt = False
-    targets = h.targets((4, 4))
-    losses, *_ = h.train_step(heads, h.features(2), h.proposals(targets), targets)
-    (counts,) = heads.observers[0].counts.values()
-    rois = (counts["positives"] + counts["negatives"]).item()
-    assert losses["loss_box_reg"].item() == pytest.approx(counts["box_loss"].sum().item() / rois, rel=1e-5)
+LOSSES = {
+    **{name: {"MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_TYPE": name} for name in ("giou", "diou", "ciou")},
+    "boxes, quality": {**_named("BOX_LOSS", "EIoU"), **_named("CLS_LOSS", "QualityFocal")},
+    "variances, focal": {**_named("BOX_LOSS", "KLLoss"), **_named("CLS_LOSS", "FocalLoss", GAMMA=1.0)},
+    "learned": {**_named("BOX_LOSS", "GHMR"), **_named("CLS_LOSS", "EQLv2")},
+    "learned, agnostic": {**_named("BOX_LOSS", "GHMR"), **_named("CLS_LOSS", "GHMC"), **HEADS["class-agnostic"]},
+}
+
+
+@pytest.mark.parametrize("settings", LOSSES.values(), ids=LOSSES)
+def test_the_losses_that_are_counted_are_those_of_the_heads(settings):
+    """In the second step those that learn have learned; watching teaches them nothing."""
+    heads, plain = (h.build(h.tiny_cfg(**settings), scale=1.0) for _ in range(2))
+    recorder = ImbalanceRecorder(heads)
+    heads.observers.append(recorder)
+    targets = h.targets((4, 0, 4))
+    for seed in range(2):
+        recorder.reset()
+        results = []
+        for each in (heads, plain):
+            each.proposal_append_gt = False
+            results.append(h.train_step(each, h.features(3), h.proposals(targets), targets, seed=seed)[:2])
+            for module in [m for m in each.modules() if hasattr(m, "end_iteration")]:
+                module.end_iteration(seed)
+        torch.testing.assert_close(*results, rtol=0, atol=0)
+        (counts,) = recorder.counts.values()
+        rois = (counts["positives"] + counts["negatives"]).item()
+        for name, field in (("loss_box_reg", "box_loss"), ("loss_cls", "cls_loss")):
+            assert results[0][0][name].item() == pytest.approx(counts[field].sum().item() / rois, rel=1e-5)
 
 
 def test_a_new_window_starts_empty():
