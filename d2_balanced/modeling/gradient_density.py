@@ -73,3 +73,6 @@ class GradientDensity(nn.Module):
         """(M,) float64; bincount would wait for the device."""
         index = index.flatten()
         return self.counts.new_zeros(self.bins).index_add_(0, index, torch.ones_like(index, dtype=torch.float64))
+
+    def extra_repr(self):
+        return f"bins={self.bins}, momentum={self.momentum}, divide_by={self.divide_by!r}"

@@ -141,6 +141,21 @@ def test_every_batch_trains(classes, make):
         assert all(x.isfinite().all() for x in [*losses.values(), *gradients.values()])
 
 
+@pytest.mark.parametrize("make", [SmoothL1, GIoU, IoULoss, GHMR, KLLoss])
+def test_mixed_precision(make):
+    """Deltas of half the digits: the losses are float32 and nearly those of float32 deltas."""
+    features, images = batch(CASES["mixed"])
+    found = []
+    for enabled in (True, False):
+        module = predictor(box_loss=make())
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled), EventStorage():
+            losses = module.losses(module(features), images)
+        losses["loss_box_reg"].backward()
+        assert losses["loss_box_reg"].dtype == torch.float32 and module.bbox_pred.weight.grad.isfinite().all()
+        found.append(losses["loss_box_reg"].detach())
+    torch.testing.assert_close(*found, rtol=0.03, atol=0.02)
+
+
 def test_losses_of_a_box_are_summed_over_the_foreground_and_divided_by_all():
     module = predictor(box_loss=Spy(sees="boxes"))
     losses, _ = losses_and_gradients(module, *batch(CASES["mixed"]))

@@ -1,6 +1,7 @@
 """The seat of the classification loss in the predictor: detectron2's at the defaults, what a loss is given, scores."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -165,6 +166,23 @@ def test_the_sigmoid_component_is_mains_sigmoid_loss(on_main, classes):
         assert torch.equal(mine[:, :K], other[:, :K])
 
 
+IS_MAIN = "use_sigmoid_ce" in inspect.signature(FastRCNNOutputLayers.__init__).parameters
+
+
+@pytest.mark.skipif(not IS_MAIN, reason="detectron2 0.6 has no sigmoid and federated losses")
+@each_case
+@pytest.mark.parametrize("federated", [False, True])
+def test_detectron2_mains_own_losses_to_the_bit(classes, federated):
+    options = dict(use_sigmoid_ce=True, use_fed_loss=federated, fed_loss_num_classes=2)
+    options["get_fed_loss_cls_weights"] = lambda: torch.tensor([5.0, 1.0, 1.0])
+    results = []
+    for cls in (BalancedFastRCNNOutputLayers, FastRCNNOutputLayers):
+        module = predictor(cls, **options)
+        torch.manual_seed(3)  # the federated loss draws classes
+        results.append(losses_and_gradients(module, *batch(classes)))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 def test_two_choices_of_the_loss_are_refused_naming_both(on_main):
     with pytest.raises(ValueError, match="cls_loss=FocalLoss.*use_sigmoid_ce"):
         predictor(cls_loss=FocalLoss(), use_sigmoid_ce=True)
@@ -250,6 +268,21 @@ def test_no_proposals_at_all(make):
     rows = module.class_losses(module(torch.zeros(0, CHANNELS)), [])
     mean_loss(rows).backward()
     assert rows.shape == (0,)
+
+
+@pytest.mark.parametrize("make", [CrossEntropy, FocalLoss, SeesawLoss, EQLv2, GHMC, ClassBalanced, QualityFocal])
+def test_mixed_precision(make):
+    """Logits of half the digits: the losses are float32 and nearly those of float32 logits."""
+    features, images = batch(CASES["mixed"])
+    found = []
+    for enabled in (True, False):
+        module = predictor(cls_loss=make(), box_loss=SmoothL1())
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled), EventStorage():
+            losses = module.losses(module(features), images)
+        losses["loss_cls"].backward()
+        assert losses["loss_cls"].dtype == torch.float32 and module.cls_score.weight.grad.isfinite().all()
+        found.append(losses["loss_cls"].detach())
+    torch.testing.assert_close(*found, rtol=0.02, atol=0.02)
 
 
 # --- scores, bias, log -----------------------------------------------------------------------------------------------
