@@ -109,7 +109,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         return losses
 
     def class_losses(self, predictions, proposals: List[Instances], learn: bool = False) -> Tensor:
-        """The losses (R,) of ``cls_loss``, unreduced, without detectron2's weight; for the arguments see :meth:`losses`.
+        """The losses (R,) of ``cls_loss``, unreduced, without detectron2's weight. For the others see :meth:`losses`.
 
         Args:
             learn: this is the training pass, from which the loss may learn.
@@ -121,7 +121,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
 
     @torch.no_grad()
     def _ious(self, deltas: Tensor, labels: Tensor, proposals: List[Instances], of: str) -> Tensor:
-        """IoU (R,) of the proposals, or of the boxes predicted for the ground truth's classes, with the ground truth."""
+        """IoU (R,) of the proposals, or of the boxes predicted for the true classes, with the ground truth."""
         boxes, gt_boxes = _boxes_of(proposals, deltas)
         if of == "predicted":
             rows = torch.arange(len(labels), device=labels.device)
@@ -189,7 +189,8 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         if log_variances is None:
             return None
         boxes = cat([p.proposal_boxes.tensor for p in proposals])
-        variances = box_seat.corner_variances(self.box_loss, self.box2box_transform, predictions[1], log_variances, boxes)
+        settings = self.box_loss, self.box2box_transform
+        variances = box_seat.corner_variances(*settings, predictions[1], log_variances, boxes)
         return variances.split([len(p) for p in proposals])
 
 

@@ -41,10 +41,8 @@ def check_dense_box_loss(owner: str, box_loss: Optional[Callable], box_reg_loss_
     variances, which only an R-CNN predicts, or is combined with one that detectron2's own key chooses."""
     _check_learns_here(owner, "box_loss", box_loss, "another box loss")
     if getattr(box_loss, "wants_log_variances", False):
-        remedy = "use it in the ROI heads, and another box loss here"
-        raise Refusal(
-            f"box_loss={type(box_loss).__name__}", owner, "the loss needs variances, which are not predicted here", remedy
-        )
+        loss, reason = f"box_loss={type(box_loss).__name__}", "the loss needs variances, which are not predicted here"
+        raise Refusal(loss, owner, reason, "use it in the ROI heads, and another box loss here")
     check_box_loss_type(owner, box_loss, box_reg_loss_type)
 
 
@@ -55,7 +53,7 @@ def check_dense_cls_loss(owner: str, cls_loss: Optional[Callable], num_classes: 
     _check_learns_here(owner, "cls_loss", cls_loss, "another classification loss")
     loss = f"cls_loss={type(cls_loss).__name__}"
     if getattr(cls_loss, "reads_background", True):
-        reason = "the loss reads the logit of the background, which is not predicted here, where each class has a sigmoid"
+        reason = "the loss reads the logit of the background, but here each class has a sigmoid, and there is no such logit"
         raise Refusal(loss, owner, reason, "choose a loss with form='sigmoid' (of EQLv2, objectness=False)")
     if num_classes == 1 and getattr(cls_loss, "needs_classes", False):
         raise Refusal(loss, owner, "the loss weighs classes against each other, and there is one only", "leave it out")

@@ -80,7 +80,7 @@ def _pooler(key, label, **masks):
 
 
 _BOX_LOSS, _RPN_LOSS, _RETINANET_LOSS = (f"{_BALANCED}{seat}.BOX_LOSS" for seat in ("", ".RPN", ".RETINANET"))
-_CLS_LOSS, _RPN_CLS_LOSS, _RETINANET_CLS_LOSS = (key.replace("BOX", "CLS") for key in (_BOX_LOSS, _RPN_LOSS, _RETINANET_LOSS))
+_CLS_LOSS, _RPN_CLS_LOSS, _RETINANET_CLS_LOSS = (f"{_BALANCED}{seat}.CLS_LOSS" for seat in ("", ".RPN", ".RETINANET"))
 _IN_RPN = {"MODEL.PROPOSAL_GENERATOR.NAME": "BalancedRPN"}
 
 

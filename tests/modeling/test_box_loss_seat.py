@@ -1,4 +1,4 @@
-"""The seat of the box loss: what a loss sees, IoUs and variances, when it learns; in the predictor, RPN and RetinaNet."""
+"""The seat of the box loss: what a loss sees, IoUs and variances, when it learns; what the predictor makes of it."""
 
 import math
 
@@ -203,7 +203,7 @@ def test_log_variances_follow_the_branch_that_the_boxes_are_from():
 
 
 def test_variances_of_corners_in_pixels():
-    """A proposal of 20 x 40: a corner's unit is 2 and 4 pixels. Of deltas, x1 varies by the centre and half the width."""
+    """A proposal of 20 x 40: a corner's unit is 2 and 4 pixels. Of deltas, x1 varies by centre and half the width."""
     proposals = torch.tensor([[10.0, 10.0, 30.0, 50.0]])
     log_variances = torch.log(torch.tensor([[1.0, 4.0, 9.0, 0.25]]))
     transform, deltas = Box2BoxTransform(WEIGHTS), torch.tensor([[0.0, 0.0, 5 * math.log(2), 0.0]])

@@ -1,4 +1,4 @@
-"""The predictor with pluggable losses: detectron2's at the defaults, sums and normalisation, what a loss asks for, misuse."""
+"""The predictor with pluggable losses: detectron2's at the defaults, sums and normalisation, misuse."""
 
 import pytest
 import torch

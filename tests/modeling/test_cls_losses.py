@@ -191,7 +191,7 @@ def test_seesaw_over_several_iterations(p, q, given):
 
 
 def test_seesaw_by_hand():
-    """Class 0 has 16 samples, class 1 has 1; p 0.5: class 1 is punished 1 / 4 as much by class 0, and not vice versa."""
+    """Class 0 has 16 samples, class 1 has 1; p 0.5: class 1 is punished 1 / 4 as much by class 0, not vice versa."""
     loss = ready(SeesawLoss(p=0.5, q=1.0, class_counts=[16, 1, 1]))
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.125, 0.125], [0.5, 0.25, 0.125, 0.125]]))
     by_0 = -math.log(0.5 / (0.5 + 0.25 / 4 + 0.125 / 4 + 0.125))
@@ -345,7 +345,7 @@ def test_a_checkpoint_has_all_of_the_state(make):
 
 
 @pytest.mark.parametrize(
-    "make, passes", [(SeesawLoss, 1), (ClassBalanced, 1), (EQLv2, 1), (GHMC, 2)], ids=lambda x: getattr(x, "__name__", x)
+    "make, passes", [(SeesawLoss, 1), (ClassBalanced, 1), (EQLv2, 1), (GHMC, 2)], ids=["Seesaw", "CB", "EQLv2", "GHM-C"]
 )
 def test_passes_of_one_iteration_are_summed_or_of_ghm_their_mean(make, passes):
     loss, other = ready(make()), ready(make())

@@ -57,7 +57,7 @@ def test_formulas(loss, expected):
 
 @pytest.mark.parametrize("loss, theirs", [(GIoU(), giou_loss), (DIoU(), diou_loss), (CIoU(), ciou_loss)])
 def test_equal_what_detectron2s_own_key_chooses(loss, theirs):
-    """giou_loss is fvcore's. Values are equal to the bit, gradients too, or up to the order in which parts are added."""
+    """giou_loss is fvcore's. Values are equal to the bit; gradients up to the order in which parts are added."""
     pred, target = boxes(dtype=torch.float32)
     (ours, our_gradient), (value, gradient) = both(loss, pred, target), both(theirs, pred, target)
     assert torch.equal(ours, value)

@@ -126,7 +126,9 @@ def test_every_sampler_trains_finitely(sampler, targets):
 
 
 @pytest.mark.parametrize("targets", IMAGES.values(), ids=IMAGES.keys())
-@pytest.mark.parametrize("make", [QualityFocal, Varifocal, lambda: GHMC(form="sigmoid"), lambda: EQLv2(objectness=False)])
+@pytest.mark.parametrize(
+    "make", [QualityFocal, Varifocal, lambda: GHMC(form="sigmoid"), lambda: EQLv2(objectness=False)]
+)
 def test_every_classification_loss_trains_finitely(make, targets):
     rpn = build(BalancedRPN, cls_loss=make(), box_loss=EIoU())
     for _ in range(2):

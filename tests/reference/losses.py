@@ -82,6 +82,7 @@ def eiou(box, other, gamma):
 def bounded_iou(box, other, beta):
     """[x, y, w, h]: the Huber loss of one minus the best IoU that each parameter's error leaves possible."""
     (center, size), (other_center, other_size) = _center_and_size(box), _center_and_size(other)
-    bounds = [max(0, (o - 2 * abs(c - oc)) / (o + 2 * abs(c - oc))) for c, oc, o in zip(center, other_center, other_size)]
+    errors = [2 * abs(c - o) for c, o in zip(center, other_center)]
+    bounds = [max(0, (o - e) / (o + e)) for e, o in zip(errors, other_size)]
     bounds += [min(s / o, o / s) for s, o in zip(size, other_size)]
     return [smooth_l1(1 - bound, beta) for bound in bounds]

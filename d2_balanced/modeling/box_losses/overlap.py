@@ -113,7 +113,8 @@ class BoundedIoU(_OverlapLoss):
 @BOX_LOSS_REGISTRY.register()
 class GIoU(_OverlapLoss):
     """``1 - IoU + (C - U) / C``, U the union's area and C that of the smallest box around both (Rezatofighi et al.,
-    Generalized Intersection over Union, CVPR 2019, algorithm 1): torchvision's; detectron2's own "giou" has the same values.
+    Generalized Intersection over Union, CVPR 2019, algorithm 1): torchvision's; detectron2's own "giou" has the same
+    values.
 
     For the arguments see :class:`_OverlapLoss`.
     """

@@ -1,9 +1,9 @@
-"""What a box loss is called with: deltas, boxes or corners, and what else it wants. The same for ROI heads, RPN, RetinaNet.
+"""What a box loss is called with: deltas, boxes or corners, and what else it wants; in ROI heads, RPN and RetinaNet.
 
 A box loss is called with predicted and target values (F, 4) and returns (F, 4) or (F,). It may have attributes:
 
-- ``sees``: "deltas", detectron2's (the default); "boxes", decoded, in XYXY pixels; "corners", the boxes' offsets from the
-  proposals' in units of the proposals' sizes, times the box weights of x and y;
+- ``sees``: "deltas", detectron2's (the default); "boxes", decoded, in XYXY pixels; "corners", the boxes' offsets from
+  the proposals' in units of the proposals' sizes, times the box weights of x and y;
 - ``wants_ious``: it is also called with ``ious=`` (F,), those of the predicted boxes, without gradient;
 - ``wants_log_variances``: it is also called with ``log_variances=`` (F, 4); the predictor gets a layer for them;
 - ``accumulate``: called as the loss is, once a training pass, by a loss that learns.
@@ -85,7 +85,7 @@ def box_losses(
 def corner_variances(loss, transform, deltas: Tensor, log_variances: Tensor, proposals: Tensor) -> Tensor:
     """Variances (R, 4C) in square pixels of the corners of the predicted boxes, from log variances (R, 4C).
 
-    Of a loss that sees deltas, those of centre and size are taken to be independent, and an error of the size to be small.
+    Of a loss that sees deltas, those of centre and size are taken to be independent, and errors of the size to be small.
     """
     variances = log_variances.float().exp().view(len(proposals), -1, 4)
     if loss.sees == "corners":

@@ -74,7 +74,7 @@ class ClassificationLoss(nn.Module):
         return None if self.form == "softmax" else math.log(prior / (1 - prior))
 
     def forward(self, logits: Tensor, labels: Tensor, **ious: Tensor) -> Tensor:
-        """Losses (R,) of logits (R, K+1) and labels (R,) in [0, K]; empty input gives an empty, graph-connected result."""
+        """Losses (R,) of logits (R, K+1) and labels (R,) in [0, K]; of empty input empty, connected to the graph."""
         return self.loss_weight * self.of_form(logits, labels, **ious)
 
     def of_form(self, logits: Tensor, labels: Tensor, **ious: Tensor) -> Tensor:

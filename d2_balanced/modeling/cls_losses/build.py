@@ -41,8 +41,8 @@ def build_dense_cls_loss(node, key: str, focal_settings: Optional[Dict[str, floa
     Losses that can be softmax or sigmoid are sigmoid there.
 
     Args:
-        focal_settings: ``{argument: value}`` of detectron2's own keys of RetinaNet's focal loss, for the losses that name
-            these arguments in ``focal_loss_arguments``.
+        focal_settings: ``{argument: value}`` of detectron2's own keys of RetinaNet's focal loss, for the losses that
+            name these arguments in ``focal_loss_arguments``.
     """
     loss_class = CLS_LOSS_REGISTRY.get(node.NAME) if node.NAME in CLS_LOSS_REGISTRY else None
     arguments = getattr(loss_class, "focal_loss_arguments", ())

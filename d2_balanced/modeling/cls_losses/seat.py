@@ -43,7 +43,7 @@ def class_losses(loss: Callable, logits: Tensor, labels: Tensor, ious: Optional[
 def mean_loss(losses: Tensor) -> Tensor:
     """The mean of losses (R,), a graph-connected 0 of none, in the order of torch's cross entropy.
 
-    So the mean of unreduced cross entropies is the cross entropy of the batch to the last bit, which a plain mean is not.
+    So the mean of unreduced cross entropies is the cross entropy of the batch to the last bit; a plain mean is not.
     """
     if losses.numel() == 0:
         return losses.sum() * 0.0

@@ -21,11 +21,9 @@ KL = {"MODEL__BALANCED__BOX_LOSS": {"NAME": "KLLoss"}}
 
 
 def predictors(heads):
-    return [p for branch in heads.branches for p in {id(p): p for p in map(branch.predictor, range(stages(heads)))}.values()]
-
-
-def stages(heads):
-    return heads.stages.num_train
+    """All predictors, each once."""
+    stages = range(heads.stages.num_train)
+    return list(dict.fromkeys(branch.predictor(k) for branch in heads.branches for k in stages))
 
 
 @each_axis
@@ -83,9 +81,8 @@ def test_scores_of_sigmoids_are_merged_as_probabilities_or_as_logits():
     for axes in (AXES["cascade"], AXES["loops"], AXES["branches"]):
         heads = h.build(h.tiny_cfg(**sigmoid, **axes)).eval()
         stage_logits = []
-        for branch in heads.branches:
-            for module in {id(branch.predictor(k)): branch.predictor(k) for k in range(stages(heads))}.values():
-                module.register_forward_hook(lambda _, __, out: stage_logits.append(out[0]))
+        for predictor in predictors(heads):
+            predictor.register_forward_hook(lambda _, __, out: stage_logits.append(out[0]))
         with torch.no_grad():
             found = torch.cat(list(heads.box_candidates(h.features(2), h.proposals(targets)).scores))
         logits = torch.stack(stage_logits)[..., :-1]
