@@ -4,33 +4,24 @@ from __future__ import annotations
 
 from typing import Any, Dict, Mapping, Optional
 
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 
 from ..modeling import registry
 from ..modeling.spec import check_spec
 from ..utils.errors import ConfigError, did_you_mean
-from ..utils.values import check_minimum, fit_type
+from ..utils.numbers import check_ranges, require_finite
+from ..utils.values import fit_type, type_name
 from .defaults import get_balanced_cfg
 from .detectron2_names import CHOOSERS, registered
+from .ranges import YACS
 from .refusals import check_refusals
-from .yacs import flatten, value_at
+from .yacs import flatten, is_spec, value_at
 
 __all__ = ["check_config", "describe_changes", "changed_settings", "spec_registries"]
 
-_MINIMUM = {
-    "SOLVER.MAX_ITER": 1,
-    "SOLVER.IMS_PER_BATCH": 1,
-    "SOLVER.ACCUMULATE": 1,
-    "SOLVER.LOG_PERIOD": 1,
-    "SOLVER.CHECKPOINT_PERIOD": 1,
-    "SOLVER.MAX_TO_KEEP": 0,
-    "ANALYSIS.PERIOD": 1,
-    "ANALYSIS.GRADIENT_PERIOD": 0,
-    "TEST.EVAL_PERIOD": 0,
-    "TEST.PATIENCE": 0,
-    "TEST.DETECTIONS_PER_IMAGE": 1,
-}
+_BRANCHES = "MODEL.BALANCED.BRANCHES"
 _BRANCH_KEYS = ("POSITIVE_FRACTION", "BATCH_SIZE_PER_IMAGE", "SAMPLER")
+_HEADS = get_cfg().MODEL.ROI_HEADS
 
 
 def changed_settings(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> Dict[str, Any]:
@@ -50,7 +41,7 @@ def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
     """Check a complete config; raises ``ConfigError`` at the first thing that is wrong.
 
     - keys that are not among the ``defaults``: attributes set by mistake (``cfg.MODEL_WEIGHTS = ...`` makes a new key);
-    - values of another type than the default's, or below what makes sense (iterations, periods);
+    - values of another type than the default's, and numbers that are not finite or out of range (``ranges.py``);
     - names that no registry of detectron2 knows;
     - spec nodes whose component does not exist or does not have such an argument;
     - settings that do not go together, or that nothing would read (``refusals.py``).
@@ -60,11 +51,11 @@ def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
     """
     defaults = get_balanced_cfg() if defaults is None else defaults
     _check_keys(cfg, defaults, "", list(flatten(defaults)))
-    check_minimum({key: value_at(cfg, key) for key in _MINIMUM}, _MINIMUM)
+    check_ranges({key: value for key, value in flatten(cfg).items() if key in YACS}, YACS)
     for chooser in CHOOSERS:
         registered(chooser, value_at(cfg, chooser))
     for index, branch in enumerate(cfg.MODEL.BALANCED.BRANCHES):
-        _check_branch(branch, f"MODEL.BALANCED.BRANCHES[{index}]")
+        _check_branch(branch, f"{_BRANCHES}[{index}]")
     check_refusals(cfg, changed_settings(cfg, defaults))
     for key, components in spec_registries().items():
         node = value_at(cfg, key)
@@ -103,20 +94,32 @@ def _check_keys(node: CfgNode, defaults: CfgNode, prefix: str, known) -> None:
                     f"{full_key}: there is no such key; it was set as an attribute (cfg.{full_key} = {value!r}), and "
                     f"nothing reads it.{did_you_mean(full_key, known)}"
                 )
+            if not is_spec(defaults):  # a component's arguments are checked against its constructor
+                require_finite(value, full_key)
         elif isinstance(defaults[key], CfgNode) and isinstance(value, CfgNode):
             _check_keys(value, defaults[key], full_key + ".", known)
         else:
             fit_type(value, defaults[key], full_key)
+            if full_key not in YACS and full_key != _BRANCHES:
+                require_finite(value, full_key, defaults[key])
 
 
 def _check_branch(branch, key: str) -> None:
-    if not isinstance(branch, Mapping):
-        raise ConfigError(f"{key}: expected a mapping of {', '.join(_BRANCH_KEYS)}, got {branch!r}.")
+    _require_mapping(branch, key, ", ".join(_BRANCH_KEYS))
     for name in branch:
         if name not in _BRANCH_KEYS:
             raise ConfigError(
                 f"{key}.{name}: a branch has no such setting, only {', '.join(_BRANCH_KEYS)}."
-                + did_you_mean(name, _BRANCH_KEYS)
+                + did_you_mean(str(name), _BRANCH_KEYS)
             )
     if "SAMPLER" in branch:
+        _require_mapping(branch["SAMPLER"], f"{key}.SAMPLER", "NAME and its arguments")
         check_spec(registry.PROPOSAL_SAMPLER_REGISTRY, branch["SAMPLER"], f"{key}.SAMPLER")
+    for name in {*branch} - {"SAMPLER"}:  # what a branch has of its own of detectron2's settings
+        own, default = f"{key}.{name}", _HEADS[name]
+        check_ranges({own: fit_type(branch[name], default, own)}, {own: YACS[f"MODEL.ROI_HEADS.{name}"]})
+
+
+def _require_mapping(value, key: str, of: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key}: expected a mapping of {of}, got {type_name(value)} {value!r}.")

@@ -14,10 +14,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..modeling.spec import is_open_ended
 from ..utils.errors import ConfigError, did_you_mean
-from ..utils.values import check_minimum, fit_type, type_name
+from ..utils.numbers import check_ranges, require_finite
+from ..utils.values import fit_type, type_name
 from .imports import importing
-from .lazy_defaults import TRAIN_MINIMUM, data_defaults, train_defaults
+from .lazy_defaults import data_defaults, train_defaults
 from .lazy_targets import find_target, parameters_to_keep, target_parameters, walk
+from .ranges import ARGUMENTS, TRAIN
 from .refusals import check_compiled_lazy
 from .yacs import flatten
 from .yaml_files import require_file
@@ -45,15 +47,16 @@ def load_lazy(path: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def check_lazy(cfg: DictConfig, where: str = "") -> None:
-    """Check the names in a LazyConfig: every node's arguments, and the plain settings in ``train`` and ``data``.
+    """Check a LazyConfig: every node's arguments, and the plain settings in ``train`` and ``data``.
 
-    Rotated boxes are refused where detectron2 has no compiled operators.
+    Numbers have to be finite, and in their range where they have one (``ranges.py``). Rotated boxes are refused where detectron2 has no compiled operators.
     Raises ``ConfigError`` with the key and what may have been meant.
     """
     for key, node in walk(cfg):
         parameters = target_parameters(node, key)
         if parameters and not is_open_ended(parameters):
             _check_arguments(node, key, parameters, where)
+        _check_numbers(node, key, parameters, where)
     check_compiled_lazy(cfg, where)
     for section, defaults in (("train", train_defaults()), ("data", data_defaults())):
         settings = _plain_settings(OmegaConf.to_container(cfg[section], resolve=False)) if section in cfg else {}
@@ -63,8 +66,7 @@ def check_lazy(cfg: DictConfig, where: str = "") -> None:
                 suggestion = did_you_mean(f"{section}.{key}", known)
                 raise ConfigError(f"{section}.{key}{where}: there is no such setting.{suggestion}")
         if section == "train":
-            limited = {f"train.{key}": settings.get(key) for key in TRAIN_MINIMUM}
-            check_minimum(limited, {f"train.{key}": low for key, low in TRAIN_MINIMUM.items()}, where)
+            check_ranges({key: settings[key[len("train.") :]] for key in TRAIN if key[len("train.") :] in settings}, TRAIN, where)
 
 
 def _check_arguments(node: DictConfig, key: str, parameters, where: str) -> None:
@@ -74,6 +76,30 @@ def _check_arguments(node: DictConfig, key: str, parameters, where: str) -> None
             raise ConfigError(
                 f"{key}.{argument}{where}: {name} has no argument {argument!r}.{did_you_mean(argument, parameters)}"
             )
+
+
+def _check_numbers(node: DictConfig, key: str, parameters, where: str) -> None:
+    """Numbers among a node's own values; an interpolation is checked where it leads to, an inner node by itself."""
+    ranges = ARGUMENTS if parameters and _is_known(find_target(node._target_, key)) else {}
+    for name in node.keys():
+        if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
+            continue
+        value, full_key = node[name], f"{key}.{name}" if key else str(name)
+        if isinstance(value, ListConfig):
+            elements = OmegaConf.to_container(value, resolve=False)
+            value = [element for element in elements if not isinstance(element, Mapping)]
+        elif isinstance(value, Mapping):
+            continue
+        if name in ranges:
+            check_ranges({full_key: value}, {full_key: ranges[name]}, where)
+        elif f"{key}.{name}" not in TRAIN:
+            default = parameters[name].default if name in parameters else None
+            require_finite(value, full_key, default, where)
+
+
+def _is_known(target) -> bool:
+    """Whether the names of the target's arguments mean what they do in detectron2."""
+    return getattr(target, "__module__", "").split(".")[0] in ("d2_balanced", "detectron2", "fvcore", "torch")
 
 
 def _plain_settings(section: Mapping) -> Dict[str, Any]:

@@ -3,7 +3,7 @@
 from copy import deepcopy
 from typing import Any, Dict
 
-__all__ = ["train_defaults", "data_defaults", "TRAIN_MINIMUM"]
+__all__ = ["train_defaults", "data_defaults"]
 
 # detectron2's own `train` settings, then seed, accumulate, best_metric and patience (yacs: SEED,
 # SOLVER.ACCUMULATE, TEST.BEST_METRIC, TEST.PATIENCE) and the node of gradient annealing (SOLVER.GRADIENT_ANNEALING;
@@ -30,19 +30,6 @@ _TRAIN = {
     },
     "gradient_annealing": {"_target_": "d2_balanced.engine.gradient_annealing.GradientAnnealing", "initial": 1.0},
 }
-
-TRAIN_MINIMUM = {
-    "max_iter": 1,
-    "accumulate": 1,
-    "log_period": 1,
-    "checkpointer.period": 1,
-    "checkpointer.max_to_keep": 0,
-    "eval_period": 0,
-    "patience": 0,
-    "record_imbalance.period": 1,
-    "record_imbalance.gradient_period": 0,
-}
-"""Smallest values that make sense."""
 
 # A COCO-format data set by its paths, and whether warnings about data are errors (yacs: DATASETS.TRAIN_JSON, STRICT, ...).
 _DATA = {"train_json": "", "train_images": "", "val_json": "", "val_images": "", "strict": False}

@@ -15,7 +15,7 @@ import d2_balanced.modeling  # noqa: F401  (registers the components)
 
 from ..modeling import registry as ours
 from ..modeling.spec import signature_parameters
-from ..utils.errors import ConfigError, did_you_mean
+from ..utils.errors import ConfigError, did_you_mean, shown
 from ..utils.moved import new_path
 from .imports import importing
 
@@ -52,7 +52,7 @@ def find_target(target, key: str):
     Raises ``ConfigError`` with ``key`` and similar names where there is no such thing.
     """
     if not isinstance(target, str):
-        return target
+        return _callable(target, key)
     if "." not in target:
         registered = _registered()
         if target in registered:
@@ -62,7 +62,7 @@ def find_target(target, key: str):
             f"package.module.Class).{did_you_mean(target, registered)}"
         )
     try:
-        return locate(target)
+        return _callable(locate(target), key)
     except ErrorDuringImport as error:
         with importing(key):
             raise error.value from None
@@ -75,6 +75,12 @@ def find_target(target, key: str):
         raise ConfigError(
             f"{key}: cannot import {target!r} ({error}).{advice}{did_you_mean(name, _registered())}"
         ) from error
+
+
+def _callable(target, key: str):
+    if not callable(target):
+        raise ConfigError(f"{key}: expected a class or function, or the name of one, got {shown(target)}.")
+    return target
 
 
 def target_parameters(node: DictConfig, key: str) -> Dict[str, inspect.Parameter]:

@@ -9,11 +9,12 @@ from typing import Any, Dict, Optional, Sequence
 import yaml
 from detectron2.config import CfgNode
 
-from ..utils.errors import ConfigError, did_you_mean
+from ..utils.errors import ConfigError, did_you_mean, shown
 from ..utils.values import fit_type, type_name
 from .defaults import get_balanced_cfg
 from .imports import import_modules
 from .yaml_files import read_with_bases
+from .yaml_loader import BoundedLoader, PythonObject
 
 __all__ = ["load_yaml", "merge_overrides", "flatten", "is_spec", "value_at"]
 
@@ -97,9 +98,9 @@ def _decode(value, default):
         return value
     try:
         decoded = literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # the last three: too deep
         try:
-            decoded = yaml.safe_load(value)
+            decoded = yaml.load(value, Loader=BoundedLoader)
         except yaml.YAMLError:
             return value
     return value if isinstance(default, str) and not isinstance(decoded, str) else decoded
@@ -120,23 +121,35 @@ class _Merge:
             node.clear()
         for key, value in settings.items():
             key, full_key = str(key), f"{prefix}{key}"
+            value = _decode(value, defaults.get(key))
+            self._require_plain(value, full_key)
             if key in defaults:
                 self._set(node, key, value, defaults[key], full_key)
             elif node.is_new_allowed():
-                node[key] = self._new(_decode(value, None))
+                node[key] = self._new(value)
             else:
                 self._unknown(full_key)
 
     def _set(self, node, key, value, default, full_key):
-        value = _decode(value, default)
         if not isinstance(default, CfgNode):
             node[key] = fit_type(value, default, full_key, self.where)
         elif isinstance(value, Mapping):
             self._merge(value, node[key], default, full_key + ".")
         else:
             raise ConfigError(
-                f"{full_key}{self.where}: expected a mapping of {', '.join(default)}, got {type_name(value)} {value!r}."
+                f"{full_key}{self.where}: expected a mapping of {', '.join(default)}, got {type_name(value)} {shown(value)}."
             )
+
+    def _require_plain(self, value, full_key):
+        """Dates, bytes and the like have no place in a config: it could not be saved."""
+        if isinstance(value, Mapping):
+            for key, each in value.items():
+                self._require_plain(each, f"{full_key}.{key}")
+        elif isinstance(value, (list, tuple)) and not isinstance(value, PythonObject):
+            for each in value:
+                self._require_plain(each, full_key)
+        elif value is not None and not isinstance(value, (bool, int, float, str)):
+            raise ConfigError(f"{full_key}{self.where}: a config holds no {type_name(value)}, got {shown(value)}.")
 
     @staticmethod
     def _new(value):

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import yaml
 from detectron2.utils.file_io import PathManager
 from fvcore.common.config import BASE_KEY
 
 from ..utils.errors import ConfigError, did_you_mean, usage
+from .yaml_loader import BoundedLoader, PythonObject
 
 __all__ = ["PythonObject", "parse_yaml", "read_with_bases", "read_yaml", "require_file"]
 
-
-class PythonObject(NamedTuple):
-    """A Python object that a file asks for by ``!!python/<tag>``, as saved LazyConfigs do. It is not made."""
-
-    tag: str
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a key that is given twice is an error (YAML silently takes the last one)."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = sorted({str(k) for k in keys if keys.count(k) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {', '.join(twice)} is given twice in one mapping", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _Loader.construct_yaml_seq)
-_Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, tag, node: PythonObject(tag))
+MOST_FILES = 100
+"""Of a config, with its bases and theirs; a base that several files name counts for each of them."""
 
 
 def require_file(path: str, named_by: str = "") -> str:
@@ -69,7 +50,7 @@ def read_yaml(path: str) -> Dict[str, Any]:
 def parse_yaml(text: str, path: str) -> Dict[str, Any]:
     """The mapping in a YAML text, as :func:`read_yaml`; ``path`` is what the text is called in errors."""
     try:
-        settings = yaml.load(text, Loader=_Loader)
+        settings = yaml.load(text, Loader=BoundedLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not a (safe) YAML file: {error}") from error
     if settings is None:
@@ -79,28 +60,40 @@ def parse_yaml(text: str, path: str) -> Dict[str, Any]:
     return settings
 
 
-def read_with_bases(
-    path: str, settings: Optional[Mapping[str, Any]] = None, _from: Tuple[str, ...] = ()
-) -> List[Tuple[str, Dict[str, Any]]]:
+def read_with_bases(path: str, settings: Optional[Mapping[str, Any]] = None) -> List[Tuple[str, Dict[str, Any]]]:
     """``[(file, its settings), ...]`` in the order in which they are merged: a file's bases come before it.
 
     ``_BASE_`` is a file or a list of files, relative to the file that names them; of a list, later ones win. Raises
-    ``ConfigError`` for a missing file, a circle, or a file that is not YAML or asks for Python objects.
+    ``ConfigError`` for a missing file, a circle, more than ``MOST_FILES`` files, or a file that is not YAML or asks for
+    Python objects.
 
     Args:
         settings: what :func:`read_yaml` found in ``path``, where it has been read.
     """
-    require_file(path, _from[-1] if _from else "")
-    if path in _from:
-        raise ConfigError(f"{BASE_KEY} goes in a circle: {' -> '.join(_from + (path,))}.")
+    files: List[Tuple[str, Dict[str, Any]]] = []
+    _add_with_bases(files, path, settings, ())
+    return files
+
+
+def _add_with_bases(files: list, path: str, settings: Optional[Mapping[str, Any]], chain: Tuple[str, ...]) -> None:
+    require_file(path, chain[-1] if chain else "")
+    if path in chain:
+        raise ConfigError(f"{BASE_KEY} goes in a circle: {' -> '.join(chain + (path,))}.")
+    if len(files) + len(chain) >= MOST_FILES:
+        raise ConfigError(f"{BASE_KEY} of {chain[0]}: it and its bases are more than {MOST_FILES} files.")
     settings = dict(read_yaml(path) if settings is None else settings)
     _refuse_python(settings, path)
-    bases = settings.pop(BASE_KEY, [])
-    files = []
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in _bases(settings.pop(BASE_KEY, []), path):
         base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
-        files += read_with_bases(os.path.normpath(base), None, _from + (path,))
-    return files + [(path, settings)]
+        _add_with_bases(files, os.path.normpath(base), None, chain + (path,))
+    files.append((path, settings))
+
+
+def _bases(value, path: str) -> List[str]:
+    bases = value if isinstance(value, list) else [value]
+    if not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{BASE_KEY} in {path}: expected a file or a list of files, got {value!r}.")
+    return bases
 
 
 def _refuse_python(value, path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
@@ -25,6 +26,8 @@ from .gradient_annealing import annealing_hooks
 from .schedule import Schedule
 
 __all__ = ["LazyExperiment"]
+
+logger = logging.getLogger(__name__)
 
 _NODES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
@@ -213,6 +216,13 @@ class LazyExperiment(Experiment):
             del self.cfg.optimizer.params["model"]  # the config is data again
 
     def build_scheduler(self, optimizer):
+        warmup = self.cfg.lr_multiplier.get("warmup_length", 0)  # as a part of the training
+        if warmup >= 1:
+            logger.warning(
+                "Warm-up (lr_multiplier.warmup_length %g) is not over before training ends: the learning rate never "
+                "reaches optimizer.lr %g. Usually the length was computed from a number of iterations for a longer "
+                "training: set it, too.", warmup, self.cfg.optimizer.lr,
+            )  # fmt: skip
         multiplier = build_node(self.cfg.lr_multiplier, "lr_multiplier")
         with constructing("lr_multiplier", {}):
             return LRMultiplier(optimizer, multiplier, max_iter=self.cfg.train.max_iter)

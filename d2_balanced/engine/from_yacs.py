@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Dict
 
 import torch
@@ -27,6 +28,8 @@ from .gradient_annealing import GradientAnnealing, annealing_hooks
 from .schedule import Schedule
 
 __all__ = ["YacsExperiment", "annealing_settings"]
+
+logger = logging.getLogger(__name__)
 
 _ANNEALING = "SOLVER.GRADIENT_ANNEALING"
 _ARCHITECTURE, _ROI_HEADS = "MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME"
@@ -196,6 +199,9 @@ class YacsExperiment(Experiment):
             return build_optimizer(self.cfg, model)
 
     def build_scheduler(self, optimizer):
+        reads_steps = self.cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
+        for doubt in self.schedule.doubts() if reads_steps else self.schedule._replace(steps=()).doubts():
+            logger.warning("%s", doubt)
         with constructing("SOLVER", flatten(self.cfg.SOLVER, "SOLVER.")):
             return build_lr_scheduler(self.cfg, optimizer)
 

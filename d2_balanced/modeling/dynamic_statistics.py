@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from ..utils.numbers import require
 from ..utils.reductions import gather_over_processes
 
 __all__ = ["Scope", "SCOPES", "StatisticRecorder", "kth_largest"]
@@ -21,6 +22,7 @@ __all__ = ["Scope", "SCOPES", "StatisticRecorder", "kth_largest"]
 EXCLUDED = float("-inf")
 NOTHING = float("nan")
 EMPTY_IMAGES = ("skip_batch", "leave_out")
+_LONGEST_PERIOD = 1_000_000  # its records take 8 MB for every process, in every checkpoint
 _MAX_PASSES = 256  # far more than anyone accumulates; reached only where nobody ends the iterations
 
 logger = logging.getLogger(__name__)
@@ -89,7 +91,7 @@ class StatisticRecorder(nn.Module):
 
     Args:
         owner: class name of the component, for error messages.
-        period: iterations between two updates, C.
+        period: iterations between two updates, C; at most a million.
         scope: "batch" or "image", see ``SCOPES``.
         empty_images: what an image without GT does to its batch: "skip_batch" (it records nothing, as in the authors'
             code) or "leave_out" (the other images are recorded).
@@ -100,8 +102,7 @@ class StatisticRecorder(nn.Module):
 
     def __init__(self, owner: str, period: int, scope: str, empty_images: str):
         super().__init__()
-        if period < 1:
-            raise ValueError(f"{owner}: period must be 1 or more iterations, got {period}")
+        require(owner, "period", period, at_least=1, at_most=_LONGEST_PERIOD, integer=True)
         if scope not in SCOPES:
             raise ValueError(f"{owner}: scope must be one of {', '.join(SCOPES)}, got {scope!r}")
         if empty_images not in EMPTY_IMAGES:

@@ -4,6 +4,7 @@ import torch
 from detectron2.structures import Boxes
 from torch import nn
 
+from ..utils.numbers import require
 from .iou_uniform import INTERVALS, UniformIoUGenerator
 from .registry import EXTRA_PROPOSALS_REGISTRY
 
@@ -30,9 +31,7 @@ class GeneratedPositives(nn.Module):
 
     def __init__(self, per_positive=0.0, num_per_interval=16, max_per_image=512, intervals=INTERVALS):
         super().__init__()
-        if per_positive < 0:
-            raise ValueError(f"GeneratedPositives: per_positive must be 0 or more, got {per_positive}")
-        self.per_positive = per_positive
+        self.per_positive = require(self, "per_positive", per_positive, at_least=0)
         self.generator = UniformIoUGenerator(intervals, num_per_interval, max_per_image)
 
     @torch.no_grad()

@@ -12,6 +12,7 @@ from typing import List, NamedTuple, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from ..utils.numbers import is_number, require
 from .iou_pools import INTERVALS, jitter_corners, jitter_pool, released_range
 from .jittered_boxes import Found, Objects
 
@@ -27,6 +28,9 @@ CASCADE_INTERVALS = (
 
 NARROWEST = 1e-5
 """Width of the narrowest IoU interval: the IoU of boxes of a thousand pixels is known to some millionths."""
+
+MOST = 1 << 20
+"""Of the boxes of an image: they are made in one tensor."""
 
 
 class GeneratedBoxes(NamedTuple):
@@ -45,26 +49,30 @@ class GeneratedBoxes(NamedTuple):
         return GeneratedBoxes(self.boxes[keep], self.matched_idxs[keep], self.ious[keep])
 
 
+def _is_interval(interval):
+    """Whether it is a pair of numbers ``0 < low < high <= 1``."""
+    if isinstance(interval, (str, bytes)) or not isinstance(interval, Sequence) or len(interval) != 2:
+        return False
+    return all(map(is_number, interval)) and 0.0 < interval[0] < interval[1] <= 1.0
+
+
 class _Generator(nn.Module):
     """What the generators share: candidates of all images in one batch, accepted by IoU and by best ground truth."""
 
     def __init__(self, intervals, num_per_interval, max_per_image):
         super().__init__()
         name = type(self).__name__
+        if not intervals or not all(map(_is_interval, intervals)):
+            raise ValueError(f"{name}: intervals must be pairs 0 < low < high <= 1, got {intervals!r}")
         self.intervals = tuple((float(low), float(high)) for low, high in intervals)
-        if not self.intervals or not all(0.0 < low < high <= 1.0 for low, high in self.intervals):
-            raise ValueError(f"{name}: intervals must be pairs 0 < low < high <= 1, got {list(intervals)}")
         if min(round(high - low, 9) for low, high in self.intervals) < NARROWEST:
             raise ValueError(
                 f"{name}: intervals must be at least {NARROWEST} wide, got {list(intervals)}: in 32-bit pixel coordinates "
                 "boxes of closer IoUs cannot be told apart"
             )
-        if num_per_interval < 1:
-            raise ValueError(f"{name}: num_per_interval must be at least 1, got {num_per_interval}")
-        if max_per_image < len(self.intervals):
-            raise ValueError(f"{name}: max_per_image must be at least {len(self.intervals)}, got {max_per_image}")
-        self.num_per_interval = num_per_interval
-        self.max_per_image = max_per_image
+        limits = {"at_most": MOST, "integer": True}
+        self.num_per_interval = require(self, "num_per_interval", num_per_interval, at_least=1, **limits)
+        self.max_per_image = require(self, "max_per_image", max_per_image, at_least=len(self.intervals), **limits)
         self.register_buffer("bounds", torch.tensor(self.intervals), persistent=False)  # (K, 2)
 
     @torch.no_grad()
@@ -160,8 +168,7 @@ class RejectionIoUGenerator(_Generator):
 
     def __init__(self, intervals=INTERVALS, num_per_interval=16, max_per_image=1 << 20, tries=500):
         super().__init__(intervals, num_per_interval, max_per_image)
-        if tries < 1:
-            raise ValueError(f"RejectionIoUGenerator: tries must be at least 1, got {tries}")
+        require(self, "tries", tries, at_least=1, integer=True)
         self.tries = tries
         ranges = [released_range(low) for low, _ in self.intervals]
         self.register_buffer("ranges", torch.tensor(ranges), persistent=False)  # (K, 3)

@@ -13,6 +13,7 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from ..utils.numbers import require
 from .dynamic_statistics import EXCLUDED, StatisticRecorder
 from .registry import PROPOSAL_MATCHER_REGISTRY
 from .stage_view import StageView
@@ -102,13 +103,9 @@ class DynamicMatcher(nn.Module):
         thresholds, self.labels = check_thresholds(name, thresholds, labels)
         if len(thresholds) != 1:
             raise ValueError(f"{name}: thresholds must be one IoU, the initial threshold, got {thresholds}")
-        if k_iou < 1:
-            raise ValueError(f"{name}: k_iou must be 1 or more, got {k_iou}")
-        if not thresholds[0] <= max_threshold <= 1:
-            raise ValueError(f"{name}: max_threshold must be in {thresholds[0]}..1, got {max_threshold}")
         self.initial_threshold = thresholds[0]
-        self.max_threshold = max_threshold
-        self.k_iou = k_iou
+        self.max_threshold = require(name, "max_threshold", max_threshold, at_least=thresholds[0], at_most=1)
+        self.k_iou = require(name, "k_iou", k_iou, at_least=1, integer=True)
         self.count_appended_gt = count_appended_gt
         self.window = StatisticRecorder(name, period, scope, empty_images)
         self.register_buffer("threshold", torch.tensor(self.initial_threshold))

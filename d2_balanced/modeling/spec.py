@@ -10,7 +10,7 @@ from typing import Any, Dict, Mapping
 
 from ..utils.constructing import constructing
 from ..utils.errors import ConfigError, did_you_mean
-from ..utils.values import fit_type
+from ..utils.values import fit_argument
 
 __all__ = ["build_component", "call_arguments", "check_spec", "missing_arguments", "signature_parameters", "registered_names"]
 
@@ -74,22 +74,20 @@ def call_arguments(target, settings: Mapping[str, Any], key: str, taken=()) -> D
         key: the full name of the mapping in the config, for error messages.
         taken: arguments that do not come from the config.
 
-    Raises ``ConfigError`` for an argument that ``target`` does not have, or a value of another type than the default's.
+    Raises ``ConfigError`` for an argument that ``target`` does not have, and for a value of another type than its default
+    or annotation has, or that is not finite (``fit_argument``).
     """
     parameters = {name: p for name, p in signature_parameters(target).items() if name not in taken}
     arguments = {}
     for given, value in settings.items():
-        argument = given.lower()
+        argument = str(given).lower()
         if argument not in parameters and not is_open_ended(parameters):
             allowed = [p.upper() for p in parameters]
             raise ConfigError(
                 f"{key}.{given}: {target.__name__} has no argument {argument!r}; its arguments are "
-                f"{', '.join(allowed) or 'none'}." + did_you_mean(given, allowed)
+                f"{', '.join(allowed) or 'none'}." + did_you_mean(str(given), allowed)
             )
-        parameter = parameters.get(argument)
-        if parameter is not None and parameter.default is not parameter.empty:
-            value = fit_type(value, parameter.default, f"{key}.{given}")
-        arguments[argument] = value
+        arguments[argument] = fit_argument(value, parameters.get(argument), f"{key}.{given}")
     return arguments
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "did_you_mean",
     "doing",
     "note",
+    "shown",
     "usage",
 ]
 
@@ -109,6 +110,15 @@ def doing(what: str) -> Iterator[None]:
 def note(error: Exception, what: str) -> None:
     """Add to ``error`` what was being done, see :func:`doing`."""
     error.doing = [*getattr(error, "doing", ()), what]
+
+
+def shown(value) -> str:
+    """``value`` as a message shows it: cut after 300 characters, and no error for a number of thousands of digits."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write such a number out
+        return "a number of thousands of digits"
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def close_keys(key: str, known: Iterable[str], limit: int = 3) -> List[str]:

@@ -1,19 +1,20 @@
 """Which value may replace which: the types that a setting accepts, in yacs and in LazyConfig."""
 
+import inspect
 from collections.abc import Mapping, Sequence
-from numbers import Number
+from typing import Optional
 
-from .errors import ConfigError
+from .errors import ConfigError, shown
+from .numbers import is_number, require_finite
 
-__all__ = ["check_minimum", "fit_type", "type_name"]
+__all__ = ["fit_argument", "fit_type", "type_name"]
+
+# A value of the type that an annotation names, for arguments whose defaults do not tell.
+_EXAMPLES = {"bool": False, "int": 1, "float": 0.5, "str": "", "Sequence[int]": [1], "Sequence[float]": [0.5]}
 
 
 def _is_sequence(value) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, Number) and not isinstance(value, bool)
 
 
 def type_name(value) -> str:
@@ -27,7 +28,7 @@ def type_name(value) -> str:
 
 def _fit_element(value, default):
     """An element of a sequence; int and float are the same here, as in [[32], [64.5]]."""
-    if _is_number(value) and _is_number(default):
+    if is_number(value) and is_number(default):
         return value
     return _fit(value, default)
 
@@ -39,7 +40,7 @@ def _fit(value, default):
     if isinstance(default, bool) or isinstance(value, bool):
         if isinstance(default, bool) and isinstance(value, bool):
             return value
-    elif isinstance(default, float) and _is_number(value):
+    elif isinstance(default, float) and is_number(value):
         return float(value)
     elif _is_sequence(default) and _is_sequence(value):
         elements = [_fit_element(element, default[0]) for element in value] if default else value
@@ -56,16 +57,32 @@ def fit_type(value, default, key: str, where: str = ""):
     """
     try:
         return _fit(value, default)
-    except TypeError:
-        one_number = _is_sequence(default) and _is_number(value)
-        hint = f"; a tuple of one element is written ({value!r},)" if one_number else ""
+    except (TypeError, OverflowError):  # a whole number that no float holds
+        one_number = _is_sequence(default) and is_number(value)
+        hint = f"; a tuple of one element is written ({shown(value)},)" if one_number else ""
         raise ConfigError(
-            f"{key}{where}: expected {type_name(default)}, like {default!r}, got {type_name(value)} {value!r}{hint}."
+            f"{key}{where}: expected {type_name(default)}, like {default!r}, got {type_name(value)} {shown(value)}{hint}."
         ) from None
 
 
-def check_minimum(values: Mapping, minimum: Mapping, where: str = "") -> None:
-    """Raise ``ConfigError`` for the first of ``{key: value}`` that is a number below ``{key: minimum}``."""
-    for key, value in values.items():
-        if _is_number(value) and value < minimum[key]:
-            raise ConfigError(f"{key}{where}: must be {minimum[key]} or more, got {value!r}.")
+def fit_argument(value, parameter: Optional[inspect.Parameter], key: str, where: str = ""):
+    """``value``, brought to the type of a constructor's ``parameter``: of its default, or else of its annotation.
+
+    A parameter whose default is None takes None. Raises ``ConfigError`` for another type, and for numbers that are not
+    finite where the default is finite: so no component has to ask for that.
+    """
+    default = None if parameter is None or parameter.default is parameter.empty else parameter.default
+    require_finite(value, key, default, where)
+    if default is None and parameter is not None and value is not None:
+        default = _EXAMPLES.get(_annotated(parameter))
+    return fit_type(value, default, key, where)
+
+
+def _annotated(parameter: inspect.Parameter) -> str:
+    """The type in a parameter's annotation, without ``typing.`` and ``Optional``; empty if there is none."""
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        return ""
+    name = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    name = name.replace("typing.", "").replace("collections.abc.", "")
+    return name[len("Optional[") : -1] if name.startswith("Optional[") else name

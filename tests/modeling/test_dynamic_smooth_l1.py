@@ -129,11 +129,11 @@ def test_it_takes_what_it_does_not_know_from_the_predictor():
     "settings, message",
     [
         ({"k_error": 0}, "k_error must be 1 or more, got 0"),
-        ({"period": 0}, "period must be 1 or more iterations, got 0"),
-        ({"initial_beta": 0.0}, "initial_beta must be a positive number, got 0.0"),
-        ({"initial_beta": float("inf")}, "initial_beta must be a positive number, got inf"),
-        ({"min_beta": 1.5}, r"min_beta must be in 0..initial_beta=1.0, got 1.5"),
-        ({"min_beta": -0.1}, r"min_beta must be in 0..initial_beta=1.0, got -0.1"),
+        ({"period": 0}, "period must be from 1 to 1000000, got 0"),
+        ({"initial_beta": 0.0}, "initial_beta must be above 0, got 0.0"),
+        ({"initial_beta": float("inf")}, "initial_beta must be a finite number, above 0, got inf"),
+        ({"min_beta": 1.5}, r"min_beta must be from 0 to 1.0, got 1.5"),
+        ({"min_beta": -0.1}, r"min_beta must be from 0 to 1.0, got -0.1"),
         ({"scope": "epoch"}, "scope must be one of batch, image, got 'epoch'"),
     ],
 )

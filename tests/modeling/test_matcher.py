@@ -90,9 +90,9 @@ def test_bad_thresholds_and_labels(cls, thresholds, labels, message):
     [
         ({"thresholds": [0.3, 0.5], "labels": [0, -1, 1]}, "thresholds must be one IoU, the initial threshold"),
         ({"k_iou": 0}, "k_iou must be 1 or more, got 0"),
-        ({"period": 0}, "period must be 1 or more iterations, got 0"),
-        ({"max_threshold": 0.3}, r"max_threshold must be in 0.4..1, got 0.3"),
-        ({"max_threshold": 1.2}, r"max_threshold must be in 0.4..1, got 1.2"),
+        ({"period": 0}, "period must be from 1 to 1000000, got 0"),
+        ({"max_threshold": 0.3}, r"max_threshold must be from 0.4 to 1, got 0.3"),
+        ({"max_threshold": 1.2}, r"max_threshold must be from 0.4 to 1, got 1.2"),
         ({"scope": "epoch"}, "scope must be one of batch, image, got 'epoch'"),
         ({"empty_images": "ignore"}, "empty_images must be one of skip_batch, leave_out, got 'ignore'"),
     ],

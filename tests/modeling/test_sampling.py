@@ -337,7 +337,7 @@ def test_reads_two_counts_from_the_device_as_detectron2_does(sampler):
 )
 def test_bad_settings_are_refused_by_name(options, named):
     given_value = next(iter(options.values()))
-    with pytest.raises(ValueError, match=f"IoUBalancedSampler: {named} must be .*; got {given_value!r}"):
+    with pytest.raises(ValueError, match=f"IoUBalancedSampler: {named} must be .*[,;] got {given_value!r}"):
         IoUBalancedSampler(**options)
     node = {"NAME": "IoUBalancedSampler", **{name.upper(): value for name, value in options.items()}}
     with pytest.raises(ValueError, match=f"MODEL.BALANCED.SAMPLER.*{named}|MODEL.BALANCED.SAMPLER.{named.upper()}"):

@@ -13,6 +13,7 @@ from detectron2.modeling.backbone import FPN
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...utils.numbers import require
 from .non_local import NonLocalBlock
 from .pafpn import PAFPN
 from .resize import enlarge, shrink
@@ -58,11 +59,7 @@ class BalancedFeatures(nn.Module):
         super().__init__()
         if len(set(channels)) != 1:
             raise ValueError(f"BalancedFeatures: channels of all levels must be equal, got {list(channels)}")
-        if not 0 <= refine_level < len(channels):
-            raise ValueError(
-                f"BalancedFeatures: refine_level must be in 0..{len(channels) - 1} for {len(channels)} levels, "
-                f"got {refine_level}"
-            )
+        require(self, "refine_level", refine_level, at_least=0, at_most=len(channels) - 1, integer=True)
         if refinement not in _REFINEMENTS:
             raise ValueError(
                 f"BalancedFeatures: refinement must be one of {', '.join(_REFINEMENTS)}, got {refinement!r}"

@@ -60,7 +60,7 @@ class NonLocalBlock(nn.Module):
         if reduction < 1 or channels % reduction:
             raise ValueError(f"NonLocalBlock: reduction must be a divisor of channels={channels}, got {reduction}")
         for name, size in (("kernel_size", kernel_size), ("out_kernel_size", out_kernel_size)):
-            if size < 1 or size % 2 == 0:
+            if size < 1 or size % 2 != 1:
                 raise ValueError(f"NonLocalBlock: {name} must be odd and positive, got {size}")
         if pairwise not in _PAIRWISE:
             raise ValueError(f"NonLocalBlock: pairwise must be one of {', '.join(_PAIRWISE)}, got {pairwise!r}")

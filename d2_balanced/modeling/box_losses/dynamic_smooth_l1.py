@@ -8,6 +8,7 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from ...utils.numbers import require
 from ..dynamic_statistics import EXCLUDED, StatisticRecorder, of_batch
 from ..registry import BOX_LOSS_REGISTRY
 from ..stage_view import StageView
@@ -59,12 +60,9 @@ class DynamicSmoothL1(nn.Module):
     ):
         super().__init__()
         name = type(self).__name__
-        if k_error < 1:
-            raise ValueError(f"{name}: k_error must be 1 or more, got {k_error}")
-        if not 0 < initial_beta < float("inf"):
-            raise ValueError(f"{name}: initial_beta must be a positive number, got {initial_beta}")
-        if not 0 <= min_beta <= initial_beta:
-            raise ValueError(f"{name}: min_beta must be in 0..initial_beta={initial_beta}, got {min_beta}")
+        require(name, "k_error", k_error, at_least=1, integer=True)
+        require(name, "initial_beta", initial_beta, above=0)
+        require(name, "min_beta", min_beta, at_least=0, at_most=initial_beta)
         self.k_error = k_error
         self.initial_beta = initial_beta
         self.min_beta = max(min_beta, torch.finfo(torch.float32).tiny)  # below it 1 / beta overflows

@@ -18,6 +18,7 @@ __all__ = ["SmoothL1", "BalancedL1", "balanced_l1_loss"]
 
 BALANCED_L1_FORMS = ("scaled", "released")
 _MAX_EXPONENT = 60.0  # exp(60) leaves float32 room for the products
+_MIN_EXPONENT = 1e-6  # below it float64 has no digits left of exp(gamma / alpha) - 1
 
 
 def balanced_l1_loss(
@@ -81,7 +82,7 @@ class BalancedL1(nn.Module):
     """Balanced L1 (Libra R-CNN sec. 3.3, eq. 7-9): raises the gradient of the well-regressed boxes (inliers).
 
     Args:
-        alpha: larger values raise the inliers' gradients less; > 0.
+        alpha: larger values raise the inliers' gradients less; > 0, at most a million times ``gamma``.
         gamma: gradient of the outliers, upper bound of all; > 0, at most 60 times ``alpha``.
         beta: residual where inliers end; > 0. The paper: 1; the authors' RetinaNet: 0.11.
         form: for ``beta`` other than 1, ``scaled`` (continuous gradient) or ``released`` (the authors' formula); see
@@ -104,6 +105,7 @@ class BalancedL1(nn.Module):
         for argument, value in (("alpha", alpha), ("gamma", gamma), ("beta", beta)):
             check_range(self, argument, value, "a finite number > 0", 0 < value < math.inf)
         check_range(self, "gamma", gamma, f"at most {_MAX_EXPONENT:g} * alpha", gamma <= _MAX_EXPONENT * alpha)
+        check_range(self, "alpha", alpha, f"at most gamma / {_MIN_EXPONENT:g}", gamma >= _MIN_EXPONENT * alpha)
         check_range(self, "form", form, f"one of {list(BALANCED_L1_FORMS)}", form in BALANCED_L1_FORMS)
         check_range(self, "loss_weight", loss_weight, "a finite number >= 0", 0 <= loss_weight < math.inf)
         self.settings = {"alpha": alpha, "gamma": gamma, "beta": beta, "form": form}

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from ...utils.numbers import require
+
 __all__ = ["BoxBranch", "as_module"]
 
 
@@ -24,10 +26,6 @@ class BoxBranch:
     """
 
     def __init__(self, *, box_head, box_predictor, positive_fraction, batch_size_per_image, sampler):
-        if not 0.0 < positive_fraction <= 1.0:
-            raise ValueError(f"BoxBranch: positive_fraction must be in (0, 1], got {positive_fraction}")
-        if batch_size_per_image < 1:
-            raise ValueError(f"BoxBranch: batch_size_per_image must be at least 1, got {batch_size_per_image}")
         self.box_head = as_module(box_head)
         self.box_predictor = as_module(box_predictor)
         if _num_stages(self.box_head) != _num_stages(self.box_predictor):
@@ -35,8 +33,8 @@ class BoxBranch:
                 f"BoxBranch: box_head and box_predictor must be as many, got {_num_stages(self.box_head)} and "
                 f"{_num_stages(self.box_predictor)}"
             )
-        self.positive_fraction = positive_fraction
-        self.batch_size_per_image = batch_size_per_image
+        self.positive_fraction = require(self, "positive_fraction", positive_fraction, above=0, at_most=1)
+        self.batch_size_per_image = require(self, "batch_size_per_image", batch_size_per_image, at_least=1, integer=True)
         self.sampler = sampler
 
     @property

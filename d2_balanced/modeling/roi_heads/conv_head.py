@@ -6,6 +6,7 @@ from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY
 from torch import nn
 
+from ...utils.numbers import Range
 from ..backbone.non_local import NonLocalBlock
 
 __all__ = ["NonLocalConvHead", "conv_relu_stack", "halved_channels", "large_non_local"]
@@ -20,7 +21,7 @@ def large_non_local(channels, reduction, kernel_size):
 def halved_channels(channels, conv_dims, owner, argument="conv_dims"):
     """``conv_dims``, or for ``None`` half and a quarter of ``channels``; ``ValueError`` naming owner and argument."""
     dims = [channels // 2, channels // 4] if conv_dims is None else list(conv_dims)
-    if not dims or min(dims) < 1:
+    if not dims or not all(map(Range(at_least=1, integer=True).holds, dims)):
         raise ValueError(f"{owner}: {argument} must be one or more positive numbers of channels, got {dims}")
     return dims
 

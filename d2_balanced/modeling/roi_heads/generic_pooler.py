@@ -40,7 +40,7 @@ class GenericROIPooler(ROIPooler):
         self, *, channels, output_size, scales, sampling_ratio, pooler_type, kernel_size=5, attention="position"
     ):
         super().__init__(output_size, scales, sampling_ratio, pooler_type)
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        if kernel_size < 1 or kernel_size % 2 != 1:
             raise ValueError(f"GenericROIPooler: kernel_size must be odd and positive, got {kernel_size}")
         if attention not in _AFTER:
             raise ValueError(f"GenericROIPooler: attention must be one of {', '.join(_AFTER)}, got {attention!r}")

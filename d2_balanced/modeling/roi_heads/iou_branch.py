@@ -10,6 +10,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes
 from torch import nn
 
+from ...utils.numbers import require
 from ..registry import IOU_BRANCH_REGISTRY
 from .branches import as_module
 from .iou_losses import interval_weights_of, iou_loss, weighted_box_loss, weights_by_iou
@@ -140,18 +141,16 @@ class IoUBranch(PredictorBoxes, nn.Module):
         for argument, name in names.items():
             if name not in SAMPLE_SOURCES:
                 raise ValueError(f"IoUBranch: {argument} must be one of {sorted(SAMPLE_SOURCES)}, got {name!r}")
-        if samples_per_positive < 0:
-            raise ValueError(f"IoUBranch: samples_per_positive must be 0 or more, got {samples_per_positive}")
+        require(self, "samples_per_positive", samples_per_positive, at_least=0)
         self.regressor_samples, self.iou_samples = regressor_samples, iou_samples
         settings = (num_classes, len(heads), num_per_interval, max_per_image, samples_per_positive)
         self.sources = nn.ModuleDict({name: SAMPLE_SOURCES[name](*settings) for name in sorted(set(names.values()))})
         self.register_buffer("interval_weights", interval_weights_of(interval_weights), persistent=False)
         if iou_activation not in ("sigmoid", "clamp"):
             raise ValueError(f"IoUBranch: iou_activation must be 'sigmoid' or 'clamp', got {iou_activation!r}")
-        if min(cls_power, iou_power) < 0:
-            raise ValueError(f"IoUBranch: cls_power and iou_power must be 0 or more, got {cls_power} and {iou_power}")
         self.efo, self.efo_all = efo, efo_all
-        self.cls_power, self.iou_power = cls_power, iou_power
+        self.cls_power = require(self, "cls_power", cls_power, at_least=0)
+        self.iou_power = require(self, "iou_power", iou_power, at_least=0)
         self.iou_activation = iou_activation
 
     def take_over(self, predictor):

@@ -3,8 +3,12 @@
 Shape shorthand: S: generated boxes of the batch.
 """
 
+from collections.abc import Sequence
+
 import torch
 from fvcore.nn import smooth_l1_loss
+
+from ...utils.numbers import Range
 
 __all__ = ["INTERVAL_WEIGHTS", "interval_weights_of", "weights_by_iou", "weighted_box_loss", "iou_loss"]
 
@@ -15,13 +19,13 @@ INTERVAL_WEIGHTS = {"none": (1.0,) * 5, "paper": (1.0, 1.5, 3.0, 3.0, 3.0), "rel
 def interval_weights_of(weights):
     """Tensor (5,) of a name in ``INTERVAL_WEIGHTS``, five numbers or ``None`` (the paper's); else ``ValueError``."""
     weights = "paper" if weights is None else weights
-    values = INTERVAL_WEIGHTS.get(weights) if isinstance(weights, str) else tuple(weights)
-    if values is None or len(values) != 5 or min(values) < 0:
+    values = INTERVAL_WEIGHTS.get(weights, ()) if isinstance(weights, str) else weights
+    if not isinstance(values, Sequence) or len(values) != 5 or not all(map(Range(at_least=0).holds, values)):
         raise ValueError(
             f"IoUBranch: interval_weights must be one of {sorted(INTERVAL_WEIGHTS)} or five numbers >= 0, "
             f"got {weights!r}"
         )
-    return torch.tensor(values)
+    return torch.tensor(tuple(map(float, values)))
 
 
 def weights_by_iou(ious, weights):

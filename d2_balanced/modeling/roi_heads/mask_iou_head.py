@@ -4,21 +4,20 @@ Shape shorthand: R: RoIs; F: foreground RoIs; C: channels; h, w: size of the poo
 K: foreground classes.
 """
 
+from collections.abc import Sequence
+from typing import Optional
+
 import fvcore.nn.weight_init as weight_init
 import torch
 from detectron2.layers import Conv2d
 from torch import nn
 from torch.nn import functional as F
 
+from ...utils.numbers import require
 from ..registry import MASK_IOU_HEAD_REGISTRY
 from .conv_head import conv_relu_stack, halved_channels, large_non_local
 
 __all__ = ["MaskIoUHead", "NonLocalMaskIoUHead"]
-
-
-def _check_loss_weight(head, loss_weight):
-    if not loss_weight >= 0:
-        raise ValueError(f"{type(head).__name__}: loss_weight must be >= 0, got {loss_weight!r}")
 
 
 def _linear(inputs, outputs):
@@ -35,9 +34,8 @@ def _with_mask(features, masks):
 
 def _convs(owner, input_shape, conv_dim, num_conv):
     """3x3 convolutions with ReLU, the last with stride 2, of features with their mask; and the sides of the result."""
-    if num_conv < 1 or conv_dim < 1:
-        name = type(owner).__name__
-        raise ValueError(f"{name}: num_conv and conv_dim must be at least 1, got {num_conv} and {conv_dim}")
+    require(owner, "num_conv", num_conv, at_least=1, integer=True)
+    require(owner, "conv_dim", conv_dim, at_least=1, integer=True)
     convs = []
     for i in range(num_conv):
         channels, stride = (conv_dim if i else input_shape.channels + 1), (1 if i < num_conv - 1 else 2)
@@ -64,9 +62,10 @@ class MaskIoUHead(nn.Module):
         self, *, input_shape, num_classes, conv_dim=256, num_conv=4, fc_dims=(1024, 1024), loss_weight=0.5
     ):
         super().__init__()
-        _check_loss_weight(self, loss_weight)
+        require(self, "loss_weight", loss_weight, at_least=0)
         self.convs, (height, width) = _convs(self, input_shape, conv_dim, num_conv)
-        sizes = [conv_dim * height * width, *fc_dims]
+        hidden = [require(self, "fc_dims", size, at_least=1, integer=True) for size in fc_dims]
+        sizes = [conv_dim * height * width, *hidden]
         self.fcs = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:]))
         for fc in self.fcs:
             weight_init.c2_xavier_fill(fc)
@@ -100,15 +99,15 @@ class NonLocalMaskIoUHead(nn.Module):
         *,
         input_shape,
         num_classes,
-        conv_dim=None,
+        conv_dim: Optional[int] = None,
         num_conv=4,
-        large_dims=None,
+        large_dims: Optional[Sequence[int]] = None,
         kernel_size=7,
         reduction=2,
         loss_weight=0.5,
     ):
         super().__init__()
-        _check_loss_weight(self, loss_weight)
+        require(self, "loss_weight", loss_weight, at_least=0)
         conv_dim = input_shape.channels if conv_dim is None else conv_dim
         dims = halved_channels(conv_dim, large_dims, type(self).__name__, "large_dims")
         self.convs, (height, width) = _convs(self, input_shape, conv_dim, num_conv)

@@ -9,6 +9,8 @@ import fvcore.nn.weight_init as weight_init
 import torch
 from torch import nn
 
+from ...utils.numbers import require
+
 __all__ = ["PositionAttention", "sinusoids"]
 
 
@@ -50,8 +52,7 @@ class PositionAttention(nn.Module):
                 f"PositionAttention: channels must be a multiple of 4 and num_heads between 1 and channels, got "
                 f"{channels} and {num_heads}"
             )
-        if key_stride < 1:
-            raise ValueError(f"PositionAttention: key_stride must be at least 1, got {key_stride}")
+        require(self, "key_stride", key_stride, at_least=1, integer=True)
         self.num_heads, self.key_stride = num_heads, key_stride
         inner = channels // num_heads * num_heads
         self.query = nn.Conv2d(channels, inner, 1, bias=False)

@@ -2,12 +2,17 @@
 
 import copy
 import math
+from collections.abc import Sequence
+from typing import Optional
 
+from ...utils.numbers import require
 from ..matcher import FixedMatcher
 from ..registry import STAGES_REGISTRY
 from ..scoring import STAGE_MERGES
 
 __all__ = ["Stages", "SingleStage", "CascadeStages", "RecursiveStages"]
+
+_MOST_LOOPS = 100
 
 
 class Stages:
@@ -24,7 +29,8 @@ class Stages:
             otherwise they are dropped between stages.
         feature_grad_scale: factor of the gradient that flows from each stage's heads into the feature maps.
         merge: how the stages' class scores are merged at inference, one of ``scoring.STAGE_MERGES``.
-        num_test: stages at inference; ``None``: as many as in training.
+        num_test: stages at inference, at most 100 with a shared head, else at most as many as in training; ``None``:
+            as many as in training.
 
     Raises ``ValueError`` for settings out of range, naming the argument and the value.
     """
@@ -34,12 +40,12 @@ class Stages:
         *,
         ious,
         shared_head,
-        loss_weights=None,
+        loss_weights: Optional[Sequence[float]] = None,
         resample=False,
         keep_appended_gt=True,
         feature_grad_scale=1.0,
         merge="probability",
-        num_test=None,
+        num_test: Optional[int] = None,
     ):
         name = type(self).__name__
         self.ious = tuple(float(iou) for iou in ious)
@@ -55,17 +61,16 @@ class Stages:
         self.shared_head = shared_head
         self.resample = bool(resample)
         self.keep_appended_gt = bool(keep_appended_gt)
-        self.feature_grad_scale = float(feature_grad_scale)
+        self.feature_grad_scale = float(require(self, "feature_grad_scale", feature_grad_scale, at_least=0))
         self._set_inference(self.num_train if num_test is None else num_test, merge)
 
     def _set_inference(self, num_test, merge):
         name = type(self).__name__
         if merge not in STAGE_MERGES:
             raise ValueError(f"{name}: merge must be one of {sorted(STAGE_MERGES)}, got {merge!r}")
-        if num_test != int(num_test) or num_test < 1 or (not self.shared_head and num_test > self.num_train):
-            limit = "at least 1" if self.shared_head else f"between 1 and {self.num_train} (one head a stage)"
-            raise ValueError(f"{name}: num_test must be a whole number, {limit}, got {num_test}")
-        self.num_test, self.merge = int(num_test), merge
+        most = _MOST_LOOPS if self.shared_head else self.num_train  # one head a stage
+        self.num_test = require(self, "num_test", num_test, at_least=1, at_most=most, integer=True)
+        self.merge = merge
 
     def for_inference(self, num_test, merge):
         """These stages with another number of them at inference, or another merge; raises as the constructor does."""
@@ -99,12 +104,12 @@ class CascadeStages(Stages):
         self,
         *,
         ious=(0.5, 0.6, 0.7),
-        loss_weights=None,
+        loss_weights: Optional[Sequence[float]] = None,
         resample=False,
         keep_appended_gt=True,
-        feature_grad_scale=None,
+        feature_grad_scale: Optional[float] = None,
         merge="probability",
-        num_test=None,
+        num_test: Optional[int] = None,
     ):
         one_each = 1.0 / max(len(ious), 1)
         super().__init__(
@@ -132,12 +137,12 @@ class RecursiveStages(Stages):
         self,
         *,
         ious=(0.5, 0.6, 0.7),
-        loss_weights=None,
+        loss_weights: Optional[Sequence[float]] = None,
         resample=True,
         keep_appended_gt=False,
         feature_grad_scale=1.0,
         merge="logit",
-        num_test=None,
+        num_test: Optional[int] = None,
     ):
         super().__init__(
             ious=ious,

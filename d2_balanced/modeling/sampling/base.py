@@ -13,6 +13,7 @@ from torch import Tensor
 
 from d2_balanced.modeling.image_rows import selected_by_image
 
+from ...utils.numbers import require
 from .draw import draw_at_random
 from .positives import POSITIVE_POLICIES, REPEATING_POLICIES
 
@@ -39,9 +40,8 @@ class ProposalSampler:
 
     def __init__(self, *, positives: str = "random", neg_pos_ub: float = -1.0):
         self._check("positives", positives, f"one of {sorted(POSITIVE_POLICIES)}", positives in POSITIVE_POLICIES)
-        self._check("neg_pos_ub", neg_pos_ub, "> 0, or -1 for no bound", neg_pos_ub > 0 or neg_pos_ub == -1)
         self.positives = positives
-        self.neg_pos_ub = neg_pos_ub
+        self.neg_pos_ub = require(self, "neg_pos_ub", neg_pos_ub, above=0, also=(-1,))
 
     @property
     def repeats_positives(self) -> bool:

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from d2_balanced.modeling.registry import PROPOSAL_SAMPLER_REGISTRY
 
+from ...utils.numbers import require
 from .base import ProposalSampler
 from .draw import draw_at_random, draw_preferred
 
 __all__ = ["IoUBalancedSampler"]
 
 _UPPER_ENDS = ("negatives", "max_overlap")
+_MOST_BINS = 10_000  # the bins are rows of a matrix with a column for every negative
 _SMALLEST_SPAN = 1e-12  # where no negative overlaps anything, all are in the first bin
 
 
@@ -26,7 +28,7 @@ class IoUBalancedSampler(ProposalSampler):
     With ``num_bins=1`` and no floor it equals ``subsample_labels`` to the bit.
 
     Args:
-        num_bins: number of bins, at least 1 (the paper: 3).
+        num_bins: number of bins, 1 to 10000 (the paper: 3).
         floor_thr: negatives below this IoU (for 0: of IoU exactly 0) are left out of the bins and drawn as a set of
             their own, the "floor"; -1: no floor.
         floor_fraction: share of the negatives that the floor is meant to give, in [0, 1].
@@ -49,14 +51,10 @@ class IoUBalancedSampler(ProposalSampler):
         neg_pos_ub: float = -1.0,
     ):
         super().__init__(positives=positives, neg_pos_ub=neg_pos_ub)
-        self._check("num_bins", num_bins, "an integer >= 1", isinstance(num_bins, int) and num_bins >= 1)
-        has_valid_floor = 0 <= floor_thr < 1 or floor_thr == -1
-        self._check("floor_thr", floor_thr, "an IoU in [0, 1), or -1 for no floor", has_valid_floor)
-        self._check("floor_fraction", floor_fraction, "in [0, 1]", 0 <= floor_fraction <= 1)
         self._check("upper", upper, f"one of {list(_UPPER_ENDS)}", upper in _UPPER_ENDS)
-        self.num_bins = num_bins
-        self.floor_thr = floor_thr
-        self.floor_fraction = floor_fraction
+        self.num_bins = require(self, "num_bins", num_bins, at_least=1, at_most=_MOST_BINS, integer=True)
+        self.floor_thr = require(self, "floor_thr", floor_thr, at_least=0, below=1, also=(-1,))
+        self.floor_fraction = require(self, "floor_fraction", floor_fraction, at_least=0, at_most=1)
         self.upper = upper
 
     def draw_negatives(self, negative: Tensor, ious: Tensor, num: int) -> Tensor:

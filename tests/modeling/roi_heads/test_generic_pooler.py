@@ -113,7 +113,7 @@ def test_a_checkpoint_of_other_poolers_loads_but_for_their_weights():
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         pooler(**settings)
-    with pytest.raises(ValueError, match="key_stride must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="key_stride must be 1 or more, got 0"):
         PositionAttention(8, (2, 2), key_stride=0)
     with pytest.raises(ValueError, match="a multiple of 4 and num_heads between 1 and channels, got 6 and 6"):
         PositionAttention(6, (2, 2))

@@ -93,9 +93,9 @@ def test_branches_share_what_the_first_stage_matched():
 @pytest.mark.parametrize(
     "branches, words",
     [
-        ([{"POSITIVE_FRACTION": 0.5}, {"POSITIVE_FRACTION": 0.0}], ["positive_fraction", "(0, 1]", "0.0"]),
-        ([{"POSITIVE_FRACTION": 1.5}], ["positive_fraction", "(0, 1]", "1.5"]),
-        ([{"BATCH_SIZE_PER_IMAGE": 0}], ["batch_size_per_image", "at least 1", "0"]),
+        ([{"POSITIVE_FRACTION": 0.5}, {"POSITIVE_FRACTION": 0.0}], ["positive_fraction", "above 0 and at most 1", "0.0"]),
+        ([{"POSITIVE_FRACTION": 1.5}], ["positive_fraction", "above 0 and at most 1", "1.5"]),
+        ([{"BATCH_SIZE_PER_IMAGE": 0}], ["batch_size_per_image", "1 or more", "0"]),
     ],
 )
 def test_impossible_ratios(branches, words):
