@@ -14,8 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..modeling.spec import is_open_ended
 from ..utils.errors import ConfigError, did_you_mean
-from ..utils.numbers import check_ranges, require_finite
-from ..utils.values import fit_type, type_name
+from ..utils.numbers import check_ranges
+from ..utils.values import fit_type, require_finite_argument, type_name
 from .imports import importing
 from .lazy_defaults import data_defaults, train_defaults
 from .lazy_targets import find_target, parameters_to_keep, target_parameters, walk
@@ -49,7 +49,8 @@ def load_lazy(path: str, overrides: Sequence[str] = ()) -> DictConfig:
 def check_lazy(cfg: DictConfig, where: str = "") -> None:
     """Check a LazyConfig: every node's arguments, and the plain settings in ``train`` and ``data``.
 
-    Numbers have to be finite, and in their range where they have one (``ranges.py``). Rotated boxes are refused where detectron2 has no compiled operators.
+    Numbers have to be finite, and in their range where they have one (``ranges.py``). Rotated boxes are refused where
+    detectron2 has no compiled operators.
     Raises ``ConfigError`` with the key and what may have been meant.
     """
     for key, node in walk(cfg):
@@ -66,7 +67,7 @@ def check_lazy(cfg: DictConfig, where: str = "") -> None:
                 suggestion = did_you_mean(f"{section}.{key}", known)
                 raise ConfigError(f"{section}.{key}{where}: there is no such setting.{suggestion}")
         if section == "train":
-            check_ranges({key: settings[key[len("train.") :]] for key in TRAIN if key[len("train.") :] in settings}, TRAIN, where)
+            check_ranges({key: settings.get(key[len("train.") :]) for key in TRAIN}, TRAIN, where)
 
 
 def _check_arguments(node: DictConfig, key: str, parameters, where: str) -> None:
@@ -92,9 +93,8 @@ def _check_numbers(node: DictConfig, key: str, parameters, where: str) -> None:
             continue
         if name in ranges:
             check_ranges({full_key: value}, {full_key: ranges[name]}, where)
-        elif f"{key}.{name}" not in TRAIN:
-            default = parameters[name].default if name in parameters else None
-            require_finite(value, full_key, default, where)
+        elif full_key not in TRAIN:
+            require_finite_argument(value, parameters.get(name), full_key, where)
 
 
 def _is_known(target) -> bool:

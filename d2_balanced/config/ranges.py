@@ -94,7 +94,9 @@ YACS = _by_name([
 TRAIN = _by_name([
     (_ITERATIONS, "train.max_iter"),
     (_COUNT, "train.accumulate train.log_period train.checkpointer.period train.record_imbalance.period"),
-    (_NATURAL, "train.checkpointer.max_to_keep train.eval_period train.patience train.record_imbalance.gradient_period"),
+    (_NATURAL, """
+        train.checkpointer.max_to_keep train.eval_period train.patience train.record_imbalance.gradient_period
+    """),
     (_SEED, "train.seed"),
 ])  # fmt: skip
 """By the key in a LazyConfig's ``train``."""

@@ -137,7 +137,8 @@ class _Merge:
             self._merge(value, node[key], default, full_key + ".")
         else:
             raise ConfigError(
-                f"{full_key}{self.where}: expected a mapping of {', '.join(default)}, got {type_name(value)} {shown(value)}."
+                f"{full_key}{self.where}: expected a mapping of {', '.join(default)}, got {type_name(value)} "
+                f"{shown(value)}."
             )
 
     def _require_plain(self, value, full_key):

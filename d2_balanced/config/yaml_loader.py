@@ -8,7 +8,7 @@ import yaml
 
 __all__ = ["BoundedLoader", "PythonObject"]
 
-DEEPEST, MOST_NODES = 40, 50_000
+DEEPEST, MOST_NODES = 40, 20_000
 """Limits of a config: the largest that a run saves is some 12 deep and has some thousand nodes, aliases written out."""
 
 

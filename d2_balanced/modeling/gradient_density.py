@@ -9,12 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..utils.numbers import require
 from .arguments import check_range
 from .iteration_sums import IterationSums
 
 __all__ = ["GradientDensity"]
 
 DIVISORS = ("bins", "non_empty")
+_MOST_BINS = 100_000
 
 
 class GradientDensity(nn.Module):
@@ -27,7 +29,7 @@ class GradientDensity(nn.Module):
 
     Args:
         owner: class name of the loss, for error messages.
-        bins: M, at least 1; 1: all weights are 1.
+        bins: M, 1 to 100000; 1: all weights are 1.
         momentum: in [0, 1); 0: the examples of this pass alone.
         divide_by: "bins" (the paper) or "non_empty", the number of bins that have examples, as in the authors' code.
 
@@ -37,8 +39,8 @@ class GradientDensity(nn.Module):
 
     def __init__(self, owner: str, bins: int, momentum: float, divide_by: str):
         super().__init__()
-        check_range(owner, "bins", bins, "1 or more", bins >= 1)
-        check_range(owner, "momentum", momentum, "in [0, 1)", 0 <= momentum < 1)
+        require(owner, "bins", bins, at_least=1, at_most=_MOST_BINS, integer=True)
+        require(owner, "momentum", momentum, at_least=0, below=1)
         check_range(owner, "divide_by", divide_by, f"one of {list(DIVISORS)}", divide_by in DIVISORS)
         self.bins = bins
         self.momentum = momentum

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, NamedTuple, NewType, Optional, Tuple
 
 from .errors import ConfigError, shown
 
-__all__ = ["Range", "check_ranges", "is_number", "require", "require_finite"]
+__all__ = ["Extended", "Range", "check_ranges", "is_number", "require", "require_finite"]
+
+Extended = NewType("Extended", float)
+"""Annotates an argument for which infinity has a meaning; its constructor says which (``require(..., also=...)``)."""
 
 _LARGEST = 2**63 - 1  # what torch's and NumPy's whole numbers hold
 

@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from .errors import ConfigError, shown
-from .numbers import is_number, require_finite
+from .numbers import Extended, is_number, require_finite
 
-__all__ = ["fit_argument", "fit_type", "type_name"]
+__all__ = ["fit_argument", "fit_type", "require_finite_argument", "type_name"]
 
 # A value of the type that an annotation names, for arguments whose defaults do not tell.
-_EXAMPLES = {"bool": False, "int": 1, "float": 0.5, "str": "", "Sequence[int]": [1], "Sequence[float]": [0.5]}
+_EXAMPLES = {
+    **{"bool": False, "int": 1, "float": 0.5, "str": ""},
+    **{"List[int]": [1], "List[float]": [0.5], "Sequence[int]": [1], "Sequence[float]": [0.5]},
+}
 
 
 def _is_sequence(value) -> bool:
@@ -69,19 +72,32 @@ def fit_argument(value, parameter: Optional[inspect.Parameter], key: str, where:
     """``value``, brought to the type of a constructor's ``parameter``: of its default, or else of its annotation.
 
     A parameter whose default is None takes None. Raises ``ConfigError`` for another type, and for numbers that are not
-    finite where the default is finite: so no component has to ask for that.
+    finite (:func:`require_finite_argument`).
     """
-    default = None if parameter is None or parameter.default is parameter.empty else parameter.default
-    require_finite(value, key, default, where)
-    if default is None and parameter is not None and value is not None:
+    require_finite_argument(value, parameter, key, where)
+    default = _default(parameter)
+    if default is None and value is not None:
         default = _EXAMPLES.get(_annotated(parameter))
     return fit_type(value, default, key, where)
 
 
-def _annotated(parameter: inspect.Parameter) -> str:
+def require_finite_argument(value, parameter: Optional[inspect.Parameter], key: str, where: str = "") -> None:
+    """Raise ``ConfigError`` for a ``value`` with a number that is not finite: so no component has to ask for that.
+
+    It is taken where the parameter's default is such a number, or its annotation is ``Extended``.
+    """
+    if _annotated(parameter).rsplit(".", 1)[-1] != Extended.__name__:
+        require_finite(value, key, _default(parameter), where)
+
+
+def _default(parameter: Optional[inspect.Parameter]):
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
+
+
+def _annotated(parameter: Optional[inspect.Parameter]) -> str:
     """The type in a parameter's annotation, without ``typing.`` and ``Optional``; empty if there is none."""
-    annotation = parameter.annotation
-    if annotation is parameter.empty:
+    annotation = inspect.Parameter.empty if parameter is None else parameter.annotation
+    if annotation is inspect.Parameter.empty:
         return ""
     name = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     name = name.replace("typing.", "").replace("collections.abc.", "")

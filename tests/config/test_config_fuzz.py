@@ -5,31 +5,30 @@ yaml config, 90 of a LazyConfig, and 80 components with any arguments.
 """
 
 import copy
-import os
 import random
 
 import pytest
 import yaml
 from detectron2.layers import ShapeSpec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from d2_balanced.config import load_lazy
 from d2_balanced.config.check_yacs import spec_registries
 from d2_balanced.config.defaults import get_balanced_cfg
 from d2_balanced.config.yacs import flatten
 from d2_balanced.engine.from_lazy import LazyExperiment
 from d2_balanced.engine.from_yacs import YacsExperiment
-from d2_balanced.config import load_lazy
 from d2_balanced.engine.open import open_experiment
 from d2_balanced.modeling.spec import build_component, signature_parameters
-from d2_balanced.utils.errors import ConfigError, UsageError
+from d2_balanced.utils.errors import UsageError
 
 BOUNDED = {"derandomize": True, "deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 SPECIAL = [
     float("nan"), float("inf"), -float("inf"), 10**30, 10**400, 1e30, -1e-30, 2**31, -1, 0, 1, 2, 3, 0.5, 1.5, True,
-    None, "", "x", "none", "???", "${x}", "${", "a.b", "../x", "Jörg", "\ud7ff", "1e-3", "RandomSampler", "CascadeStages",
-    [], [[]], [[], 1], {}, {"x": 1}, {"NAME": "x"}, {"NAME": 3}, {3: 4}, [3], [0.5, "x"], [{}], [{"SAMPLER": 1}], "nan",
-    [float("nan")], [10**400], (1, 2), ["a", "b"], "[", "{a: ", "!!int x", "0x" + "f" * 5000, "(" * 200, "1j", "b''",
+    None, "", "x", "none", "???", "${x}", "${", "a.b", "../x", "Jörg", "\ud7ff", "1e-3", "RandomSampler",
+    "CascadeStages", [], [[]], [[], 1], {}, {"x": 1}, {"NAME": "x"}, {"NAME": 3}, {3: 4}, [3], [0.5, "x"], [{}], [{"SAMPLER": 1}],
+    "nan",    [float("nan")], [10**400], (1, 2), ["a", "b"], "[", "{a: ", "!!int x", "0x" + "f" * 5000, "(" * 200, "1j", "b''",
 ]  # fmt: skip
 VALUES = st.one_of(st.sampled_from(SPECIAL), st.integers(-100, 100), st.floats(), st.text(max_size=3))
 # What names code to run or a place to go to is not for a fuzz test.
@@ -38,10 +37,10 @@ SPECS = {key: registry for key, registry in spec_registries().items()}
 YAML = """
 MODEL: {ROI_HEADS: {NAME: BalancedROIHeads, IOU_THRESHOLDS: [0.4]}, MASK_ON: True}
 SOLVER: {STEPS: [10, 20], BASE_LR: 0.01, CLIP_GRADIENTS: {CLIP_VALUE: 1.0}}
-MODEL2: &anchor {x: [1, 2]}
 """
-PIECES = [b"*anchor", b"&anchor", b"<<: ", b"[", b"{", b"}", b"- ", b"? ", b": ", b"\t", b"\0", b"\xff", b"!!int ", b"\n",
-          b"!!python/object/apply:os.getcwd []", b"!!timestamp ", b"|", b"%YAML", b"---\n", b"'", b"_BASE_: ", b"2020-99-99"]  # fmt: skip
+PIECES = [b"*anchor", b"&anchor", b"<<: ", b"[", b"{", b"}", b"- ", b"? ", b": ", b"\t", b"\0", b"\xff", b"!!int ",
+          b"\n", b"!!python/object/apply:os.getcwd []", b"!!timestamp ", b"|", b"%YAML", b"---\n", b"'", b"_BASE_: ",
+          b"2020-99-99"]  # fmt: skip
 LAZY = """
 import torch
 from detectron2.config import LazyCall as L
@@ -62,8 +61,8 @@ model = dict(
 )
 dataloader = dict(train=dict(total_batch_size=4, dataset=dict(names="a")), test=None)
 optimizer = L(torch.optim.SGD)(params=[], lr=0.1, momentum=0.9)
-lr_multiplier = L(WarmupParamScheduler)(scheduler=L(CosineParamScheduler)(start_value=1, end_value=0), warmup_factor=0.1,
-                                        warmup_length=0.1)
+cosine = L(CosineParamScheduler)(start_value=1, end_value=0)
+lr_multiplier = L(WarmupParamScheduler)(scheduler=cosine, warmup_factor=0.1, warmup_length=0.1)
 train = train_defaults()
 data = data_defaults()
 """
@@ -72,8 +71,9 @@ LAZY_KEYS = """
     model.sampler model.sampler.num_bins model.sampler.neg_pos_ub model.sampler.floor_thr model.sampler._target_
     model.matcher.thresholds model.matcher.period model.matcher.labels.5 model.bound model.num_classes model.no_such
     dataloader dataloader.train.total_batch_size dataloader.train.dataset.names optimizer optimizer.lr
-    optimizer.momentum optimizer.nesterov optimizer._target_ lr_multiplier.warmup_length lr_multiplier.scheduler.end_value
-    train train.max_iter train.seed train.amp train.amp.enabled train.checkpointer.period train.output_dir train.eval_period
+    optimizer.momentum optimizer.nesterov optimizer._target_ lr_multiplier.warmup_length
+    lr_multiplier.scheduler.end_value train train.max_iter train.seed train.amp train.amp.enabled
+    train.checkpointer.period train.output_dir train.eval_period
     train.gradient_annealing.initial train.gradient_annealing.total train.record_imbalance data data.strict no_such
 """.split()
 CONTEXTS = {
@@ -84,7 +84,7 @@ CONTEXTS = {
 
 
 def outcome(build, culprits):
-    """``"accepted"`` or ``"refused"``; whatever else ``build`` raises fails, and an error that names no culprit, too."""
+    """``"accepted"`` or ``"refused"``; whatever else ``build`` raises fails, and an error without a culprit, too."""
     try:
         build()
     except UsageError as error:
@@ -125,10 +125,14 @@ def test_settings_in_a_file(tmp_path_factory, both_outcomes, changes):
     both_outcomes(outcome(lambda: open_experiment(path), [*parts(changes), path]))
 
 
-@given(st.lists(st.tuples(st.integers(0, len(YAML)), st.integers(0, 12), st.sampled_from(PIECES)), min_size=1, max_size=3))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(YAML)), st.integers(0, 12), st.sampled_from(PIECES)), min_size=1, max_size=3
+    )
+)
 @settings(max_examples=80, **BOUNDED)
 def test_words_and_bytes_of_a_file(tmp_path_factory, both_outcomes, changes):
-    text = YAML.replace("MODEL2: &anchor {x: [1, 2]}\n", "").encode()
+    text = YAML.encode()
     for start, length, piece in changes:
         text = text[:start] + piece + text[start + length :]
     path = str(tmp_path_factory.getbasetemp() / "bytes.yaml")
@@ -139,7 +143,8 @@ def test_words_and_bytes_of_a_file(tmp_path_factory, both_outcomes, changes):
 
 def word(value):
     """As it stands on a command line."""
-    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
+    text = value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True)
+    return text if isinstance(value, str) else text.strip().removesuffix("...").strip()
 
 
 @given(st.lists(st.tuples(st.sampled_from(KEYS), VALUES), min_size=1, max_size=3), st.booleans())
@@ -176,13 +181,5 @@ def test_components(both_outcomes, key, seed, value):
     argument = draw.choice(own)
     node = {"NAME": name, argument.upper(): value}
 
-    def build():
-        if argument in ("max_per_image", "num_per_interval", "conv_dim", "kernel_size") and value == 2**31:
-            raise ConfigError(f"{key}: not tried, it would take the memory")
-        build_component(SPECS[key], node, key, **CONTEXTS)
-
-    both_outcomes(outcome(build, [key]))
-
-
-def test_the_files_were_not_left_to_the_default_folder():
-    assert not os.path.exists("settings.yaml") and not os.path.exists("bytes.yaml")
+    assume(value != 2**31 or argument not in ("conv_dim", "kernel_size", "reduction"))  # weights that fill the memory
+    both_outcomes(outcome(lambda: build_component(SPECS[key], node, key, **CONTEXTS), [key]))

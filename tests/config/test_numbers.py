@@ -1,4 +1,4 @@
-"""Numbers that mean nothing, or cannot be used, are refused with their key: in components, in yacs and in LazyConfig."""
+"""Numbers that mean nothing or cannot be used are refused with their key: in components, in yacs and in LazyConfig."""
 
 import math
 import os
@@ -12,11 +12,13 @@ from d2_balanced.config.ranges import YACS
 from d2_balanced.config.yacs import flatten
 from d2_balanced.config.defaults import get_balanced_cfg
 from d2_balanced.engine.schedule import Schedule
-from d2_balanced.modeling.spec import check_spec, signature_parameters
-from d2_balanced.utils.numbers import Range, is_number, require
+from d2_balanced.modeling.spec import call_arguments, check_spec, signature_parameters
+from d2_balanced.utils.numbers import Extended, Range, is_number, require
 from paths import ROOT
 
 QUICK = os.path.join(ROOT, "configs", "quick")
+BRANCHES = "MODEL.BALANCED.BRANCHES"
+CASCADE = ["MODEL.BALANCED.STAGES.NAME", "CascadeStages"]
 ROI_HEADS = ["MODEL.ROI_HEADS.NAME", "BalancedROIHeads"]
 NOT_FINITE = [math.nan, math.inf, -math.inf, 10**30]
 
@@ -45,7 +47,7 @@ def test_ranges(limits, allowed, refused):
         ({"at_least": 1, "integer": True}, 1.5, "a whole number, 1 or more, got 1.5"),
         ({"at_least": 0, "at_most": 1}, math.nan, "a finite number, from 0 to 1, got nan"),
         ({"above": 0, "below": 1, "also": (-1,)}, 2, "above 0 and below 1 or -1, got 2"),
-        pytest.param({"at_least": 1, "integer": True}, 16**5000, "a whole number below .*, got a number of thousands of digits", id="digits"),
+        pytest.param({"integer": True}, 16**5000, "a whole number below .*, got a number of thousands of .*", id="long"),
     ],
 )
 def test_what_a_message_says(limits, value, words):
@@ -58,7 +60,7 @@ def numeric_arguments():
     for key, registry in spec_registries().items():
         for name, target in registry:
             for argument, parameter in signature_parameters(target).items():
-                if is_number(parameter.default) and math.isfinite(parameter.default):
+                if is_number(parameter.default) and parameter.annotation not in (Extended, "Extended"):
                     yield key, registry, name, argument.upper()
 
 
@@ -72,8 +74,22 @@ def test_every_component_refuses_what_is_not_finite(value):
             check_spec(registry, CfgNode({"NAME": name, argument: value}, new_allowed=True), key)
 
 
+def test_infinity_is_taken_where_it_has_a_meaning():
+    """By the annotation, or by a default that is infinite; what is out of range is left to the constructor."""
+
+    def component(slope: Extended = 1.0, limit: float = math.inf, weight: float = 1.0):
+        pass
+
+    node = {"SLOPE": -math.inf, "LIMIT": math.inf}
+    assert call_arguments(component, node, "KEY") == {"slope": -math.inf, "limit": math.inf}
+    with pytest.raises(ConfigError, match="KEY.WEIGHT: must be a finite number, got inf"):
+        call_arguments(component, {"WEIGHT": math.inf}, "KEY")
+
+
 @pytest.mark.parametrize("value", NOT_FINITE + [-(10**30)])
-@pytest.mark.parametrize("key", ["MODEL.BALANCED.FPN.REFINE_LEVEL", "SOLVER.GRADIENT_ANNEALING.TOTAL", "SOLVER.BASE_LR"])
+@pytest.mark.parametrize(
+    "key", ["MODEL.BALANCED.FPN.REFINE_LEVEL", "SOLVER.GRADIENT_ANNEALING.TOTAL", "SOLVER.BASE_LR"]
+)
 def test_every_setting_refuses_what_is_not_finite(key, value):
     cfg = get_balanced_cfg()
     node, name = cfg, key.rsplit(".", 1)
@@ -146,18 +162,18 @@ def with_settings(tmp_path, words):
 @pytest.mark.parametrize(
     "words, culprit",
     [
-        (["MODEL.BALANCED.BRANCHES", "[{SAMPLER: x}, {}]"], r"BRANCHES\[0\].SAMPLER: expected a mapping"),
-        (["MODEL.BALANCED.BRANCHES", "[{BATCH_SIZE_PER_IMAGE: 1.5}]"], r"BRANCHES\[0\].BATCH_SIZE_PER_IMAGE: expected int"),
-        (["MODEL.BALANCED.BRANCHES", "[{}, {POSITIVE_FRACTION: .nan}]"], r"BRANCHES\[1\].POSITIVE_FRACTION: must be"),
-        (["MODEL.BALANCED.BRANCHES", "[{3: 4}]"], r"BRANCHES\[0\].3: a branch has no such setting"),
+        ([BRANCHES, "[{SAMPLER: x}, {}]"], r"BRANCHES\[0\].SAMPLER: expected a mapping"),
+        ([BRANCHES, "[{BATCH_SIZE_PER_IMAGE: 1.5}]"], r"BRANCHES\[0\].BATCH_SIZE_PER_IMAGE: expected int"),
+        ([BRANCHES, "[{}, {POSITIVE_FRACTION: .nan}]"], r"BRANCHES\[1\].POSITIVE_FRACTION: must be"),
+        ([BRANCHES, "[{3: 4}]"], r"BRANCHES\[0\].3: a branch has no such setting"),
         (
-            ["MODEL.BALANCED.BRANCHES", "[{SAMPLER: {NAME: RandomSampler, NEG_POS_UB: .inf}}]"],
+            [BRANCHES, "[{SAMPLER: {NAME: RandomSampler, NEG_POS_UB: .inf}}]"],
             r"BRANCHES\[0\].SAMPLER.NEG_POS_UB: must be a finite number",
         ),
-        (["MODEL.BALANCED.STAGES.NAME", "CascadeStages", "MODEL.BALANCED.STAGES.NUM_TEST", "2.5"], "STAGES.NUM_TEST: expected int"),
-        (["MODEL.BALANCED.STAGES.NAME", "CascadeStages", "MODEL.BALANCED.STAGES.LOSS_WEIGHTS", "3"], "STAGES.LOSS_WEIGHTS: expected"),
+        ([*CASCADE, "MODEL.BALANCED.STAGES.NUM_TEST", "2.5"], "STAGES.NUM_TEST: expected int"),
+        ([*CASCADE, "MODEL.BALANCED.STAGES.LOSS_WEIGHTS", "3"], "STAGES.LOSS_WEIGHTS: expected"),
         (["MODEL.BALANCED.MATCHER.PERIOD", "2020-01-01"], "MATCHER.PERIOD on the command line: a config holds no date"),
-        (["MODEL.BALANCED.MATCHER.PERIOD", "!!python/name:os.system ''"], "MATCHER.PERIOD on the command line: a config"),
+        (["MODEL.BALANCED.MATCHER.PERIOD", "!!python/name:os.system ''"], "MATCHER.PERIOD .*: a config holds no"),
     ],
 )
 def test_settings_of_components(tmp_path, words, culprit):
@@ -195,7 +211,9 @@ def test_a_whole_configuration_in_range(lazy_config):
     load_lazy(lazy_config)
 
 
-SCHEDULE = Schedule(lr=0.02, max_iter=90000, steps=(60000, 80000), warmup_iters=1000, eval_period=0, checkpoint_period=1)
+SCHEDULE = Schedule(
+    lr=0.02, max_iter=90000, steps=(60000, 80000), warmup_iters=1000, eval_period=0, checkpoint_period=5000
+)
 
 
 def test_doubts_about_warm_up_and_steps():

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_range
+from ...utils.numbers import require
 from ..gradient_density import GradientDensity
 from ..registry import BOX_LOSS_REGISTRY
 
@@ -37,8 +35,8 @@ class GHMR(nn.Module):
         loss_weight: float = 1.0,
     ):
         super().__init__()
-        check_range(self, "mu", mu, "a finite number >= 0", 0 <= mu < math.inf)
-        check_range(self, "loss_weight", loss_weight, "a finite number >= 0", 0 <= loss_weight < math.inf)
+        require(self, "mu", mu, at_least=0)
+        require(self, "loss_weight", loss_weight, at_least=0)
         self.mu = mu
         self.loss_weight = loss_weight
         self.density = GradientDensity(type(self).__name__, bins, momentum, divide_by)

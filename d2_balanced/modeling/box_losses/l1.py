@@ -11,6 +11,7 @@ import torch
 from fvcore.nn import smooth_l1_loss
 from torch import Tensor, nn
 
+from ...utils.numbers import require
 from ..arguments import check_range
 from ..registry import BOX_LOSS_REGISTRY
 
@@ -64,8 +65,8 @@ class SmoothL1(nn.Module):
 
     def __init__(self, beta: float = 0.0, loss_weight: float = 1.0):
         super().__init__()
-        check_range(self, "beta", beta, "a finite number >= 0", 0 <= beta < math.inf)
-        check_range(self, "loss_weight", loss_weight, "a finite number >= 0", 0 <= loss_weight < math.inf)
+        require(self, "beta", beta, at_least=0)
+        require(self, "loss_weight", loss_weight, at_least=0)
         self.beta = beta
         self.loss_weight = loss_weight
 
@@ -103,11 +104,11 @@ class BalancedL1(nn.Module):
     ):
         super().__init__()
         for argument, value in (("alpha", alpha), ("gamma", gamma), ("beta", beta)):
-            check_range(self, argument, value, "a finite number > 0", 0 < value < math.inf)
-        check_range(self, "gamma", gamma, f"at most {_MAX_EXPONENT:g} * alpha", gamma <= _MAX_EXPONENT * alpha)
-        check_range(self, "alpha", alpha, f"at most gamma / {_MIN_EXPONENT:g}", gamma >= _MIN_EXPONENT * alpha)
+            require(self, argument, value, above=0)
+        require(self, "gamma", gamma, at_most=_MAX_EXPONENT * alpha)
+        require(self, "alpha", alpha, at_most=gamma / _MIN_EXPONENT)
         check_range(self, "form", form, f"one of {list(BALANCED_L1_FORMS)}", form in BALANCED_L1_FORMS)
-        check_range(self, "loss_weight", loss_weight, "a finite number >= 0", 0 <= loss_weight < math.inf)
+        require(self, "loss_weight", loss_weight, at_least=0)
         self.settings = {"alpha": alpha, "gamma": gamma, "beta": beta, "form": form}
         self.loss_weight = loss_weight
 

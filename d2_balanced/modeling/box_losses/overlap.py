@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Tuple
 
 import torch
@@ -13,7 +12,7 @@ from fvcore.nn import smooth_l1_loss
 from torch import Tensor, nn
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
-from ..arguments import check_range
+from ...utils.numbers import require
 from ..registry import BOX_LOSS_REGISTRY
 
 __all__ = ["BoundedIoU", "CIoU", "DIoU", "EIoU", "GIoU", "IoULoss", "elementwise_iou"]
@@ -50,8 +49,8 @@ class _OverlapLoss(nn.Module):
 
     def __init__(self, loss_weight: float = 1.0, eps: float = 1e-7):
         super().__init__()
-        check_range(self, "loss_weight", loss_weight, "a finite number >= 0", 0 <= loss_weight < math.inf)
-        check_range(self, "eps", eps, "in (0, 1)", 0 < eps < 1)
+        require(self, "loss_weight", loss_weight, at_least=0)
+        require(self, "eps", eps, above=0, below=1)
         self.loss_weight = loss_weight
         self.eps = eps
 
@@ -98,7 +97,7 @@ class BoundedIoU(_OverlapLoss):
 
     def __init__(self, beta: float = 0.2, loss_weight: float = 1.0, eps: float = 1e-7):
         super().__init__(loss_weight, eps)
-        check_range(self, "beta", beta, "a finite number >= 0", 0 <= beta < math.inf)
+        require(self, "beta", beta, at_least=0)
         self.beta = beta
 
     def losses(self, pred, target):
@@ -161,7 +160,7 @@ class EIoU(_OverlapLoss):
 
     def __init__(self, gamma: float = 0.0, loss_weight: float = 1.0, eps: float = 1e-7):
         super().__init__(loss_weight, eps)
-        check_range(self, "gamma", gamma, "a finite number >= 0", 0 <= gamma < math.inf)
+        require(self, "gamma", gamma, at_least=0)
         self.gamma = gamma
 
     def losses(self, pred, target):

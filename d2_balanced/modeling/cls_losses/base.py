@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...utils.numbers import require
 from ..arguments import check_range
 from ..registry import CLS_LOSS_REGISTRY
 
@@ -55,9 +56,10 @@ class ClassificationLoss(nn.Module):
         super().__init__()
         form = self.forms[0] if form is None else form
         check_range(self, "form", form, f"one of {list(self.forms)}", form in self.forms)
-        check_range(self, "prior", prior, "in (0, 1)", prior is None or 0 < prior < 1)
+        if prior is not None:
+            require(self, "prior", prior, above=0, below=1)
         check_range(self, "prior", prior, "None with a softmax", prior is None or form == "sigmoid")
-        check_range(self, "loss_weight", loss_weight, "a finite number >= 0", 0 <= loss_weight < math.inf)
+        require(self, "loss_weight", loss_weight, at_least=0)
         self.form = form
         self.prior = prior
         self.loss_weight = loss_weight

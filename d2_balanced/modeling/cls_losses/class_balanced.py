@@ -8,7 +8,7 @@ from typing import List, Optional
 import torch
 from torch import Tensor
 
-from ..arguments import check_range
+from ...utils.numbers import require
 from ..registry import CLS_LOSS_REGISTRY
 from .class_counts import ClassCounts
 from .focal import FocalLoss
@@ -48,8 +48,8 @@ class ClassBalanced(FocalLoss):
         **others,
     ):
         super().__init__(gamma=gamma, **others)
-        check_range(self, "beta", beta, "in [0, 1]", 0 <= beta <= 1)
-        check_range(self, "num_objects", num_objects, "1 or more", num_objects >= 1)
+        require(self, "beta", beta, at_least=0, at_most=1)
+        require(self, "num_objects", num_objects, at_least=1)
         self.beta = beta
         self.num_objects = num_objects
         self.counts = ClassCounts(type(self).__name__, class_counts)

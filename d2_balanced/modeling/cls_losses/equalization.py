@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..arguments import check_range
+from ...utils.numbers import Extended, require
 from ..iteration_sums import IterationSums
 from ..registry import CLS_LOSS_REGISTRY
 from .base import ClassificationLoss, class_targets
@@ -39,11 +39,11 @@ class EQLv2(ClassificationLoss):
 
     forms = ("sigmoid",)
 
-    def __init__(self, gamma: float = 12.0, mu: float = 0.8, alpha: float = 4.0, objectness: bool = True, **others):
+    def __init__(self, gamma: float = 12.0, mu: Extended = 0.8, alpha: float = 4.0, objectness: bool = True, **others):
         super().__init__(**others)
-        check_range(self, "gamma", gamma, "a finite number > 0", 0 < gamma < math.inf)
-        check_range(self, "mu", mu, "a number below inf", mu < math.inf)
-        check_range(self, "alpha", alpha, "a finite number >= 0", 0 <= alpha < math.inf)
+        require(self, "gamma", gamma, above=0)
+        require(self, "mu", mu, also=(-math.inf,))
+        require(self, "alpha", alpha, at_least=0)
         self.gamma = gamma
         self.mu = mu
         self.alpha = alpha

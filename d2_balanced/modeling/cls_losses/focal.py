@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from fvcore.nn import sigmoid_focal_loss
 from torch.nn import functional as F
 
+from ...utils.numbers import require
 from ..arguments import check_range
 from ..registry import CLS_LOSS_REGISTRY
 from .base import ClassificationLoss, class_targets
@@ -37,8 +36,8 @@ class FocalLoss(ClassificationLoss):
 
     def __init__(self, gamma: float = 2.0, alpha: float = -1.0, **others):
         super().__init__(**others)
-        check_range(self, "gamma", gamma, "a finite number >= 0", 0 <= gamma < math.inf)
-        check_range(self, "alpha", alpha, "in [0, 1], or -1", alpha == -1 or 0 <= alpha <= 1)
+        require(self, "gamma", gamma, at_least=0)
+        require(self, "alpha", alpha, at_least=0, at_most=1, also=(-1,))
         check_range(self, "gamma", gamma, "0, or at least 1 with sigmoids", self.form == "softmax" or not 0 < gamma < 1)
         self.gamma = gamma
         self.alpha = alpha

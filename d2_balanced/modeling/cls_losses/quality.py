@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...utils.numbers import require
 from ..arguments import check_range
 from ..registry import CLS_LOSS_REGISTRY
 from .base import ClassificationLoss, class_targets
@@ -54,7 +53,7 @@ class QualityFocal(_QualityLoss):
 
     def __init__(self, beta: float = 2.0, **others):
         super().__init__(**others)
-        check_range(self, "beta", beta, "0, or a finite number >= 1", beta == 0 or 1 <= beta < math.inf)
+        require(self, "beta", beta, at_least=1, also=(0,))
         self.beta = beta
 
     def sigmoid_losses(self, logits, labels, ious):
@@ -82,7 +81,7 @@ class Varifocal(_QualityLoss):
     def __init__(self, alpha: float = 0.75, gamma: float = 2.0, **others):
         super().__init__(**others)
         for argument, value in (("alpha", alpha), ("gamma", gamma)):
-            check_range(self, argument, value, "a finite number >= 0", 0 <= value < math.inf)
+            require(self, argument, value, at_least=0)
         self.alpha = alpha
         self.gamma = gamma
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import List, Optional
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..arguments import check_range
+from ...utils.numbers import require
 from ..registry import CLS_LOSS_REGISTRY
 from .base import ClassificationLoss
 from .class_counts import ClassCounts
@@ -43,7 +42,7 @@ class SeesawLoss(ClassificationLoss):
     def __init__(self, p: float = 0.8, q: float = 2.0, class_counts: Optional[List[float]] = None, **others):
         super().__init__(**others)
         for argument, value in (("p", p), ("q", q)):
-            check_range(self, argument, value, "a finite number >= 0", 0 <= value < math.inf)
+            require(self, argument, value, at_least=0)
         self.p = p
         self.q = q
         self.counts = ClassCounts(type(self).__name__, class_counts)

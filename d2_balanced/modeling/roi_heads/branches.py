@@ -33,8 +33,10 @@ class BoxBranch:
                 f"BoxBranch: box_head and box_predictor must be as many, got {_num_stages(self.box_head)} and "
                 f"{_num_stages(self.box_predictor)}"
             )
-        self.positive_fraction = require(self, "positive_fraction", positive_fraction, above=0, at_most=1)
-        self.batch_size_per_image = require(self, "batch_size_per_image", batch_size_per_image, at_least=1, integer=True)
+        require(self, "positive_fraction", positive_fraction, above=0, at_most=1)
+        require(self, "batch_size_per_image", batch_size_per_image, at_least=1, integer=True)
+        self.positive_fraction = positive_fraction
+        self.batch_size_per_image = batch_size_per_image
         self.sampler = sampler
 
     @property

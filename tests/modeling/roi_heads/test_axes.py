@@ -230,7 +230,7 @@ def test_ignored_proposals_are_neither_sampled_nor_kept_in_later_stages():
         ({"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages", "NUM_TEST": 4}}, ["num_test", "3", "4"]),
         ({"MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages", "LOSS_WEIGHTS": [1.0]}}, ["loss_weights", "3"]),
         ({"MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages", "MERGE": "mean"}}, ["merge", "logit", "mean"]),
-        ({"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.0}]}, ["positive_fraction", "(0, 1]", "0.0"]),
+        ({"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.0}]}, ["positive_fraction", "above 0", "0.0"]),
         ({**CASCADE, "MODEL__ROI_BOX_CASCADE_HEAD__BBOX_REG_WEIGHTS": ((10, 10, 5, 5),)}, ["BBOX_REG_WEIGHTS", "IOUS"]),
     ],
 )
