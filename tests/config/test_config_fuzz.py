@@ -27,8 +27,9 @@ BOUNDED = {"derandomize": True, "deadline": None, "database": None, "suppress_he
 SPECIAL = [
     float("nan"), float("inf"), -float("inf"), 10**30, 10**400, 1e30, -1e-30, 2**31, -1, 0, 1, 2, 3, 0.5, 1.5, True,
     None, "", "x", "none", "???", "${x}", "${", "a.b", "../x", "Jörg", "\ud7ff", "1e-3", "RandomSampler",
-    "CascadeStages", [], [[]], [[], 1], {}, {"x": 1}, {"NAME": "x"}, {"NAME": 3}, {3: 4}, [3], [0.5, "x"], [{}], [{"SAMPLER": 1}],
-    "nan",    [float("nan")], [10**400], (1, 2), ["a", "b"], "[", "{a: ", "!!int x", "0x" + "f" * 5000, "(" * 200, "1j", "b''",
+    "CascadeStages", [], [[]], [[], 1], {}, {"x": 1}, {"NAME": "x"}, {"NAME": 3}, {3: 4}, [3], [0.5, "x"], [{}],
+    [{"SAMPLER": 1}], "nan", [float("nan")], [10**400], (1, 2), ["a", "b"], "[", "{a: ", "!!int x", "0x" + "f" * 5000,
+    "(" * 200, "1j", "b''",
 ]  # fmt: skip
 VALUES = st.one_of(st.sampled_from(SPECIAL), st.integers(-100, 100), st.floats(), st.text(max_size=3))
 # What names code to run or a place to go to is not for a fuzz test.
