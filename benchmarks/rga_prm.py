@@ -28,10 +28,10 @@ def two_modules(cfg):
 
 
 def annealing(model):
-    """What the trainer calls after the backward."""
+    """What happens before the optimizer steps."""
     hook = GradientAnnealing(model, initial=7.0)
     hook.trainer = SimpleNamespace(iter=0, max_iter=90000, storage=EventStorage())
-    return hook.after_backward
+    return hook.scale_gradients
 
 
 def module_step(cfg, batch):

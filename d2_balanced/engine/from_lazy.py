@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from typing import Any, Dict
 
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
@@ -25,10 +26,11 @@ from .experiment import Experiment, OwnData, RunSettings
 from .gradient_annealing import annealing_hooks
 from .schedule import Schedule
 
-__all__ = ["LazyExperiment"]
+__all__ = ["LazyExperiment", "lazy_annealing_settings"]
 
 logger = logging.getLogger(__name__)
 
+_ANNEALING = "train.gradient_annealing"
 _NODES = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
 
@@ -48,7 +50,7 @@ class LazyExperiment(Experiment):
         cfg.train = OmegaConf.merge(train_defaults(), cfg.train)
         cfg.data = OmegaConf.merge(data_defaults(), cfg.get("data", {}))
         super().__init__(cfg)
-        annealing_hooks(self._annealing, "train.gradient_annealing")
+        annealing_hooks(lazy_annealing_settings(cfg), _ANNEALING)
         check_refusals_lazy(cfg)
 
     @staticmethod
@@ -227,12 +229,8 @@ class LazyExperiment(Experiment):
         with constructing("lr_multiplier", {}):
             return LRMultiplier(optimizer, multiplier, max_iter=self.cfg.train.max_iter)
 
-    @property
-    def _annealing(self):
-        return {name: value for name, value in self.cfg.train.gradient_annealing.items() if name != "_target_"}
-
     def build_method_hooks(self, model):
-        return annealing_hooks(self._annealing, "train.gradient_annealing", model)
+        return annealing_hooks(lazy_annealing_settings(self.cfg), _ANNEALING, model)
 
     def build_test(self, name):
         test, evaluator = self._test, self.cfg.dataloader.get("evaluator")
@@ -260,6 +258,12 @@ class LazyExperiment(Experiment):
             super().save_config(path)
         else:
             LazyConfig.save(self.cfg, path)  # says so, and pickles it beside
+
+
+def lazy_annealing_settings(cfg: DictConfig) -> Dict[str, Any]:
+    """The arguments of ``GradientAnnealing`` in ``cfg.train.gradient_annealing``; without it, what means no annealing."""
+    settings = {"initial": 1.0, **cfg.train.get("gradient_annealing", {})}
+    return {name: value for name, value in settings.items() if name != "_target_"}
 
 
 def _names(dataset) -> tuple:

@@ -16,7 +16,7 @@ from ..config import check_config, describe_changes, get_balanced_cfg, merge_ove
 from ..config.detectron2_names import SECTIONS, registered
 from ..config.imports import import_modules
 from ..config.yacs import flatten
-from ..data.loader import build_train_loader
+from ..data.loader import ExactTrainLoader, build_train_loader
 from ..data.mapper import build_mapper
 from ..evaluation import build_evaluator
 from ..modeling.roi_heads import BalancedROIHeads
@@ -27,7 +27,7 @@ from .experiment import Experiment, OwnData, RunSettings
 from .gradient_annealing import GradientAnnealing, annealing_hooks
 from .schedule import Schedule
 
-__all__ = ["YacsExperiment", "annealing_settings"]
+__all__ = ["YacsExperiment", "annealing_settings", "build_yacs_loader"]
 
 logger = logging.getLogger(__name__)
 
@@ -153,8 +153,7 @@ class YacsExperiment(Experiment):
         return self.cfg.DATASETS.STRICT
 
     def build_mapper(self, is_train):
-        with constructing("INPUT", flatten(self.cfg.INPUT, "INPUT.")):
-            return build_mapper(self.cfg, is_train)
+        return _mapper(self.cfg, is_train)
 
     def make_recordable(self):
         heads = registered(_ROI_HEADS, self.cfg.MODEL.ROI_HEADS.NAME)
@@ -170,24 +169,7 @@ class YacsExperiment(Experiment):
         pass  # detectron2's build_optimizer makes nothing else
 
     def build_loader(self):
-        cfg = self.cfg
-        with constructing("DATASETS.TRAIN", {"DATASETS.TRAIN": cfg.DATASETS.TRAIN}):
-            dataset = get_detection_dataset_dicts(
-                cfg.DATASETS.TRAIN,
-                filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-                min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-                proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-            )
-        repeats = cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
-        return build_train_loader(
-            dataset=dataset,
-            mapper=self.build_mapper(True),
-            total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-            seed=cfg.SEED,
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-            aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
-            repeat_threshold=cfg.DATALOADER.REPEAT_THRESHOLD if repeats else 0.0,
-        )
+        return build_yacs_loader(self.cfg)
 
     def build_model(self):
         torch.backends.cudnn.benchmark = self.cfg.CUDNN_BENCHMARK
@@ -217,6 +199,32 @@ class YacsExperiment(Experiment):
 
     def config_text(self):
         return self.cfg.dump()
+
+
+def build_yacs_loader(cfg: CfgNode) -> ExactTrainLoader:
+    """The training loader of ``cfg``, whose batches are a function of ``cfg.SEED`` (at least 0) and their number."""
+    with constructing("DATASETS.TRAIN", {"DATASETS.TRAIN": cfg.DATASETS.TRAIN}):
+        dataset = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        )
+    repeats = cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
+    return build_train_loader(
+        dataset=dataset,
+        mapper=_mapper(cfg, True),
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        seed=cfg.SEED,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        repeat_threshold=cfg.DATALOADER.REPEAT_THRESHOLD if repeats else 0.0,
+    )
+
+
+def _mapper(cfg, is_train):
+    with constructing("INPUT", flatten(cfg.INPUT, "INPUT.")):
+        return build_mapper(cfg, is_train)
 
 
 def annealing_settings(cfg: CfgNode) -> Dict[str, Any]:

@@ -1,11 +1,14 @@
 """R-CNN gradient annealing (RGA + PRM, sec. 3.1 and appendix B)."""
 
+import functools
 import math
 import re
+import types
 
 import torch
 from detectron2.engine import HookBase
 
+from ..modeling.awaited_hook import hook_at_work
 from ..utils.errors import ConfigError, Refusal
 
 __all__ = ["GradientAnnealing", "annealing_factor", "annealing_hooks"]
@@ -24,9 +27,11 @@ def annealing_factor(initial, iteration, total):
 class GradientAnnealing(HookBase):
     """Multiplies the gradients of the R-CNN box modules by a factor that falls linearly to 1 during training.
 
-    It does so once per optimizer step, when the gradients of all micro-batches and processes are there and unscaled:
-    before clipping, and before weight decay and momentum, which therefore are not scaled themselves. Gradients of the
-    backbone, the pyramid and the RPN are not touched. There is no state: the factor follows from the iteration.
+    It does so when ``trainer.optimizer.step`` is called, in any trainer of detectron2's kind: the gradients of all
+    micro-batches and processes are there and unscaled, and detectron2's clipping, which is part of the step, weight
+    decay and momentum are still to come, and therefore are not scaled themselves. (Clipping outside the optimizer
+    comes before.) A step that a gradient scaler skips is not scaled. Gradients of the backbone, the pyramid and the RPN
+    are not touched. There is no state: the factor follows from the iteration.
 
     Args:
         model: the detector; wrapped in ``DistributedDataParallel`` or not. ``None``: the trainer's, from its start on.
@@ -57,6 +62,7 @@ class GradientAnnealing(HookBase):
         self.annealed = bool(annealed)
         self.total = total
         self.parameters = None if model is None else self._find_parameters(model)
+        self._undo = []
 
     def _find_parameters(self, model):
         model = getattr(model, "module", model)
@@ -72,6 +78,32 @@ class GradientAnnealing(HookBase):
     def before_train(self):
         if self.parameters is None:
             self.parameters = self._find_parameters(self.trainer.model)
+        self._wrap_step(self.trainer.optimizer)
+        hook_at_work(self.trainer.model, "GradientAnnealing")
+
+    def after_train(self):
+        hook_at_work(self.trainer.model, "GradientAnnealing", False)
+        while self._undo:
+            self._undo.pop()()
+
+    def _wrap_step(self, optimizer):
+        """Let ``optimizer.step`` scale first, until training ends.
+
+        Not by torch's ``register_step_pre_hook``: it is called twice a step where detectron2 clips, whose class calls the
+        ``step`` of its base.
+        """
+        step, own = optimizer.step, vars(optimizer).get("step")  # learning-rate schedulers put one there, too
+
+        @functools.wraps(step)
+        def scale_and_step(_, *args, **kwargs):
+            self.scale_gradients()
+            return step(*args, **kwargs)
+
+        optimizer.step = types.MethodType(scale_and_step, optimizer)  # schedulers that come later want a method
+        if own is None:
+            self._undo.append(lambda: vars(optimizer).pop("step"))
+        else:
+            self._undo.append(lambda: setattr(optimizer, "step", own))
 
     def factor(self):
         """The factor of the current iteration."""
@@ -80,7 +112,8 @@ class GradientAnnealing(HookBase):
         total = self.total or self.trainer.max_iter
         return annealing_factor(self.initial, min(self.trainer.iter, total), total)
 
-    def after_backward(self):
+    def scale_gradients(self):
+        """Multiply the gradients that are there by the factor of this iteration, and log it."""
         factor = self.factor()
         self.trainer.storage.put_scalar("gradient_annealing/factor", factor, smoothing_hint=False)
         gradients = [p.grad for p in self.parameters if p.grad is not None]

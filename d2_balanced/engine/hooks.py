@@ -8,13 +8,15 @@ import os
 import signal
 import time
 from collections import Counter
-from typing import Callable, Dict
+from typing import Callable, Dict, Optional
 
 import torch
 from detectron2.engine import HookBase
 from detectron2.engine import hooks as d2_hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
+
+from ..modeling.awaited_hook import hook_at_work
 
 __all__ = ["Checkpoints", "EndIteration", "Evaluate", "LearningRate", "StopOnSignal"]
 
@@ -28,18 +30,25 @@ class EndIteration(HookBase):
     named ``<component>/<value>``; where several modules have one of the same name, ``<path of the module>/<value>``.
 
     Args:
-        model: its submodules are searched once, when training starts.
+        model: its submodules are searched once, when training starts; ``None``: the trainer's.
         log_period: iterations between two readings of the values; tensors on a GPU are waited for only then.
     """
 
-    def __init__(self, model: torch.nn.Module, log_period: int = 20):
+    def __init__(self, model: Optional[torch.nn.Module] = None, log_period: int = 20):
         self._model = model
         self._log_period = log_period
         self._adaptive: Dict[str, torch.nn.Module] = {}
 
     def before_train(self):
+        if self._model is None:
+            self._model = getattr(self.trainer.model, "module", self.trainer.model)  # without DistributedDataParallel
         modules = self._model.named_modules()
         self._adaptive = {path: module for path, module in modules if hasattr(module, "end_iteration")}
+        hook_at_work(self._model, "EndIteration")
+
+    def after_train(self):
+        if self._model is not None:
+            hook_at_work(self._model, "EndIteration", False)
 
     def after_step(self):
         values = {path: module.end_iteration(self.trainer.iter) or {} for path, module in self._adaptive.items()}

@@ -11,6 +11,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from .balanced_keys import balanced_keys
 from .box_losses import seat as box_seat
 from .box_losses.build import build_box_loss, check_box_loss_type, check_smooth_l1_beta
 from .box_losses.overlap import elementwise_iou
@@ -71,12 +72,12 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     @classmethod
     def from_config(cls, cfg, input_shape):
         ret = super().from_config(cfg, input_shape)
-        head = cfg.MODEL.ROI_BOX_HEAD
+        head, balanced = cfg.MODEL.ROI_BOX_HEAD, balanced_keys(cfg)
         ret["cls_loss"] = build_cls_loss(
-            cfg.MODEL.BALANCED.CLS_LOSS, "MODEL.BALANCED.CLS_LOSS", head.get("USE_SIGMOID_CE", False)
+            balanced.CLS_LOSS, "MODEL.BALANCED.CLS_LOSS", head.get("USE_SIGMOID_CE", False)
         )
         ret["box_loss"] = build_box_loss(
-            cfg.MODEL.BALANCED.BOX_LOSS,
+            balanced.BOX_LOSS,
             "MODEL.BALANCED.BOX_LOSS",
             smooth_l1_beta=head.SMOOTH_L1_BETA,
             loss_type=head.BBOX_REG_LOSS_TYPE,

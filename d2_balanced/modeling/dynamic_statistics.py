@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..utils.numbers import require
 from ..utils.reductions import gather_over_processes
+from .awaited_hook import warn_without_end_iteration
 
 __all__ = ["Scope", "SCOPES", "StatisticRecorder", "kth_largest"]
 
@@ -112,26 +113,40 @@ class StatisticRecorder(nn.Module):
         self.scope = SCOPES[scope]
         self.empty_images = empty_images
         self.passes: List[List[Optional[Tensor]]] = []
+        self._awaited_hook = warn_without_end_iteration(owner)
+        self._told_unseen = False
         self.register_buffer("records", torch.full((2 * period, comm.get_world_size()), NOTHING))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     def add_pass(self, images: List[Optional[Tensor]]) -> None:
         """Keep the rows of one forward pass until the iteration ends; ``None`` for an image without GT."""
+        self._awaited_hook.check()
         if len(self.passes) >= _MAX_PASSES:
             raise RuntimeError(
                 f"{self.owner} saw {len(self.passes)} forward passes, and end_iteration() was never called: without it "
-                "nothing adapts. Train with d2_balanced's trainer, or call it after every optimizer step."
+                "nothing adapts. Train with d2_balanced's trainer, register d2_balanced.balanced_hooks(cfg) in yours "
+                "(docs/LIBRARY.md), or call it after every optimizer step."
             )
         self.passes.append(images)
 
     def take_rows(self) -> Optional[Tensor]:
         """The iteration's rows (B, N), padded by -inf; None if there is nothing to record. Forgets them."""
+        self._tell_unseen()
         images = [rows for images in self.passes for rows in images]
         self.passes = []
         with_gt = [rows for rows in images if rows is not None]
         if not with_gt or (self.empty_images == "skip_batch" and len(with_gt) < len(images)):
             return None
         return pad_sequence(with_gt, batch_first=True, padding_value=EXCLUDED)
+
+    def _tell_unseen(self) -> None:
+        """Warn, once, of an iteration in which no ROI heads have shown anything to the component."""
+        if not (self.passes or self._told_unseen):
+            self._told_unseen = True
+            logger.warning(
+                f"{self.owner} was shown no proposals in an iteration, and stays as it is: BalancedROIHeads show them, "
+                "detectron2's own ROI heads do not (docs/LIBRARY.md)."
+            )
 
     def record(self, statistic: Optional[Tensor], iteration: int) -> Tuple[Tensor, Tensor]:
         """Add this iteration's statistic (0-d; None if nothing was seen) of all processes to the window.

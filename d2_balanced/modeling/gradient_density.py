@@ -46,7 +46,7 @@ class GradientDensity(nn.Module):
         self.momentum = momentum
         self.divide_by = divide_by
         self.register_buffer("counts", torch.zeros(bins, dtype=torch.float64))
-        self.sums = IterationSums(bins + 1)  # the last one counts the passes
+        self.sums = IterationSums(owner, bins + 1)  # the last one counts the passes
 
     def forward(self, norms: Tensor) -> Tensor:
         """The weights of examples with these gradient norms, of the same shape; empty for none."""

@@ -137,7 +137,7 @@ def _train(model, hooks, batch):
     assert not unused, f"no gradient reaches {unused}, which breaks training with several processes"
     for hook in hooks:
         hook.trainer = SimpleNamespace(iter=0, max_iter=10, storage=storage)
-        hook.after_backward()
+        hook.scale_gradients()
     trace = {name: loss.item() for name, loss in losses.items()}
     trace.update({f"gradient of {name}": p.grad.norm().item() for name, p in trained.items()})
     torch.optim.SGD(trained.values(), lr=1e-3).step()

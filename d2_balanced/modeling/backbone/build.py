@@ -11,6 +11,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import BACKBONE_REGISTRY, FPN, build_resnet_backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 
+from ..balanced_keys import balanced_keys
 from .balanced_fpn import BalancedFPN, BalancedPAFPN
 from .context_block import add_context_blocks
 from .pafpn import PAFPN
@@ -31,7 +32,7 @@ def _register(*nodes: str):
 
 def _arguments(cfg, key: str) -> dict:
     """The arguments in the node ``MODEL.BALANCED.<key>``, lower-cased; none where there is no such node."""
-    return {name.lower(): value for name, value in getattr(cfg.MODEL.BALANCED, key, {}).items()}
+    return {name.lower(): value for name, value in getattr(balanced_keys(cfg), key, {}).items()}
 
 
 def _construct(key: str, make, *args, **kwargs):

@@ -41,7 +41,7 @@ class ClassCounts(nn.Module):
         del self.values
         self.register_buffer("values", start, persistent=self.given is None)
         if self.given is None:
-            self.sums = IterationSums(num_classes)
+            self.sums = IterationSums(self.owner, num_classes)
         else:
             self.values.copy_(torch.tensor(self.given, dtype=torch.float64))
 

@@ -59,7 +59,7 @@ class EQLv2(ClassificationLoss):
         """Take over the predictor's number of classes."""
         del self.gradients
         self.register_buffer("gradients", torch.zeros(2, num_classes, dtype=torch.float64))  # positive, negative
-        self.sums = IterationSums(2 * num_classes)
+        self.sums = IterationSums(type(self).__name__, 2 * num_classes)
 
     def of_form(self, logits, labels):
         logits = self._columns(logits)

@@ -17,6 +17,7 @@ from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 from torch.nn import functional as F
 
+from d2_balanced.modeling.balanced_keys import balanced_keys
 from d2_balanced.modeling.box_losses.build import build_box_loss
 from d2_balanced.modeling.cls_losses import FocalLoss
 from d2_balanced.modeling.cls_losses.build import build_dense_cls_loss, check_focal_settings
@@ -84,12 +85,12 @@ class BalancedRetinaNet(RetinaNet):
                 "the backbone has no such level", "take a RetinaNet's (build_retinanet_...), which has p3 to p7",
             ) from error  # fmt: skip
         ret["cls_loss"] = build_dense_cls_loss(
-            cfg.MODEL.BALANCED.RETINANET.CLS_LOSS,
+            balanced_keys(cfg).RETINANET.CLS_LOSS,
             "MODEL.BALANCED.RETINANET.CLS_LOSS",
             {"alpha": cfg.MODEL.RETINANET.FOCAL_LOSS_ALPHA, "gamma": cfg.MODEL.RETINANET.FOCAL_LOSS_GAMMA},
         )
         ret["box_loss"] = build_box_loss(
-            cfg.MODEL.BALANCED.RETINANET.BOX_LOSS,
+            balanced_keys(cfg).RETINANET.BOX_LOSS,
             "MODEL.BALANCED.RETINANET.BOX_LOSS",
             smooth_l1_beta=cfg.MODEL.RETINANET.SMOOTH_L1_LOSS_BETA,
             loss_type=cfg.MODEL.RETINANET.BBOX_REG_LOSS_TYPE,

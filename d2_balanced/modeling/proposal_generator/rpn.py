@@ -19,6 +19,7 @@ from detectron2.utils.events import get_event_storage
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor
 
+from d2_balanced.modeling.balanced_keys import balanced_keys
 from d2_balanced.modeling.box_losses.build import build_box_loss, check_smooth_l1_beta
 from d2_balanced.modeling.cls_losses import CrossEntropy
 from d2_balanced.modeling.cls_losses.build import build_dense_cls_loss
@@ -95,7 +96,7 @@ class BalancedRPN(RPN):
     @classmethod
     def from_config(cls, cfg, input_shape):
         ret = super().from_config(cfg, input_shape)
-        rpn = cfg.MODEL.BALANCED.RPN
+        rpn = balanced_keys(cfg).RPN
         ret["sampler"] = build_component(PROPOSAL_SAMPLER_REGISTRY, rpn.SAMPLER, "MODEL.BALANCED.RPN.SAMPLER")
         ret["cls_loss"] = build_dense_cls_loss(rpn.CLS_LOSS, "MODEL.BALANCED.RPN.CLS_LOSS")
         ret["box_loss"] = build_box_loss(

@@ -18,6 +18,7 @@ from detectron2.structures import Boxes
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from ..awaited_hook import AwaitedHook
 from ..scoring import STAGE_MERGES, merge_branches
 from ..stage_view import StageView
 from . import build, check_axes, labeling
@@ -55,6 +56,7 @@ class BalancedROIHeads(StandardROIHeads):
         mask_branch=None,
         mask_iou_head=None,
         extra_proposals=None,
+        gradients_annealed=False,
         **kwargs,
     ):
         """
@@ -68,6 +70,8 @@ class BalancedROIHeads(StandardROIHeads):
             mask_branch: an object with the methods of :class:`~.mask_branch.FirstStageMasks`, which ``None`` stands for.
             mask_iou_head: a head of ``MASK_IOU_HEAD_REGISTRY`` that scores the masks, or ``None``.
             extra_proposals: a component of ``EXTRA_PROPOSALS_REGISTRY`` for the first stage's training, or ``None``.
+            gradients_annealed: the config asks for gradient annealing, which is a hook of the trainer: the first
+                training pass without it warns.
             kwargs: arguments of ``StandardROIHeads``; ``box_head`` and ``box_predictor`` are lists for a cascade.
 
         Raises ``ValueError`` for axes that do not fit together, naming both sides.
@@ -95,6 +99,10 @@ class BalancedROIHeads(StandardROIHeads):
         self.main_branch = self._most_positive(range(len(self.branches)))
         # Whoever wants to see the training step (recording/recorder.py): `observe(view)` is called once a stage.
         self.observers = []
+        if gradients_annealed:
+            self._awaited_hook = AwaitedHook(
+                "GradientAnnealing", "SOLVER.GRADIENT_ANNEALING is set, but the gradients are not annealed"
+            )
         self._register_modules()
 
     @classmethod
@@ -137,6 +145,7 @@ class BalancedROIHeads(StandardROIHeads):
 
         Returns the main branch's samples of the first stage, and a dict of scalar losses.
         """
+        self._check_awaited_hook()
         losses = {}
         maps = [features[f] for f in self.box_in_features]
         candidates = [proposals]  # one list for all branches in the first stage, one a branch in the later ones
@@ -248,6 +257,10 @@ class BalancedROIHeads(StandardROIHeads):
             return labeling.sample_proposals(labeled, targets, self.branches[p], self.num_classes)
         may_ignore = -1 in self.matchers[stage].labels
         return labeling.keep_all_labeled(labeled, targets, may_ignore, self.num_classes)
+
+    def _check_awaited_hook(self):
+        if hasattr(self, "_awaited_hook"):
+            self._awaited_hook.check()
 
     def _show(self, view):
         """Show a stage to whoever watches: losses see their branch, the matcher the main branch, observers all."""

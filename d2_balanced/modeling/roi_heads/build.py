@@ -12,6 +12,7 @@ from detectron2.modeling.roi_heads.mask_head import ROI_MASK_HEAD_REGISTRY
 from d2_balanced.modeling.spec import build_component
 
 from ...utils.errors import Refusal
+from ..balanced_keys import balanced_keys
 from ..box_predictor import BalancedFastRCNNOutputLayers
 from ..registry import (
     EXTRA_PROPOSALS_REGISTRY,
@@ -45,16 +46,21 @@ def arguments_from_config(cfg, input_shape):
         **_axes(cfg, input_shape, stages),
         "stages": stages,
         "mask_branch": mask_branch,
+        "gradients_annealed": _gradients_annealed(cfg),
     }
 
 
+def _gradients_annealed(cfg):
+    return cfg.SOLVER.get("GRADIENT_ANNEALING", {}).get("INITIAL", 1.0) != 1.0
+
+
 def _component(cfg, registry, name, **context):
-    return build_component(registry, cfg.MODEL.BALANCED[name], f"MODEL.BALANCED.{name}", **context)
+    return build_component(registry, balanced_keys(cfg)[name], f"MODEL.BALANCED.{name}", **context)
 
 
 def _axes(cfg, input_shape, stages):
     """Matcher, parallel branches, mask IoU head and IoU branch."""
-    balanced, roi_heads = cfg.MODEL.BALANCED, cfg.MODEL.ROI_HEADS
+    balanced, roi_heads = balanced_keys(cfg), cfg.MODEL.ROI_HEADS
     return {
         "proposal_matcher": _component(
             cfg,
@@ -175,7 +181,7 @@ def _one_head_and_predictor(cfg, pooled_shape, bbox_reg_weights):
 
 def _branch_settings(cfg, p):
     """Sampling of branch ``p``: its own settings in MODEL.BALANCED.BRANCHES, detectron2's keys for what is left out."""
-    balanced = cfg.MODEL.BALANCED
+    balanced = balanced_keys(cfg)
     own = balanced.BRANCHES[p] if p < len(balanced.BRANCHES) else {}
     key = f"MODEL.BALANCED.BRANCHES[{p}].SAMPLER" if "SAMPLER" in own else "MODEL.BALANCED.SAMPLER"
     return {
