@@ -89,8 +89,8 @@ class GradientAnnealing(HookBase):
     def _wrap_step(self, optimizer):
         """Let ``optimizer.step`` scale first, until training ends.
 
-        Not by torch's ``register_step_pre_hook``: it is called twice a step where detectron2 clips, whose class calls the
-        ``step`` of its base.
+        Not by torch's ``register_step_pre_hook``: it is called twice a step where detectron2 clips, whose optimizer
+        calls the ``step`` of its base class.
         """
         step, own = optimizer.step, vars(optimizer).get("step")  # learning-rate schedulers put one there, too
 

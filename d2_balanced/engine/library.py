@@ -55,7 +55,7 @@ def balanced_hooks(cfg, *, seed: Optional[int] = None) -> List[HookBase]:
 
 
 def balanced_train_loader(cfg: CfgNode) -> ExactTrainLoader:
-    """The training loader of ``train_net.py`` for ``DefaultTrainer.build_train_loader``: the same images in the same order.
+    """The training loader of ``train_net.py``, for ``DefaultTrainer.build_train_loader``: the same images, in its order.
 
     Args:
         cfg: a yacs config with this project's keys; its ``SEED`` decides on the order; -1: a random one.

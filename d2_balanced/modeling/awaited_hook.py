@@ -45,7 +45,8 @@ def warn_without_end_iteration(owner: str) -> AwaitedHook:
     return AwaitedHook(
         "EndIteration",
         f"{owner} adapts after every optimizer step, but nobody tells it of them, so it stays as it is",
-        "(A loop without hooks calls end_iteration(i) of the model's modules after every step; if yours does, all is well.)",
+        "(A loop without hooks calls end_iteration(i) of the model's modules after every step; if yours does, all is "
+        "well.)",
     )
 
 

@@ -1,4 +1,4 @@
-"""The package as a library: the script in docs/LIBRARY.md, hooks in detectron2's trainers, and what is said without them."""
+"""The package as a library: the script of docs/LIBRARY.md, hooks in detectron2's trainers, what is said without them."""
 
 import logging
 import os
@@ -61,10 +61,8 @@ def test_the_script_of_the_docs_trains_as_train_net_does(tmp_path, monkeypatch):
     finally:
         DatasetCatalog.remove("mine")
         MetadataCatalog.remove("mine")
-    status = train_net(
-        "--config-file", config, "--output-dir", tmp_path / "ours", *data_arguments((annotations, images)), *SHORT, *ANNEALED
-    )
-    assert status == 0
+    data_words = data_arguments((annotations, images))
+    assert train_net("--config-file", config, "--output-dir", tmp_path / "ours", *data_words, *SHORT, *ANNEALED) == 0
     own, ours = (
         torch.load(tmp_path / name / "model_final.pth", map_location="cpu", weights_only=False)["model"]
         for name in ("own", "ours")
