@@ -13,6 +13,7 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 
 from . import compat
+from .utils.command import command
 
 __all__ = ["diagnose", "main"]
 
@@ -145,6 +146,7 @@ def diagnose():
     return rows, faults or _check_training()
 
 
+@command("python -m d2_balanced.doctor")
 def main():
     rows, faults = diagnose()
     width = max(len(what) for what, _ in rows)

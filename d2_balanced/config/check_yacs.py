@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, Mapping, Optional
 
 from detectron2.config import CfgNode, get_cfg
+from PIL import Image
 
 from ..modeling import registry
 from ..modeling.spec import check_spec
@@ -19,6 +20,13 @@ from .yacs import flatten, is_spec, value_at
 
 __all__ = ["check_config", "describe_changes", "changed_settings", "spec_registries"]
 
+# detectron2 looks at these only in the first training step.
+_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
+_ONE_OF = {
+    **{f"MODEL.{part}.BBOX_REG_LOSS_TYPE": _LOSSES for part in ("ROI_BOX_HEAD", "RPN", "RETINANET")},
+    "INPUT.FORMAT": ("BGR", "YUV-BT.601", *Image.MODES),
+    "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
+}
 _BRANCHES = "MODEL.BALANCED.BRANCHES"
 _BRANCH_KEYS = ("POSITIVE_FRACTION", "BATCH_SIZE_PER_IMAGE", "SAMPLER")
 _HEADS = get_cfg().MODEL.ROI_HEADS
@@ -42,7 +50,7 @@ def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
 
     - keys that are not among the ``defaults``: attributes set by mistake (``cfg.MODEL_WEIGHTS = ...`` makes a new key);
     - values of another type than the default's, and numbers that are not finite or out of range (``ranges.py``);
-    - names that no registry of detectron2 knows;
+    - names that no registry of detectron2 knows, and choices that detectron2 itself looks at only in training;
     - spec nodes whose component does not exist or does not have such an argument;
     - settings that do not go together, or that nothing would read (``refusals.py``).
 
@@ -52,6 +60,11 @@ def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
     defaults = get_balanced_cfg() if defaults is None else defaults
     _check_keys(cfg, defaults, "", list(flatten(defaults)))
     check_ranges({key: value for key, value in flatten(cfg).items() if key in YACS}, YACS)
+    if not cfg.INPUT.MIN_SIZE_TRAIN:
+        raise ConfigError("INPUT.MIN_SIZE_TRAIN: give one size or more.")
+    for key, allowed in _ONE_OF.items():
+        if value_at(cfg, key) not in allowed:
+            raise ConfigError(f"{key}: must be one of {', '.join(allowed)}, got {value_at(cfg, key)!r}.")
     for chooser in CHOOSERS:
         registered(chooser, value_at(cfg, chooser))
     for index, branch in enumerate(cfg.MODEL.BALANCED.BRANCHES):

@@ -71,9 +71,9 @@ def find_target(target, key: str):
             raise ConfigError(f"{key}: {target} was moved: it is {new_path(target)} now.") from error
         found = target.split(".")[0] in sys.modules
         advice = "" if found else " Code of your own is found with PYTHONPATH=<its folder> in front of the command."
-        name = target.rsplit(".", 1)[-1]
+        reason, name = " ".join(str(error).split()), target.rsplit(".", 1)[-1]
         raise ConfigError(
-            f"{key}: cannot import {target!r} ({error}).{advice}{did_you_mean(name, _registered())}"
+            f"{key}: cannot import {target!r} ({reason}).{advice}{did_you_mean(name, _registered())}"
         ) from error
 
 

@@ -76,7 +76,8 @@ def check_compiled_lazy(cfg: DictConfig, where: str = "") -> None:
     """Raise ``Refusal`` if a node is, or is given, a class that needs compiled operators which are not installed."""
     for key, node in walk(cfg):
         for name in node.keys():
-            value = None if OmegaConf.is_interpolation(node, name) else node[name]
+            unknown = OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name)
+            value = None if unknown else node[name]
             found = getattr(value, "__name__", value if isinstance(value, str) else "").rsplit(".", 1)[-1]
             for refusal in _uncompiled(f"{key}.{name}: {found}{where}", found):
                 raise refusal

@@ -14,7 +14,7 @@ from detectron2.utils.events import CommonMetricPrinter
 from ..data.check_dataset import run_checks
 from ..data.proposal_files import check_proposal_files
 from ..recording.hook import RecordImbalance
-from ..utils.errors import doing, usage
+from ..utils.errors import ConfigError, doing, usage
 from .best import BestCheckpoint
 from .checkpoint import BalancedCheckpointer
 from .distributed import broadcast_buffers, raise_in_all, wrap_ddp
@@ -69,6 +69,7 @@ def build_trainer(experiment: Experiment, loader, *, resume: bool, accept_data: 
     settings = experiment.settings
     seed_step(settings.seed, -1)  # the same random weights in every process
     model = experiment.build_model()
+    _require_levels(model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info("%s with %.2f million trained parameters", type(model).__name__, trained / 1e6)
     optimizer = experiment.build_optimizer(model)
@@ -101,6 +102,19 @@ def _changes(checkpoint, about: RunIdentity, accept_data: bool) -> List[str]:
     if changes:
         logger.warning("This run goes on with changes:\n%s", "\n".join(f"    {change}" for change in changes))
     return changes
+
+
+def _require_levels(model: torch.nn.Module) -> None:
+    """Raise ``ConfigError`` where a part asks for a level that the backbone does not have; it would fail only in use."""
+    backbone = getattr(model, "backbone", None)
+    levels = list(backbone.output_shape()) if hasattr(backbone, "output_shape") else []
+    for name, part in model.named_children():
+        for key in ("box_in_features", "mask_in_features", "keypoint_in_features", "head_in_features", "in_features"):
+            unknown = [level for level in getattr(part, key, None) or () if level not in levels]
+            if levels and part is not backbone and unknown:
+                raise ConfigError(
+                    f"model.{name}.{key}: the backbone has no {unknown[0]!r}; it has {', '.join(levels)}."
+                )
 
 
 def _precision(settings):

@@ -5,14 +5,15 @@ import os
 import re
 import zipfile
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..utils.atomic import atomic_write, remove_unfinished
-from ..utils.errors import CheckpointError, usage
-from ..utils.safe_load import load_pickled_arrays, to_plain
+from ..utils.errors import CheckpointError
+from ..utils.safe_load import load_pickled_arrays, to_plain, why_unreadable
 from .class_weights import match_weights
 from .identity import ABOUT, classes_of
 from .weights_fit import WeightsFit
@@ -21,6 +22,7 @@ __all__ = ["BalancedCheckpointer", "UnreadableCheckpointError", "checkpoints_in"
 
 _NUMBERED = re.compile(r"model_(\d+)\.pth")
 _BEST = "model_best"
+_SHOWN = 8  # keys of a file of another layout
 
 
 class UnreadableCheckpointError(CheckpointError):
@@ -197,16 +199,26 @@ def read_checkpoint(path):
     Raises ``CheckpointError`` if there is no such file, ``UnreadableCheckpointError`` if it is damaged, or holds more
     than tensors and plain Python.
     """
-    with usage(f"weights {path!r} cannot be fetched", OSError, error=CheckpointError):
-        local_path = PathManager.get_local_path(path)
+    local_path = _fetch(path)
     if not os.path.isfile(local_path):
         raise CheckpointError(f"checkpoint {path!r} not found; check MODEL.WEIGHTS (LazyConfig: train.init_checkpoint)")
     try:
-        return _load_file(local_path)
+        content = _load_file(local_path)
+        _require_weights(content["model"])
+        return content
     except Exception as error:  # a damaged file makes torch and pickle raise nearly anything
-        reason = (str(error) or "no details").splitlines()[0]
-        raise UnreadableCheckpointError(
-            f"checkpoint {path!r} cannot be read: {type(error).__name__}: {reason}"
+        reason = str(error) if isinstance(error, CheckpointError) else why_unreadable(error)
+        raise UnreadableCheckpointError(f"checkpoint {path!r} cannot be read: {reason}") from error
+
+
+def _fetch(path):
+    """The local file of ``path``, downloaded if that is a URL."""
+    try:
+        return PathManager.get_local_path(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint {path!r} cannot be fetched: {error}. Where there is a network, download it; then give the path of "
+            "that file: MODEL.WEIGHTS (LazyConfig: train.init_checkpoint)"
         ) from error
 
 
@@ -217,12 +229,10 @@ def _load_file(filename):
     _require_sound(filename)
     loaded = torch.load(filename, map_location="cpu", weights_only=True)
     if not isinstance(loaded, dict):
-        raise TypeError(f"it holds a {type(loaded).__name__}, not a dict of weights")
+        return {"model": loaded}
     if filename.endswith(".pyth"):  # pycls
         weights = {k: v for k, v in loaded["model_state"].items() if not k.endswith("num_batches_tracked")}
         return {"model": weights, "__author__": "pycls", "matching_heuristics": True}
-    if not isinstance(loaded.get("model", {}), dict):
-        raise TypeError(f"its entry 'model' is a {type(loaded['model']).__name__}, not a dict of weights")
     return loaded if "model" in loaded else {"model": loaded}
 
 
@@ -251,6 +261,19 @@ def _require_sound(filename):
             damaged = archive.testzip()
         if damaged:
             raise UnreadableCheckpointError(f"{damaged} in it is not what was written (its checksum differs)")
+
+
+def _require_weights(weights):
+    """Raise ``UnreadableCheckpointError`` for anything but a dict of arrays, saying what is there."""
+    if not isinstance(weights, dict):
+        raise UnreadableCheckpointError(f"its content is a {type(weights).__name__}, not a dict of weights")
+    odd = [name for name, value in weights.items() if not isinstance(value, (torch.Tensor, np.ndarray))]
+    if odd:
+        raise UnreadableCheckpointError(
+            f"it has no weights where detectron2 has them: {odd[0]!r} is a {type(weights[odd[0]]).__name__}. Save the "
+            f"weights by name, alone or under the key 'model'; here are {', '.join(map(repr, list(weights)[:_SHOWN]))}"
+            f"{', ...' if len(weights) > _SHOWN else ''}"
+        )
 
 
 def _in_checkpoint_layout(data):

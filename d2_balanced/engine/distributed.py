@@ -12,10 +12,13 @@ from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
 from ..utils.constructing import constructing
-from ..utils.errors import DataError, LaunchError, UsageError
+from ..utils.errors import DataError, LaunchError, UsageError, usage
 from ..utils.reductions import message_device
 
 __all__ = ["launch", "wrap_ddp", "broadcast_buffers", "raise_in_all"]
+
+# What torch raises where an address is missing, taken or not reached; torch 2.0 has no types of its own for it.
+_RENDEZVOUS_ERRORS = tuple(getattr(dist, name) for name in ("DistNetworkError", "DistStoreError") if hasattr(dist, name))
 
 # ProcessPlace: of one process in the job, and among those of its machine
 ProcessPlace = namedtuple("ProcessPlace", ["rank", "world_size", "local_rank", "local_size"])
@@ -159,7 +162,8 @@ def _run_in_group(place, main, args):
         )
     if cuda:
         torch.cuda.set_device(place.local_rank)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    with usage("The processes cannot find each other", ValueError, *_RENDEZVOUS_ERRORS, error=LaunchError):
+        dist.init_process_group("nccl" if cuda else "gloo")
     _make_local_group(place)
     return _run_and_leave(main, args)
 

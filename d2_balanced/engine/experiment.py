@@ -232,6 +232,11 @@ class Experiment(ABC):
     def build_test(self, name: str) -> Tuple[Any, Any]:
         """Loader and evaluator of the test data set ``name``."""
 
+    def check_evaluation(self) -> None:
+        """Build what evaluates, and drop it: what it refuses is told before training, not at the first evaluation."""
+        for name in self.test_datasets:
+            self.build_test(name)
+
     def evaluate(self, model: nn.Module, classes: Classes = ()) -> Dict[str, Any]:
         """``{task: {metric: value}}`` of the first test data set, and ``{data set: {task: ...}}`` of each further one.
 

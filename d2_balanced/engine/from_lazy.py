@@ -13,7 +13,7 @@ from detectron2.solver import LRMultiplier
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..config import ConfigError, apply_overrides, check_lazy, data_defaults, train_defaults
-from ..config.lazy_build import build_node, with_values
+from ..config.lazy_build import build_node, reading, with_values
 from ..config.lazy_saved import lazy_text
 from ..config.lazy_targets import find_target, target_parameters, walk
 from ..config.refusals import check_refusals_lazy
@@ -50,6 +50,7 @@ class LazyExperiment(Experiment):
         cfg.train = OmegaConf.merge(train_defaults(), cfg.train)
         cfg.data = OmegaConf.merge(data_defaults(), cfg.get("data", {}))
         super().__init__(cfg)
+        _ = self.settings, self.schedule  # to hear at once of what is missing there, or leads nowhere
         annealing_hooks(lazy_annealing_settings(cfg), _ANNEALING)
         check_refusals_lazy(cfg)
 
@@ -64,6 +65,7 @@ class LazyExperiment(Experiment):
             check_lazy(cfg)
 
     @property
+    @reading("train")
     def settings(self):
         train = self.cfg.train
         return RunSettings(
@@ -84,6 +86,7 @@ class LazyExperiment(Experiment):
         )
 
     @property
+    @reading("train")
     def schedule(self):
         train = self.cfg.train
         return Schedule(
@@ -121,10 +124,12 @@ class LazyExperiment(Experiment):
             loaders.test.dataset.names = []
 
     @property
+    @reading("dataloader")
     def train_datasets(self):
         return _names(self.cfg.dataloader.train.dataset)
 
     @property
+    @reading("dataloader")
     def test_datasets(self):
         test = self.cfg.dataloader.get("test")
         return _names(test.dataset) if test else ()
@@ -137,12 +142,14 @@ class LazyExperiment(Experiment):
         return test
 
     @property
+    @reading("dataloader")
     def proposal_files(self):
         loaders = (self.cfg.dataloader.get(name) for name in ("train", "test"))
         datasets = [loader.dataset for loader in loaders if loader]
         return [(_names(d), tuple(d.proposal_files)) for d in datasets if d.get("proposal_files") and _names(d)]
 
     @property
+    @reading("model")
     def num_classes(self):
         numbers = {node.num_classes for _, node in walk(self.cfg.model, "model") if "num_classes" in node}
         if len(numbers) > 1:
@@ -153,10 +160,11 @@ class LazyExperiment(Experiment):
     def num_classes(self, number):
         for _, node in walk(self.cfg.model, "model"):
             # Where it refers to another node, that one is set.
-            if "num_classes" in node and not OmegaConf.is_interpolation(node, "num_classes"):
+            if "num_classes" in node.keys() and not OmegaConf.is_interpolation(node, "num_classes"):
                 node.num_classes = number
 
     @property
+    @reading("dataloader")
     def mask_format(self):
         mapper = self.cfg.dataloader.train.get("mapper") or {}
         return mapper.get("instance_mask_format", "polygon") if mapper.get("use_instance_mask") else None

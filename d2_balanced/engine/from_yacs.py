@@ -12,7 +12,7 @@ from detectron2.modeling import ProposalNetwork, RetinaNet, build_model
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.solver import build_lr_scheduler, build_optimizer
 
-from ..config import check_config, describe_changes, get_balanced_cfg, merge_overrides
+from ..config import ConfigError, check_config, describe_changes, get_balanced_cfg, merge_overrides
 from ..config.detectron2_names import SECTIONS, registered
 from ..config.imports import import_modules
 from ..config.yacs import flatten
@@ -203,6 +203,8 @@ class YacsExperiment(Experiment):
 
 def build_yacs_loader(cfg: CfgNode) -> ExactTrainLoader:
     """The training loader of ``cfg``, whose batches are a function of ``cfg.SEED`` (at least 0) and their number."""
+    if not cfg.DATASETS.TRAIN:
+        raise ConfigError("There is nothing to train on: give --train-json and --train-images, or DATASETS.TRAIN.")
     with constructing("DATASETS.TRAIN", {"DATASETS.TRAIN": cfg.DATASETS.TRAIN}):
         dataset = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN,

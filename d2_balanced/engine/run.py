@@ -97,6 +97,8 @@ def prepare(
     experiment.use_own_data()
     matched = [name for name in experiment.test_datasets if name not in experiment.train_datasets]
     check_data(experiment, [*experiment.train_datasets, *experiment.test_datasets], matched=matched)
+    with doing("while preparing the evaluation"):
+        experiment.check_evaluation()
     with doing("while opening the training data"):
         loader = experiment.build_loader()
     if epochs is not None:

@@ -41,6 +41,8 @@ _CHANGED_CONFIG = re.compile(r"config\.(\d+)\.yaml")
 
 logger = logging.getLogger(__name__)
 
+_DEVICE = "MODEL.DEVICE / train.device"
+
 
 def require_writable(output_dir: str) -> None:
     """Make the output folder, and raise ``OutputError`` if that or writing a file into it is not possible."""
@@ -124,12 +126,17 @@ def _close_handlers(of: logging.Logger) -> None:
 def choose_device(wanted: str) -> str:
     """``wanted``, or "cpu" where CUDA is wanted but absent, saying so; ``LaunchError`` for what torch does not know."""
     try:
-        device_type = torch.device(wanted).type
+        device = torch.device(wanted)
     except RuntimeError as error:
-        raise LaunchError(f"MODEL.DEVICE / train.device: torch knows no device {wanted!r}; use cuda or cpu.") from error
-    if device_type == "cuda" and not torch.cuda.is_available():
+        raise LaunchError(f"{_DEVICE}: torch knows no device {wanted!r}; use cuda or cpu.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
         logger.warning("There is no CUDA device here: running on the CPU, with %d thread(s).", torch.get_num_threads())
         return "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:  # of its number, its driver, its backend
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise LaunchError(f"{_DEVICE}: {wanted!r} cannot be used here ({reason}); use cuda or cpu.") from error
     return wanted
 
 

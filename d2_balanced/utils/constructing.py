@@ -5,7 +5,7 @@ What refuses a setting becomes a ``ConfigError`` that names the setting's key:
 - a ``ValueError`` that some line raises on purpose: so components refuse their arguments, and torch its own;
 - a ``TypeError`` about an argument of that very call, which a function with ``**kwargs`` has passed on;
 - an assertion of detectron2 or fvcore, and a ``KeyError`` of theirs or ours that is about the value of a setting, where
-  only libraries' code lies between the config and them.
+  only libraries' code lies between the config and them; what detectron2's catalogs say of a data set, likewise.
 
 Anything else is a bug, and keeps its traceback: also a ``ValueError`` of an operation, as in ``a, b = (1, 2, 3)``, and
 an assertion that a user's own code has led to.
@@ -32,6 +32,7 @@ _DETECTRON2, _FVCORE, _TORCH, _PYTHON = (os.path.dirname(m.__file__) for m in (d
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _REFUSING = (_DETECTRON2, _FVCORE, _OURS)
 _LIBRARIES = (*_REFUSING, _TORCH, _PYTHON)
+_CATALOG = os.path.join("data", "catalog.py")
 
 
 @contextlib.contextmanager
@@ -77,6 +78,8 @@ def _refusal(error: Exception, frames, settings: Mapping[str, Any]) -> Tuple[str
         return f"{' '.join(text.split()) or last.line} {place}", _words(text)
     if isinstance(error, KeyError) and _keys_of(error.args[0], settings):
         return f"there is no {error.args[0]!r} {place}", [error.args[0]]
+    if os.path.relpath(last.filename, _DETECTRON2) == _CATALOG and isinstance(error, (KeyError, AttributeError)):
+        return str(error.args[0]), []
     return "", []
 
 

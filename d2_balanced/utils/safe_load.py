@@ -2,11 +2,12 @@
 
 import collections
 import pickle
+import re
 
 import numpy as np
 import torch
 
-__all__ = ["load_pickled_arrays", "to_plain"]
+__all__ = ["load_pickled_arrays", "to_plain", "why_unreadable"]
 
 
 def _numpy_constructors():
@@ -54,6 +55,24 @@ def load_pickled_arrays(file):
         pickle.UnpicklingError: the file asks for anything but NumPy arrays, containers, strings and numbers.
     """
     return _ArrayUnpickler(file, encoding="latin1").load()
+
+
+def why_unreadable(error):
+    """Why a file of weights could not be read, in words of our own: torch's advise to read it unsafely.
+
+    Args:
+        error: what :func:`load_pickled_arrays` or ``torch.load(weights_only=True)`` raised.
+    """
+    text = str(error)
+    asked = re.search(r"(?:GLOBAL|class|function) ([\w.]+)", text) if "weights_only" in text else None
+    if asked:
+        return (
+            f"it holds `{asked.group(1)}`; only tensors, containers, strings and numbers are read, as anything else could "
+            "run code. Where it was written, save the weights alone: torch.save(model.state_dict(), FILE)"
+        )
+    if isinstance(error, pickle.UnpicklingError) and "weights_only" not in text:
+        return text
+    return "it is empty, damaged, or was not written by torch.save. Was it copied completely?"
 
 
 def to_plain(value, where):

@@ -1,9 +1,11 @@
 """What a checkpoint holds, how it comes back, and what happens when it is damaged or does not fit."""
 
+import argparse
 import collections
 import logging
 import os
 import pickle
+import urllib.error
 
 import numpy as np
 import pytest
@@ -314,9 +316,42 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, name):
         (tmp_path / name).write_bytes(pickle.dumps(data))
     else:
         torch.save(data, str(tmp_path / name))
-    with pytest.raises(UnreadableCheckpointError, match=r"weights.*cannot be read: UnpicklingError: .*"):
+    with pytest.raises(UnreadableCheckpointError, match=r"weights.*cannot be read: it \w+ (for )?`posix.system`"):
         BalancedCheckpointer(small_model()).load(str(tmp_path / name))
     assert not (tmp_path / "proof").exists()
+
+
+def pickled(content):
+    return lambda path: path.write_bytes(pickle.dumps(content))
+
+
+@pytest.mark.parametrize("name, write, reason", [
+    ("w.pth", lambda path: torch.save({"model": {}, "args": argparse.Namespace()}, path), "it holds `argparse.Namespace`"),
+    ("w.pth", lambda path: torch.save(nn.Linear(1, 1), path), "it holds `torch.nn.modules.linear.Linear`"),
+    ("w.pth", lambda path: path.touch(), "empty, damaged"),
+    ("w.pth", lambda path: path.write_text("<!DOCTYPE html>"), "empty, damaged"),
+    ("w.pth", pickled({"a": [1, 2]}), "not written by torch.save"),
+    ("w.pth", lambda path: torch.save([1, 2], path), "is a list, not a dict of weights"),
+    ("w.pth", lambda path: torch.save({"model": 3}, path), "is a int, not a dict of weights"),
+    ("w.pth", lambda path: torch.save({"state_dict": {}, "epoch": 3}, path), "'state_dict' is a dict.*'epoch'"),
+    ("w.pkl", pickled([1, 2]), "empty, damaged"),
+    ("w.pyth", lambda path: torch.save({}, path), "empty, damaged"),
+])  # fmt: skip
+def test_a_file_without_weights_is_refused_and_nothing_unsafe_advised(name, write, reason, tmp_path):
+    write(tmp_path / name)
+    with pytest.raises(UnreadableCheckpointError, match=f"checkpoint '{tmp_path / name}' .*{reason}") as error:
+        BalancedCheckpointer(small_model()).load(str(tmp_path / name))
+    assert "weights_only" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_weights_that_cannot_be_fetched_are_told_with_the_way_out(monkeypatch):
+    def no_network(path):
+        raise urllib.error.URLError("no network")
+
+    checkpointer = BalancedCheckpointer(small_model())
+    monkeypatch.setattr("d2_balanced.engine.checkpoint.PathManager.get_local_path", no_network)
+    with pytest.raises(CheckpointError, match="'https://x/w.pkl' cannot be fetched: .*no network.*path of that file"):
+        checkpointer.load("https://x/w.pkl")
 
 
 def test_the_refusal_of_a_pickle_names_what_it_asked_for(tmp_path):

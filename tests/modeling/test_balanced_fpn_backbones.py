@@ -87,7 +87,7 @@ def test_extra_levels_of_other_channels_are_refused():
 def test_bad_settings_name_the_key(kind, key, value, message):
     cfg = tiny_cfg(f"build_resnet_{kind}_backbone", f"MODEL.BALANCED.FPN.{key}", value)
     check_config(cfg)
-    with pytest.raises(ValueError, match=rf"MODEL\.BALANCED\.FPN: .*{message}"):
+    with pytest.raises(ValueError, match=rf"^MODEL\.BALANCED\.FPN\b.*{message}"):
         build_backbone(cfg)
 
 

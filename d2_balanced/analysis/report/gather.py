@@ -16,7 +16,7 @@ from ...evaluation.ground_truth import GroundTruth
 from ...evaluation.write_results import read_report
 from ...recording.file import Recording, read_recording
 from ...recording.hook import find_recorded_heads
-from ...utils.errors import DataError
+from ...utils.errors import DataError, UsageError
 
 __all__ = ["RunData", "components_of", "gather", "names_of_classes"]
 
@@ -141,8 +141,8 @@ def _by_objects(folder: str, evaluations: Dict[str, dict], missing: Dict[str, st
     found = {}
     for name, report in evaluations.items():
         try:
-            found[name] = report["metrics"].get("bbox_by_objects") or _count_groups(folder, name, report["max_dets"])
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            found[name] = report["metrics"].get("bbox_by_objects") or _count_groups(folder, name, report.get("max_dets", 100))
+        except UsageError as error:
             reason = f"The data set {name!r} or its results could not be read again: {error}"
             _add(missing, "evaluation in part", reason)
     return found

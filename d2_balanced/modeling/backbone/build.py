@@ -11,12 +11,16 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import BACKBONE_REGISTRY, FPN, build_resnet_backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 
+from d2_balanced.utils.constructing import constructing
+
 from ..balanced_keys import balanced_keys
 from .balanced_fpn import BalancedFPN, BalancedPAFPN
 from .context_block import add_context_blocks
 from .pafpn import PAFPN
 
 __all__ = []
+
+_SECTIONS = {"modeling/backbone/fpn.py": "MODEL.FPN"}
 
 
 def _register(*nodes: str):
@@ -30,25 +34,18 @@ def _register(*nodes: str):
     return register
 
 
-def _arguments(cfg, key: str) -> dict:
-    """The arguments in the node ``MODEL.BALANCED.<key>``, lower-cased; none where there is no such node."""
-    return {name.lower(): value for name, value in getattr(balanced_keys(cfg), key, {}).items()}
-
-
-def _construct(key: str, make, *args, **kwargs):
-    """``make(...)``, whose complaints about an argument name the config node that it came from."""
-    try:
-        return make(*args, **kwargs)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{key}: {error}") from error
+def _construct(key: str, node, make, *args, **kwargs):
+    """``make(...)`` with the arguments in ``node``, lower-cased; what it refuses of them names ``key``, the node's."""
+    with constructing(key, {f"{key}.{name}": value for name, value in node.items()}, _SECTIONS):
+        return make(*args, **kwargs, **{name.lower(): value for name, value in node.items()})
 
 
 def _bottom_up(cfg, input_shape: ShapeSpec, with_context: bool):
     resnet = build_resnet_backbone(cfg, input_shape)
-    context = _arguments(cfg, "CONTEXT")
+    context = getattr(balanced_keys(cfg), "CONTEXT", {})
     if not (with_context or context):
         return resnet
-    return _construct("MODEL.BALANCED.CONTEXT", add_context_blocks, resnet, **context)
+    return _construct("MODEL.BALANCED.CONTEXT", context, add_context_blocks, resnet)
 
 
 def _pyramid(pyramid_class, cfg, input_shape: ShapeSpec, retinanet: bool = False, with_context: bool = False):
@@ -64,6 +61,7 @@ def _pyramid(pyramid_class, cfg, input_shape: ShapeSpec, retinanet: bool = False
         top_block = LastLevelMaxPool()
     return _construct(
         "MODEL.BALANCED.FPN",
+        getattr(balanced_keys(cfg), "FPN", {}) if issubclass(pyramid_class, BalancedFPN) else {},
         pyramid_class,
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
@@ -71,7 +69,6 @@ def _pyramid(pyramid_class, cfg, input_shape: ShapeSpec, retinanet: bool = False
         norm=cfg.MODEL.FPN.NORM,
         top_block=top_block,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-        **(_arguments(cfg, "FPN") if issubclass(pyramid_class, BalancedFPN) else {}),
     )
 
 
