@@ -62,6 +62,7 @@ class Experiment(ABC):
     """
 
     system: str
+    saved_config_header = ""  # comment lines above a saved config
     reference_batch_size: Optional[int] = None
     classes: Classes = ()
     _used_data: Optional[OwnData] = None
@@ -263,4 +264,4 @@ class Experiment(ABC):
     def save_config(self, path: str) -> None:
         """Write the whole config as YAML."""
         with atomic_write(path, "w") as file:
-            file.write(self.config_text())
+            file.write(self.saved_config_header + self.config_text())

@@ -45,6 +45,11 @@ class YacsExperiment(Experiment):
     """
 
     system = "yaml"
+    # detectron2's error for a key that it does not know cannot say this, where none of our code runs.
+    saved_config_header = (
+        "# Has keys of d2_balanced: a detectron2 script calls d2_balanced.add_balanced_config(cfg) before merging\n"
+        "# this file (docs/LIBRARY.md).\n"
+    )
 
     def __init__(self, cfg: CfgNode):
         check_config(cfg)

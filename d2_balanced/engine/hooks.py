@@ -45,6 +45,12 @@ class EndIteration(HookBase):
         modules = self._model.named_modules()
         self._adaptive = {path: module for path, module in modules if hasattr(module, "end_iteration")}
         hook_at_work(self._model, "EndIteration")
+        before = self.trainer._hooks[: self.trainer._hooks.index(self)]
+        if self._adaptive and any(isinstance(hook, d2_hooks.PeriodicCheckpointer) for hook in before):
+            logger.warning(
+                "EndIteration comes after PeriodicCheckpointer: a checkpoint lacks what its iteration measured. Put "
+                "balanced_hooks(cfg) before the trainer's own hooks (docs/LIBRARY.md)."
+            )
 
     def after_train(self):
         if self._model is not None:

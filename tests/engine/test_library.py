@@ -1,4 +1,4 @@
-"""The package as a library: the script of docs/LIBRARY.md, hooks in detectron2's trainers, what is said without them."""
+"""The package as a library: the script of docs/LIBRARY.md, hooks in detectron2's trainers, and what tells of them."""
 
 import logging
 import os
@@ -11,9 +11,11 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import SimpleTrainer
+from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
 from detectron2.solver.build import maybe_add_gradient_clipping
+from fvcore.common.checkpoint import Checkpointer
 from omegaconf import OmegaConf
 from paths import ROOT
 from tiny_runs import TINY, data_arguments, make_dataset, train_net
@@ -72,6 +74,17 @@ def test_the_script_of_the_docs_trains_as_train_net_does(tmp_path, monkeypatch):
     assert [name for name in ours if own[name].numpy().tobytes() != torch.as_tensor(ours[name]).numpy().tobytes()] == []
     threshold, beta = own["roi_heads.proposal_matcher.threshold"], own["roi_heads.box_predictor.box_loss.beta"]
     assert threshold > 0.41 and beta < 99  # from 0.4 and 100
+
+
+    saved = str(tmp_path / "ours" / "config.yaml")
+    with open(saved) as file:
+        assert "add_balanced_config(cfg)" in file.readline()
+    with pytest.raises(KeyError, match="Non-existent config key"):
+        get_cfg().merge_from_file(saved)
+    cfg = get_cfg()
+    d2_balanced.add_balanced_config(cfg)
+    cfg.merge_from_file(saved)
+    assert cfg.dump() == load_yaml(saved).dump()
 
 
 def clipped_sgd(model):
@@ -190,6 +203,13 @@ def test_with_the_hooks_nothing_is_said(detector, caplog):
     assert warnings_of_training(detector, d2_balanced.balanced_hooks(detector[2]), caplog) == []
 
 
+def test_hooks_after_the_checkpointer_are_told(detector, caplog, tmp_path):
+    checkpointer = PeriodicCheckpointer(Checkpointer(detector[0], str(tmp_path)), 100)
+    hooks = [checkpointer, *d2_balanced.balanced_hooks(detector[2])]
+    (message,) = warnings_of_training(detector, hooks, caplog, steps=1)
+    assert "before the trainer's own hooks" in message
+
+
 def test_each_hook_answers_for_its_own_part(detector, caplog):
     said = warnings_of_training(detector, [EndIteration()], caplog, steps=1)
     assert len(said) == 1 and "GradientAnnealing" in said[0]
@@ -226,6 +246,14 @@ def test_detectron2_merges_our_yaml_as_our_reader_does():
     d2_balanced.add_balanced_config(cfg)
     cfg.merge_from_file(CONFIG)
     assert cfg.dump() == load_yaml(CONFIG).dump()
+
+
+def test_a_saved_config_of_a_loop_is_not_refused_for_lists_that_were_tuples(tmp_path):
+    cfg = load_yaml(os.path.join(ROOT, "projects", "R3CNN", "configs", "r3_quick.yaml"), [*TINY, "MODEL.DEVICE", "cpu"])
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    merged = get_balanced_cfg()
+    merged.merge_from_file(str(tmp_path / "config.yaml"))
+    build_model(merged)
 
 
 def test_what_the_package_does_not_have_is_an_attribute_error():

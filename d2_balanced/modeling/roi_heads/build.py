@@ -137,7 +137,9 @@ def _pooled_shape(cfg, input_shape, node):
 def _bbox_reg_weights(cfg, stages):
     """The box weights of the only head; or a list of them, if every stage has a head of its own."""
     key, weights = "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS", cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
-    if stages.shared_head and weights != get_cfg().MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS:
+    default = get_cfg().MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
+    # By value: detectron2 reads tuples of tuples back from a saved config as tuples of lists.
+    if stages.shared_head and [list(each) for each in weights] != [list(each) for each in default]:
         name = f"MODEL.BALANCED.STAGES.NAME: {type(stages).__name__}"
         raise Refusal(f"{key}: {weights}", name, "the one head has MODEL.ROI_BOX_HEAD's", "leave it out")
     if stages.shared_head or stages.num_train == 1:
