@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..modeling.spec import missing_arguments
 from ..utils.constructing import constructing
-from ..utils.errors import ConfigError
+from ..utils.errors import ConfigError, Refusal
 from .lazy_targets import find_target, target_parameters
 
 __all__ = ["build_node", "reading", "with_values"]
@@ -36,8 +36,13 @@ def build_node(node: Any, key: str) -> Any:
         values = dict(node.items())
     arguments = {name: build_node(value, f"{key}.{name}") for name, value in values.items()}
     _require_all(node, arguments, key)
-    with constructing(key, {f"{key}.{name}": value for name, value in arguments.items() if name != "_target_"}):
-        return instantiate(arguments)
+    try:
+        with constructing(key, {f"{key}.{name}": value for name, value in arguments.items() if name != "_target_"}):
+            return instantiate(arguments)
+    except Refusal as error:
+        if not error.one.startswith(key):  # an inner node's key begins with this one
+            error.one = f"{key}: {error.one}"
+        raise
 
 
 def _require_all(node: Mapping, arguments: Dict[str, Any], key: str) -> None:

@@ -56,6 +56,8 @@ REFUSED = [
     (LAZY, ["model.roi_heads.box_pooler.scales=[0.25,0.5]"], "model.roi_heads.box_pooler: .*do not form a pyramid"),
     (LAZY, ["model.roi_heads._target_=CascadeROIHeads"], "model.roi_heads: CascadeROIHeads needs model.roi_heads.box_heads"),
     (LAZY, ["model.roi_heads.num_classes='${nowhere.x}'"], "model.roi_heads.num_classes: Interpolation key 'nowhere.x' not"),
+    (LAZY, ["model.roi_heads.box_predictor.box_reg_loss_type=giou"],
+     "model.roi_heads.box_predictor: BalancedFastRCNNOutputLayers: box_loss=SmoothL1 does not go with"),
     (LAZY, ["lr_multiplier.warmup_method=quadratic"], "lr_multiplier.warmup_method: Unknown warmup method"),
     (LAZY, ["optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer: Nesterov momentum requires a momentum"),
     (LAZY, ["optimizer.learning=1"], r"optimizer.learning: .* unexpected keyword argument 'learning'"),
