@@ -12,8 +12,11 @@ from torch.multiprocessing import ProcessExitedException
 
 from .analysis.report import report_of_training
 from .engine.distributed import launch
+from .engine.experiment import Experiment
+from .engine.lock import hold_folder
 from .engine.nonfinite import NonFiniteLossError
 from .engine.run import evaluate, load_experiment, prepare, train
+from .engine.stopping import end_at_once
 from .utils.command import FAULT, TRACEBACK, command, tell
 from .utils.errors import ConfigError, doing
 
@@ -97,6 +100,11 @@ def _one_process(args: argparse.Namespace) -> None:
         experiment = load_experiment(args)
     if args.imbalance_report:
         _record(experiment, args.eval_only)
+    with hold_folder(experiment.settings.output_dir):
+        _run(experiment, args)
+
+
+def _run(experiment: Experiment, args: argparse.Namespace) -> None:
     if args.eval_only:
         evaluate(experiment, args.resume)
         return
@@ -127,9 +135,10 @@ def _record(experiment, eval_only: bool) -> None:
 def _report(experiment, trainer) -> None:
     """Write the report; the run is complete and saved, so a failure here says how to repeat only this."""
     model = getattr(trainer.model, "module", trainer.model)
+    again = f"python -m d2_balanced.analysis.report {experiment.settings.output_dir}"
     try:
-        logger.info("Imbalance report: %s", report_of_training(experiment, model))
+        with end_at_once(f"the run is complete, its report is not. Make it with {again}"):
+            logger.info("Imbalance report: %s", report_of_training(experiment, model))
     except Exception:
-        again = f"python -m d2_balanced.analysis.report {experiment.settings.output_dir}"
         logger.exception("The run is complete, its report is not. Repeat it with %s", again)
         sys.exit(REPORT_FAILED)

@@ -15,6 +15,7 @@ from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import DataLoader, Dataset
 
 from ..utils.errors import ConfigError, DataError
+from ..utils.worker_signals import outlive_sigterm
 from .index_stream import GlobalBatches, IndexStream
 from .seeding import derive_seed, seeded
 
@@ -107,6 +108,7 @@ class ExactTrainLoader:
             batch_sampler=_ShareOfBatches(self.batches, batch_index, self.rank, self.world_size),
             num_workers=self.num_workers,
             collate_fn=_as_list,
+            worker_init_fn=outlive_sigterm,
             # Without a generator of its own, creating the iterator would draw from the model's.
             generator=torch.Generator().manual_seed(0),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from typing import Any, Dict, List
@@ -144,7 +145,8 @@ def build_hooks(experiment: Experiment, trainer: BalancedTrainer, checkpointer: 
     ]
     if experiment.test_datasets:
         classes = checkpointer.about.classes if checkpointer.about else ()
-        hooks.append(Evaluate(schedule.eval_period, lambda: evaluate_model(experiment, model, classes)))
+        test = functools.partial(evaluate_model, experiment, model, classes, stop=lambda: trainer.stop_wanted)
+        hooks.append(Evaluate(schedule.eval_period, test))
         hooks.append(BestCheckpoint(checkpointer, settings.best_metric, settings.patience))
     if comm.is_main_process():
         hooks.append(WritePeriodically(lambda *span: build_writers(experiment, trainer, *span), settings.log_period))
@@ -172,7 +174,7 @@ def build_writers(experiment: Experiment, trainer: BalancedTrainer, start_iter: 
 
 
 @doing("while evaluating")
-def evaluate_model(experiment: Experiment, model: torch.nn.Module, classes=()) -> Dict[str, Any]:
+def evaluate_model(experiment: Experiment, model: torch.nn.Module, classes=(), stop=None) -> Dict[str, Any]:
     """Evaluate ``model`` as it is, with the main process's batch statistics in all processes; see ``evaluate``."""
     broadcast_buffers(model)
-    return experiment.evaluate(model, classes)
+    return experiment.evaluate(model, classes, stop)

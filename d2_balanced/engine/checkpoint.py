@@ -5,24 +5,23 @@ import os
 import re
 import zipfile
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 
 from ..utils.atomic import atomic_write, remove_unfinished
-from ..utils.errors import CheckpointError
+from ..utils.errors import CheckpointError, OutputError
 from ..utils.safe_load import load_pickled_arrays, to_plain, why_unreadable
 from .class_weights import match_weights
+from .fetch import fetch
+from .foreign_weights import in_detectron2_layout
 from .identity import ABOUT, classes_of
 from .weights_fit import WeightsFit
 
-__all__ = ["BalancedCheckpointer", "UnreadableCheckpointError", "checkpoints_in", "read_checkpoint"]
+__all__ = ["BalancedCheckpointer", "UnreadableCheckpointError", "checkpoints_in", "read_checkpoint", "what_is_safe"]
 
 _NUMBERED = re.compile(r"model_(\d+)\.pth")
 _BEST = "model_best"
-_SHOWN = 8  # keys of a file of another layout
 
 
 class UnreadableCheckpointError(CheckpointError):
@@ -74,8 +73,11 @@ class BalancedCheckpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", path)
         data = self._collect(extra)
         os.makedirs(self.save_dir, exist_ok=True)
-        with atomic_write(path) as file:
-            torch.save(data, file)
+        try:
+            with atomic_write(path, size=_bytes_in(data)) as file:
+                torch.save(data, file)
+        except OutputError as full:
+            raise OutputError(f"{full} {what_is_safe(self.save_dir)}") from full
         self.tag_last_checkpoint(os.path.basename(path))
         self._remove_older_than_kept(os.path.basename(path))
 
@@ -193,33 +195,36 @@ class BalancedCheckpointer(DetectionCheckpointer):
             os.remove(os.path.join(self.save_dir, name))
 
 
+def what_is_safe(folder):
+    """What a run that found no room on its disk goes on from, for the error."""
+    last = next(iter(checkpoints_in(folder)), "")
+    kept = f"{last} is whole: make room, and go on from it with --resume" if last else "There is no checkpoint yet"
+    return f"Nothing half-written is left. {kept}."
+
+
+def _bytes_in(value):
+    """Bytes of the tensors in a checkpoint's content."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return sum(map(_bytes_in, items))
+
+
 def read_checkpoint(path):
     """Content of a checkpoint file in detectron2's layout: a dict with ``model``. Runs no code that it may contain.
 
     Raises ``CheckpointError`` if there is no such file, ``UnreadableCheckpointError`` if it is damaged, or holds more
     than tensors and plain Python.
     """
-    local_path = _fetch(path)
+    local_path = fetch(path)
     if not os.path.isfile(local_path):
         raise CheckpointError(f"checkpoint {path!r} not found; check MODEL.WEIGHTS (LazyConfig: train.init_checkpoint)")
     try:
-        content = _load_file(local_path)
-        _require_weights(content["model"])
-        return content
+        loaded = _load_file(local_path)
     except Exception as error:  # a damaged file makes torch and pickle raise nearly anything
         reason = str(error) if isinstance(error, CheckpointError) else why_unreadable(error)
         raise UnreadableCheckpointError(f"checkpoint {path!r} cannot be read: {reason}") from error
-
-
-def _fetch(path):
-    """The local file of ``path``, downloaded if that is a URL."""
-    try:
-        return PathManager.get_local_path(path)
-    except OSError as error:
-        raise CheckpointError(
-            f"checkpoint {path!r} cannot be fetched: {error}. Where there is a network, download it; then give the path of "
-            "that file: MODEL.WEIGHTS (LazyConfig: train.init_checkpoint)"
-        ) from error
+    return in_detectron2_layout(loaded, path)
 
 
 def _load_file(filename):
@@ -228,12 +233,10 @@ def _load_file(filename):
             return _in_checkpoint_layout(load_pickled_arrays(file))
     _require_sound(filename)
     loaded = torch.load(filename, map_location="cpu", weights_only=True)
-    if not isinstance(loaded, dict):
-        return {"model": loaded}
     if filename.endswith(".pyth"):  # pycls
         weights = {k: v for k, v in loaded["model_state"].items() if not k.endswith("num_batches_tracked")}
         return {"model": weights, "__author__": "pycls", "matching_heuristics": True}
-    return loaded if "model" in loaded else {"model": loaded}
+    return loaded
 
 
 def checkpoints_in(folder):
@@ -261,19 +264,6 @@ def _require_sound(filename):
             damaged = archive.testzip()
         if damaged:
             raise UnreadableCheckpointError(f"{damaged} in it is not what was written (its checksum differs)")
-
-
-def _require_weights(weights):
-    """Raise ``UnreadableCheckpointError`` for anything but a dict of arrays, saying what is there."""
-    if not isinstance(weights, dict):
-        raise UnreadableCheckpointError(f"its content is a {type(weights).__name__}, not a dict of weights")
-    odd = [name for name, value in weights.items() if not isinstance(value, (torch.Tensor, np.ndarray))]
-    if odd:
-        raise UnreadableCheckpointError(
-            f"it has no weights where detectron2 has them: {odd[0]!r} is a {type(weights[odd[0]]).__name__}. Save the "
-            f"weights by name, alone or under the key 'model'; here are {', '.join(map(repr, list(weights)[:_SHOWN]))}"
-            f"{', ...' if len(weights) > _SHOWN else ''}"
-        )
 
 
 def _in_checkpoint_layout(data):

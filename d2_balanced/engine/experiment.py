@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from detectron2.evaluation import inference_on_dataset
@@ -18,6 +18,7 @@ from ..data.coco_paths import register_train_val
 from ..utils.atomic import atomic_write
 from .class_match import in_classes_of
 from .schedule import Schedule
+from .stopping import stoppable
 
 __all__ = ["Experiment", "OwnData", "RunSettings"]
 
@@ -238,7 +239,9 @@ class Experiment(ABC):
         for name in self.test_datasets:
             self.build_test(name)
 
-    def evaluate(self, model: nn.Module, classes: Classes = ()) -> Dict[str, Any]:
+    def evaluate(
+        self, model: nn.Module, classes: Classes = (), stop: Optional[Callable[[], bool]] = None
+    ) -> Dict[str, Any]:
         """``{task: {metric: value}}`` of the first test data set, and ``{data set: {task: ...}}`` of each further one.
 
         ``{}`` on all but the main process; all of them call it.
@@ -246,10 +249,14 @@ class Experiment(ABC):
         Args:
             classes: what the model was trained on; each data set's classes are matched to them by name. Empty: the
                 model's classes are the data set's.
+            stop: asked before each image whether to raise ``EvaluationStopped``, in all processes.
         """
         results: Dict[str, Any] = OrderedDict()
         for index, name in enumerate(self.test_datasets):
-            found = inference_on_dataset(in_classes_of(model, classes, name), *self.build_test(name))
+            loader, evaluator = self.build_test(name)
+            if stop is not None:
+                loader, evaluator = stoppable(loader, evaluator, stop)
+            found = inference_on_dataset(in_classes_of(model, classes, name), loader, evaluator)
             results.update({name: found} if index and found else found)
         return results
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import signal
 import time
 from collections import Counter
 from typing import Callable, Dict, Optional
@@ -17,6 +15,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from ..modeling.awaited_hook import hook_at_work
+from .stopping import EvaluationStopped, StopRequests
 
 __all__ = ["Checkpoints", "EndIteration", "Evaluate", "LearningRate", "StopOnSignal"]
 
@@ -142,7 +141,8 @@ class Evaluate(HookBase):
 
     Args:
         period: iterations between two evaluations; 0: only after the last one.
-        evaluate: returns nested dicts of numbers on the main process, ``{}`` on the others; all processes call it.
+        evaluate: returns nested dicts of numbers on the main process, ``{}`` on the others; all processes call it. If
+            it raises ``EvaluationStopped`` in all of them, training ends as interrupted.
     """
 
     repeats_last_step = True
@@ -158,7 +158,12 @@ class Evaluate(HookBase):
         if done != self.trainer.max_iter and (self._period == 0 or done % self._period):
             return
         start = time.perf_counter()
-        metrics = flatten_results_dict(self._evaluate() or {})
+        try:
+            metrics = flatten_results_dict(self._evaluate() or {})
+        except EvaluationStopped as stopped:
+            logger.warning("After %d iterations %s.", done, stopped)
+            self.trainer.interrupt()
+            return
         # The evaluator has said why a value is not finite.
         finite = {name: float(value) for name, value in metrics.items() if math.isfinite(float(value))}
         self.trainer.storage.put_scalars(**finite, smoothing_hint=False)
@@ -168,32 +173,16 @@ class Evaluate(HookBase):
 
 
 class StopOnSignal(HookBase):
-    """Ctrl-C or a scheduler's SIGTERM: finish the step, save a checkpoint, end. A second signal ends at once."""
+    """A signal (Ctrl-C, a scheduler's): finish the step or stop the evaluation, save a checkpoint, end.
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    A second signal ends at once. See :mod:`.stopping`.
+    """
 
-    def __init__(self):
-        self._previous: Dict[int, object] = {}
-        self._owner = os.getpid()
+    repeats_last_step = True
 
     def before_train(self):
-        try:
-            self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
-        except ValueError:  # not the main thread: whoever started the thread handles signals
-            self._previous = {}
+        self._requests = StopRequests(self.trainer.request_stop, "stopping, with a checkpoint")
+        self._requests.install()
 
     def after_train(self):
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number, frame):
-        if os.getpid() != self._owner:  # a data worker that inherited this handler; Ctrl-C reaches all processes
-            if number != signal.SIGINT:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            return
-        signal.signal(number, self._previous[number])
-        name = signal.Signals(number).name
-        # Not by the logger: the signal may have come while it was writing, and its stream cannot be entered twice.
-        os.write(2, f"{name}: stopping after this step, with a checkpoint. Send it again to stop at once.\n".encode())
-        self.trainer.request_stop(name)
+        self._requests.restore()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 from typing import Any, Dict, Optional
 
@@ -12,10 +13,11 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..config import ConfigError
-from ..utils.errors import CheckpointError, doing, note
+from ..utils.atomic import disk_full
+from ..utils.errors import CheckpointError, OutputError, doing, note
 from . import start
 from .build import build_trainer, check_data, evaluate_model
-from .checkpoint import checkpoints_in
+from .checkpoint import checkpoints_in, what_is_safe
 from .experiment import Experiment, OwnData
 from .nonfinite import NonFiniteLossError
 from .open import open_checkpoint, open_experiment, open_run, saved_own_data, saved_seed
@@ -167,6 +169,9 @@ def train(trainer: BalancedTrainer, experiment: Experiment) -> int:
         raise
     except Exception as error:
         note(error, f"in iteration {trainer.iter}")
+        full = disk_full(getattr(error, "filename", None) or os.path.join(folder, "metrics.json or another log"), error)
+        if full is not None:
+            raise OutputError(f"{full} {what_is_safe(folder)}") from error
         if isinstance(error, torch.cuda.OutOfMemoryError):
             logger.error("Out of GPU memory: raise SOLVER.ACCUMULATE, set SOLVER.AMP.ENABLED, or use smaller images.")
         raise

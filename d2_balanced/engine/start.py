@@ -19,6 +19,7 @@ from ..recording.file import FILE as RECORDING
 from ..utils.errors import CheckpointError, ConfigError, LaunchError, OutputError
 from ..utils.json_lines import read_metrics
 from .experiment import Experiment
+from .fetch import fetch
 from .identity import changed_keys
 from .writers import is_evaluation
 
@@ -69,8 +70,10 @@ def refuse_other_run(output_dir: str) -> None:
 
 
 def require_weights(path: str) -> None:
-    """Raise ``CheckpointError`` for initial weights that are a local path and are not there."""
-    if path and "://" not in path and not os.path.isfile(path):
+    """Fetch initial weights that are a URL. Raises ``CheckpointError`` if that fails, or if there is no such file."""
+    if "://" in path:
+        fetch(path)
+    elif path and not os.path.isfile(path):
         raise CheckpointError(f"There are no weights at {path!r}; see MODEL.WEIGHTS (yaml) or train.init_checkpoint.")
 
 

@@ -155,6 +155,16 @@ class BalancedTrainer(TrainerBase):
         """Interrupt training after the step in which all processes know of it, this one or the next. Any may ask."""
         self._stop_wanted = reason
 
+    @property
+    def stop_wanted(self) -> bool:
+        """Whether this process was asked to stop."""
+        return bool(self._stop_wanted)
+
+    def interrupt(self) -> None:
+        """End training after this step, to be resumed. All processes call it at the same step."""
+        self.stop_reason = self._stop_wanted or "another process asked for it"
+        self.interrupted = True
+
     def finish(self, reason: str) -> None:
         """End training after this step, as if it were the last one. All processes call it at the same step."""
         self.stop_reason = reason
@@ -178,11 +188,10 @@ class BalancedTrainer(TrainerBase):
         return contextlib.nullcontext()
 
     def _log(self, losses: Dict[str, torch.Tensor], data_time: float) -> None:
-        means, stop = fetch_losses(losses, bool(self._stop_wanted))
+        means, stop = fetch_losses(losses, self.stop_wanted)
         require_finite(means, self)
         if stop and self.iter + 1 < self.max_iter:  # the last step needs no stop
-            self.stop_reason = self._stop_wanted or "another process asked for it"
-            self.interrupted = True
+            self.interrupt()
         self.storage.put_scalar("data_time", data_time)
         self.storage.put_scalar("total_loss", sum(means.values()))
         if len(means) > 1:
