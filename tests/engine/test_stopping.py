@@ -1,5 +1,6 @@
 """Signals: which ones, what a second one does, and evaluations that stop; with a run's own hooks and processes."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -163,6 +164,21 @@ class Workers:
         return index
 
 
+def wait_for_ever(_=0):
+    outlive_sigterm()
+    time.sleep(600)
+
+
+def test_a_data_worker_obeys_its_parent():
+    worker = multiprocessing.get_context("fork").Process(target=wait_for_ever)
+    worker.start()
+    time.sleep(0.5)
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode in (0, -signal.SIGTERM)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="a signal does not tell here who sent it")
 def test_a_data_worker_outlives_the_schedulers_sigterm():
     loader = DataLoader(Workers(), num_workers=1, batch_size=1, worker_init_fn=outlive_sigterm)
     assert [int(item) for item in loader] == [0, 1, 2, 3]
