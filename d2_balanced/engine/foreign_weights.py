@@ -36,8 +36,8 @@ _DETECTORS: Tuple[Tuple[str, Tuple[Tuple[str, ...], ...], str], ...] = (
     ),
     (
         "torchvision or timm (a ResNet classifier)", (("layer1.0.",), ("layer4.0.",), ("conv1.", "stem.")),
-        "convert it with detectron2's tools/convert-torchvision-to-d2.py, which also says what has to be set (PIXEL_MEAN, "
-        "PIXEL_STD, INPUT.FORMAT RGB, STRIDE_IN_1X1 False)",
+        "convert it with detectron2's tools/convert-torchvision-to-d2.py, which also says what has to be set "
+        "(PIXEL_MEAN, PIXEL_STD, INPUT.FORMAT RGB, STRIDE_IN_1X1 False)",
     ),
     (
         "DETR", (("transformer.encoder.", "model.encoder."), ("class_embed.", "class_labels_classifier.")),
@@ -60,12 +60,13 @@ def in_detectron2_layout(loaded: Any, path: str) -> Dict[str, Any]:
     Raises ``CheckpointError`` for a file without weights by name, and for weights of another detector's layout.
     """
     if not isinstance(loaded, dict):
-        raise CheckpointError(f"checkpoint {path!r} holds a {type(loaded).__name__}, and no weights by name.")
+        raise CheckpointError(f"checkpoint {path!r} is a {type(loaded).__name__}, not a dict of weights by name.")
     if "model" in loaded and "iteration" in loaded and _is_weights(loaded["model"]):
         return loaded  # detectron2's or ours
     entry, weights, others = _find(loaded, path)
     if entry != "model" and others:
-        logger.warning("%s: the weights are those of %s; left out: %s.", path, entry or "the file itself", _list(others))
+        place = entry or "the file itself"
+        logger.warning("%s: the weights are those of %s; left out: %s.", path, place, _list(others))
     odd = [str(name) for name, value in weights.items() if not _is_array(value)]
     if odd:
         logger.warning("%s: left out, as these are no weights: %s.", path, _list(odd))
@@ -82,8 +83,8 @@ def _find(loaded: dict, path: str) -> Tuple[str, dict, List[str]]:
     plain = {name: value for name, value in loaded.items() if isinstance(name, str) and _is_array(value)}
     if "model" in loaded and not _is_weights(loaded["model"]) and loaded["model"] != {}:
         raise CheckpointError(
-            f"checkpoint {path!r} cannot be used: its entry 'model' is a {type(loaded['model']).__name__}, not a dict of "
-            "weights by name."
+            f"checkpoint {path!r} cannot be used: its entry 'model' is a {type(loaded['model']).__name__}, not a dict "
+            "of weights by name."
         )
     if plain and len(plain) >= max((len(loaded[name]) for name in entries), default=0):
         return "", plain, [str(name) for name in loaded if name not in plain]
@@ -93,8 +94,8 @@ def _find(loaded: dict, path: str) -> Tuple[str, dict, List[str]]:
         return "model", {}, []
     odd, value = next(iter(loaded.items()))
     raise CheckpointError(
-        f"checkpoint {path!r} has no weights where they usually are: {odd!r} is a {type(value).__name__}. Save the weights "
-        f"by name, alone or under the key 'model'; here are {_list(list(map(str, loaded)))}."
+        f"checkpoint {path!r} has no weights where they usually are: {odd!r} is a {type(value).__name__}. Save the "
+        f"weights by name, alone or under the key 'model'; here are {_list(list(map(str, loaded)))}."
     )
 
 
@@ -114,10 +115,7 @@ def _without_wrapper(weights: dict, path: str) -> dict:
     whole, cut = weights, ""
     while True:
         bare = [name for name in weights if name.startswith(_OURS)]
-        inside = {
-            wrapper: {name[len(wrapper) + 1 :]: value for name, value in weights.items() if name.startswith(wrapper + ".")}
-            for wrapper in _WRAPPERS
-        }
+        inside = {wrapper: _inside(weights, wrapper + ".") for wrapper in _WRAPPERS}
         wrapper = max(inside, key=lambda name: len(inside[name]))
         if bare or not inside[wrapper]:
             break
@@ -132,6 +130,10 @@ def _without_wrapper(weights: dict, path: str) -> dict:
     if cut:
         logger.warning("%s: the weights' names are used without their beginning %r.", path, cut)
     return weights
+
+
+def _inside(weights: dict, beginning: str) -> dict:
+    return {name[len(beginning) :]: value for name, value in weights.items() if name.startswith(beginning)}
 
 
 def _refuse_other_detectors(weights: dict, path: str) -> None:

@@ -5,7 +5,6 @@ import collections
 import logging
 import os
 import pickle
-import urllib.error
 
 import numpy as np
 import pytest
@@ -339,19 +338,9 @@ def pickled(content):
 ])  # fmt: skip
 def test_a_file_without_weights_is_refused_and_nothing_unsafe_advised(name, write, reason, tmp_path):
     write(tmp_path / name)
-    with pytest.raises(UnreadableCheckpointError, match=f"checkpoint '{tmp_path / name}' .*{reason}") as error:
+    with pytest.raises(CheckpointError, match=f"checkpoint '{tmp_path / name}' .*{reason}") as error:
         BalancedCheckpointer(small_model()).load(str(tmp_path / name))
     assert "weights_only" not in str(error.value) and "\n" not in str(error.value)
-
-
-def test_weights_that_cannot_be_fetched_are_told_with_the_way_out(monkeypatch):
-    def no_network(path):
-        raise urllib.error.URLError("no network")
-
-    checkpointer = BalancedCheckpointer(small_model())
-    monkeypatch.setattr("d2_balanced.engine.checkpoint.PathManager.get_local_path", no_network)
-    with pytest.raises(CheckpointError, match="'https://x/w.pkl' cannot be fetched: .*no network.*path of that file"):
-        checkpointer.load("https://x/w.pkl")
 
 
 def test_the_refusal_of_a_pickle_names_what_it_asked_for(tmp_path):
