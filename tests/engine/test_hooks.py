@@ -266,7 +266,9 @@ def test_what_adapts_has_a_panel_per_component_in_a_picture_of_its_own(tmp_path,
         "fast_rcnn/cls_accuracy": 0.8, "mask_rcnn/false_positive": 0.1, "bbox/AP": 30.0, "bbox/APs": 3.0,
     }  # fmt: skip
     plot_results([row], "results")
-    plot_adaptive([row], "adaptive")
+    plot_adaptive([row], "one point")
+    assert "one point" not in panels or not panels["one point"], "a point is no curve"
+    plot_adaptive([row, {**row, "iteration": 9}], "adaptive")
     assert {panel: set(curves) for panel, curves in panels["adaptive"].items()} == {
         "matcher": {"threshold", "statistic"}, "heads.1.loss": {"beta"},
     }
