@@ -1,15 +1,19 @@
 """Treatments of training imbalance for detectron2's two-stage detectors."""
 
 import importlib
+import os
 import sys
 
 from .compat import prepare
 
 __version__ = "0.1.0"
 
-# `python -m d2_balanced.doctor` has to run where detectron2 is missing: it says how to get it. (Python 3.9 does not
-# show what is being run; there the error itself has to do.)
-if "d2_balanced.doctor" not in getattr(sys, "orig_argv", ()):
+# The doctor has to run where detectron2 is missing: it says how to get it. The command `d2_balanced`, which has a
+# doctor and is to show its help at once, prepares for those that need it itself (__main__.py). (Python 3.9 does not show
+# what `python -m` runs; there the error itself has to do.)
+_words = getattr(sys, "orig_argv", None) or [sys.executable, *sys.argv]
+_command = os.path.basename("".join(_words[2:3] if _words[1:2] == ["-m"] else _words[1:2]))
+if _command != "d2_balanced" and "d2_balanced.doctor" not in _words:
     prepare()
 
 # For scripts of one's own (docs/LIBRARY.md); imported when asked for, because they import torch and all components.

@@ -132,7 +132,7 @@ def _check_packages():
 
 def _check_training():
     """What all the rest is for; a fault that no check before it has found."""
-    error = _import_error("d2_balanced.train")
+    error = _import_error("d2_balanced.engine.run")
     return [(f"training cannot be started ({error})", FIX_IMPORT)] if error else []
 
 

@@ -1,4 +1,7 @@
-"""The command line of ``train_net.py``: arguments, and errors that fit on one screen."""
+"""The command line of ``train_net.py`` and ``d2_balanced train``: arguments, and errors that fit on one screen.
+
+torch and detectron2 are imported after the arguments have been read, so that what is wrong with these is said at once.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,10 @@ import logging
 import sys
 from typing import Optional, Sequence
 
-from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException
-
-from .analysis.report import report_of_training
-from .engine.distributed import launch
-from .engine.experiment import Experiment
-from .engine.lock import hold_folder
-from .engine.nonfinite import NonFiniteLossError
-from .engine.run import evaluate, load_experiment, prepare, train
-from .engine.stopping import end_at_once
-from .utils.command import FAULT, TRACEBACK, command, tell
+from .utils.command import FAULT, TRACEBACK, called, command, tell
 from .utils.errors import ConfigError, doing
 
-__all__ = ["argument_parser", "main"]
+__all__ = ["argument_parser", "evaluate", "main"]
 
 NAME = "train_net.py"
 DIVERGED, REPORT_FAILED = FAULT, 3  # exit statuses, beside those of every command
@@ -29,11 +22,14 @@ logger = logging.getLogger(__name__)
 
 _EPILOG = f"""
 Examples:
-  train_net.py --config-file configs/quick/faster_rcnn_R_18_FPN.yaml --output-dir output/first
+  train_net.py --config-file quick/faster_rcnn_R_18_FPN --output-dir output/first
+  train_net.py --config-file ... --add LibraRCNN/iou_balanced_sampling --add RGA_PRM/rga
   train_net.py --config-file ... --train-json A.json --train-images DIR --val-json B.json --val-images DIR
   train_net.py --resume --output-dir output/first [SOLVER.MAX_ITER 500]
   train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/first/model_best.pth
   torchrun --nproc_per_node 8 train_net.py --config-file ...
+
+A config is a file, or the name of one that comes along: `d2_balanced configs` lists them, and what can be added.
 
 Overrides at the end: "SOLVER.BASE_LR 0.01" for .yaml configs, "optimizer.lr=0.01" for .py configs.
 
@@ -45,11 +41,16 @@ traceback, too. Any other error has one, and status 1.
 def argument_parser() -> argparse.ArgumentParser:
     """detectron2's usual arguments, then those of own data and of the schedule."""
     parser = argparse.ArgumentParser(
-        prog=NAME, description="Train or evaluate a detector.", epilog=_EPILOG,
+        prog=called(NAME), description="Train or evaluate a detector.", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )
     parser.add_argument(
-        "--config-file", default="", metavar="FILE", help=".yaml (yacs) or .py (LazyConfig); with --resume the run's own"
+        "--config-file", default="", metavar="FILE",
+        help=".yaml (yacs) or .py (LazyConfig), or the name of a config; with --resume the run's own",
+    )
+    parser.add_argument(
+        "--add", action="append", default=[], metavar="FRAGMENT",
+        help="file or name of a fragment to add to the config, before the overrides; may be repeated",
     )
     parser.add_argument("--output-dir", default="", metavar="DIR", help="where everything is written")
     parser.add_argument(
@@ -88,38 +89,53 @@ def argument_parser() -> argparse.ArgumentParser:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """``train_net.py``. Exit statuses are those of :mod:`.utils.command`; 1 if a loss diverged, 3 without the report."""
     args = argument_parser().parse_args(argv)
+    from torch.multiprocessing import ProcessExitedException
+
+    from .engine.distributed import launch
+
     try:
         launch(_one_process, (args,), args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
     except ProcessExitedException as error:  # a spawned process, which has said why
         sys.exit(error.exit_code)
 
 
+def evaluate(argv: Optional[Sequence[str]] = None) -> None:
+    """``d2_balanced eval``: :func:`main` with ``--eval-only``."""
+    main(["--eval-only", *(sys.argv[1:] if argv is None else argv)])
+
+
 @command(NAME)
 def _one_process(args: argparse.Namespace) -> None:
+    from .engine import run
+    from .engine.lock import hold_folder
+
     with doing(f"while reading {args.config_file or args.output_dir}"):
-        experiment = load_experiment(args)
+        experiment = run.load_experiment(args)
     if args.imbalance_report:
         _record(experiment, args.eval_only)
     with hold_folder(experiment.settings.output_dir):
         _run(experiment, args)
 
 
-def _run(experiment: Experiment, args: argparse.Namespace) -> None:
+def _run(experiment, args: argparse.Namespace) -> None:
+    from .engine import run
+    from .engine.nonfinite import NonFiniteLossError
+
     if args.eval_only:
-        evaluate(experiment, args.resume)
+        run.evaluate(experiment, args.resume)
         return
-    trainer = prepare(
+    trainer = run.prepare(
         experiment, resume=args.resume, auto_scale_lr=args.auto_scale_lr, epochs=args.epochs,
         accept_changed_data=args.accept_changed_data, require_checkpoint=args.require_checkpoint,
     )
     try:
-        status = train(trainer, experiment)
+        status = run.train(trainer, experiment)
     except NonFiniteLossError as error:  # in full in the log
         tell(NAME, f"{str(error).splitlines()[0]} See above, and nonfinite_loss.json.")
         sys.exit(DIVERGED)
     if status:
         sys.exit(status)
-    if args.imbalance_report and comm.is_main_process():
+    if args.imbalance_report:
         _report(experiment, trainer)
 
 
@@ -133,7 +149,14 @@ def _record(experiment, eval_only: bool) -> None:
 
 
 def _report(experiment, trainer) -> None:
-    """Write the report; the run is complete and saved, so a failure here says how to repeat only this."""
+    """Write the report, in the first process. The run is complete and saved: a failure says how to repeat only this."""
+    from detectron2.utils import comm
+
+    from .analysis.report import report_of_training
+    from .engine.stopping import end_at_once
+
+    if not comm.is_main_process():
+        return
     model = getattr(trainer.model, "module", trainer.model)
     again = f"python -m d2_balanced.analysis.report {experiment.settings.output_dir}"
     try:

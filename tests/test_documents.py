@@ -26,7 +26,7 @@ def commands(document):
     for block in blocks:
         for line in re.sub(r"\\\n\s*", " ", block).splitlines():
             line = re.sub(r"\s#.*", "", line).strip()
-            if re.match(r"(\.\.\. |python (train_net|-m d2_balanced)|torchrun )", line):
+            if re.match(r"(\.\.\. |python (train_net|-m d2_balanced)|torchrun |d2_balanced )", line):
                 yield line
 
 

@@ -207,7 +207,7 @@ def test_doctor_imports_what_it_lists(monkeypatch):
 
 
 def test_doctor_calls_nothing_healthy_that_cannot_train(monkeypatch, capsys):
-    fail_to_import(monkeypatch, d2_balanced_train="ImportError: cannot import name 'x'")
+    fail_to_import(monkeypatch, d2_balanced_engine_run="ImportError: cannot import name 'x'")
     assert doctor.main() == 1
     assert "FAULT: training cannot be started (ImportError: cannot import name 'x')" in capsys.readouterr().out
 

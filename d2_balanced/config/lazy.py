@@ -24,7 +24,7 @@ from .refusals import check_compiled_lazy
 from .yacs import flatten
 from .yaml_files import require_file
 
-__all__ = ["load_lazy", "apply_overrides", "check_lazy"]
+__all__ = ["load_lazy", "apply_overrides", "check_lazy", "execute_lazy"]
 
 
 def load_lazy(path: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -33,17 +33,22 @@ def load_lazy(path: str, overrides: Sequence[str] = ()) -> DictConfig:
     Raises ``ConfigError`` for a missing file and for what :func:`apply_overrides` and :func:`check_lazy` refuse.
     """
     require_file(path)
-    plain_import = builtins.__import__
-    try:
-        with importing(path):
-            cfg = LazyConfig.load(path)
-    finally:
-        builtins.__import__ = plain_import  # detectron2 leaves its own in place if the file raises
+    cfg = execute_lazy(path)
     check_lazy(cfg, f" in {path}")
     if overrides:
         apply_overrides(cfg, overrides)
         check_lazy(cfg)
     return cfg
+
+
+def execute_lazy(path: str, keys: Optional[Tuple[str, ...]] = None):
+    """What the file ``path`` defines: its config, or the values of ``keys``. Raises as ``importing`` does."""
+    plain_import = builtins.__import__
+    try:
+        with importing(path):
+            return LazyConfig.load(path, keys)
+    finally:
+        builtins.__import__ = plain_import  # detectron2 leaves its own in place if the file raises
 
 
 def check_lazy(cfg: DictConfig, where: str = "") -> None:

@@ -16,7 +16,7 @@ from .imports import import_modules
 from .yaml_files import read_with_bases
 from .yaml_loader import BoundedLoader, PythonObject
 
-__all__ = ["load_yaml", "merge_overrides", "flatten", "is_spec", "value_at"]
+__all__ = ["load_yaml", "merge_file", "merge_overrides", "flatten", "is_spec", "value_at"]
 
 
 def is_spec(node) -> bool:
@@ -57,14 +57,19 @@ def load_yaml(
     """
     cfg = get_balanced_cfg() if cfg is None else cfg
     defaults = cfg.clone()
+    merge_file(cfg, path, defaults, settings)
+    merge_overrides(cfg, opts, defaults)
+    import_modules(cfg.get("IMPORTS", ()))
+    return cfg
+
+
+def merge_file(cfg: CfgNode, path: str, defaults: CfgNode, settings: Optional[Mapping] = None) -> None:
+    """Merge a file and its bases into ``cfg`` in place, as ``load_yaml`` does; ``settings`` is its content."""
     for file, content in read_with_bases(path, settings):
         version = content.get("VERSION", cfg.VERSION)
         if version != cfg.VERSION:
             raise ConfigError(f"VERSION in {file}: {version} is not supported, only {cfg.VERSION} is.")
         _Merge(defaults, f" in {file}").run(content, cfg)
-    merge_overrides(cfg, opts, defaults)
-    import_modules(cfg.get("IMPORTS", ()))
-    return cfg
 
 
 def merge_overrides(cfg: CfgNode, opts: Sequence[str], defaults: Optional[CfgNode] = None) -> None:

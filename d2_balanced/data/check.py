@@ -7,7 +7,7 @@ for a data set that cannot be found.
 import argparse
 import sys
 
-from ..utils.command import command
+from ..utils.command import called, command
 from .check_dataset import check_dataset, check_registered
 from .input_size import DEFAULT_SIZE, InputSize
 
@@ -17,7 +17,9 @@ __all__ = ["main"]
 @command("python -m d2_balanced.data.check")
 def main(args=None):
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m d2_balanced.data.check", description="Check a detection data set.")
+    parser = argparse.ArgumentParser(
+        prog=called("python -m d2_balanced.data.check"), description="Check a detection data set."
+    )
     parser.add_argument("--json", help="annotation file in COCO format")
     parser.add_argument("--images", help="folder of its images")
     parser.add_argument("--name", help="a registered data set instead, e.g. coco_2017_train")

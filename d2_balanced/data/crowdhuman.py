@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ..utils.command import command
+from ..utils.command import called, command
 from ..utils.errors import DataError, OutputError, usage
 from .check_boxes import tolerated
 from .image_file import image_facts
@@ -176,7 +176,7 @@ def _size(path):
 def main(args=None):
     """The command; returns the exit status; 2 for annotations or images that cannot be used."""
     parser = argparse.ArgumentParser(
-        prog="python -m d2_balanced.data.crowdhuman",
+        prog=called("python -m d2_balanced.data.crowdhuman"),
         description="Convert CrowdHuman's .odgt annotations to COCO JSON.")
     parser.add_argument("--odgt", required=True, help="annotation file")
     parser.add_argument("--images", required=True, help="folder of its images")

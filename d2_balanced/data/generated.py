@@ -20,7 +20,7 @@ import tempfile
 from PIL import Image
 from tqdm import tqdm
 
-from ..utils.command import command
+from ..utils.command import called, command
 from ..utils.errors import ConfigError, DataError, OutputError, usage
 from .outlines import CLASS_NAMES
 from .raster import box_of, trace
@@ -165,7 +165,9 @@ def _write_json(path, content):
 @command("python -m d2_balanced.data.generated")
 def main(args=None):
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m d2_balanced.data.generated", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=called("python -m d2_balanced.data.generated"), description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--output", default=None, help="folder (default: $DETECTRON2_DATASETS/generated)")
     for key, value in DEFAULTS.items():
         parser.add_argument("--" + key.replace("_", "-"), type=int, default=value, help=f"default {value}")

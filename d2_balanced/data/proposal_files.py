@@ -14,7 +14,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
-from ..utils.command import command
+from ..utils.command import called, command
 from ..utils.errors import DataError
 from ..utils.safe_load import load_pickled_arrays
 from .problems import Report
@@ -129,7 +129,7 @@ def _place(record):
 @command("python -m d2_balanced.data.proposal_files")
 def main(args=None):
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m d2_balanced.data.proposal_files",
+    parser = argparse.ArgumentParser(prog=called("python -m d2_balanced.data.proposal_files"),
                                      description="Does a proposal file fit a data set?")
     parser.add_argument("file")
     parser.add_argument("--name", required=True, help="registered data set, e.g. coco_2017_train")

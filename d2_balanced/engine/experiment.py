@@ -16,6 +16,7 @@ from torch import nn
 
 from ..data.coco_paths import register_train_val
 from ..utils.atomic import atomic_write
+from ..utils.shipped import shipped_file
 from .class_match import in_classes_of
 from .schedule import Schedule
 from .stopping import stoppable
@@ -72,11 +73,15 @@ class Experiment(ABC):
         self.cfg = cfg
 
     @classmethod
-    def from_config(cls, cfg, overrides: Sequence[str] = (), own_data: OwnData = OwnData()) -> Experiment:
-        """The experiment of a config as its file has it, then the overrides, then the paths of own data.
+    def from_config(
+        cls, cfg, overrides: Sequence[str] = (), own_data: OwnData = OwnData(), fragments: Sequence[str] = ()
+    ) -> Experiment:
+        """The experiment of a config as its file has it, then the fragments, the overrides, and the paths of own data.
 
-        ``cfg`` is changed. Raises ``ConfigError`` for what is wrong in it or in the overrides.
+        ``cfg`` is changed; fragments are paths, or names of what comes along. Raises ``ConfigError`` for what is wrong.
         """
+        for name in fragments:
+            cls._add(cfg, shipped_file(name))
         reference = cls._batch_size(cfg)
         cls._override(cfg, overrides)
         experiment = cls(cfg)
@@ -88,6 +93,11 @@ class Experiment(ABC):
     @abstractmethod
     def _batch_size(cfg) -> Optional[int]:
         """The batch size in ``cfg``, which has not been checked; None if there is none."""
+
+    @staticmethod
+    @abstractmethod
+    def _add(cfg, path: str) -> None:
+        """Change ``cfg`` as the fragment in the file ``path`` says."""
 
     @staticmethod
     @abstractmethod

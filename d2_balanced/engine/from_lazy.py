@@ -14,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..config import ConfigError, apply_overrides, check_lazy, data_defaults, train_defaults
 from ..config.lazy_build import build_node, reading, with_values
+from ..config.lazy_fragments import add_lazy_fragment
 from ..config.lazy_saved import lazy_text
 from ..config.lazy_targets import find_target, target_parameters, walk
 from ..config.refusals import check_refusals_lazy
@@ -57,6 +58,10 @@ class LazyExperiment(Experiment):
     @staticmethod
     def _batch_size(cfg):
         return OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+
+    @staticmethod
+    def _add(cfg, path):
+        add_lazy_fragment(cfg, path)
 
     @staticmethod
     def _override(cfg, overrides):

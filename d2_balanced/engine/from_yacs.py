@@ -15,7 +15,7 @@ from detectron2.solver import build_lr_scheduler, build_optimizer
 from ..config import ConfigError, check_config, describe_changes, get_balanced_cfg, merge_overrides
 from ..config.detectron2_names import SECTIONS, registered
 from ..config.imports import import_modules
-from ..config.yacs import flatten
+from ..config.yacs import flatten, merge_file
 from ..data.loader import ExactTrainLoader, build_train_loader
 from ..data.mapper import build_mapper
 from ..evaluation import build_evaluator
@@ -59,6 +59,11 @@ class YacsExperiment(Experiment):
     @staticmethod
     def _batch_size(cfg):
         return cfg.SOLVER.IMS_PER_BATCH
+
+    @staticmethod
+    def _add(cfg, path):
+        merge_file(cfg, path, get_balanced_cfg())
+        import_modules(cfg.IMPORTS)
 
     @staticmethod
     def _override(cfg, overrides):

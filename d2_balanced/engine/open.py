@@ -19,6 +19,7 @@ from ..config import ConfigError, load_lazy, load_yaml
 from ..config.lazy_saved import is_saved_lazy, lazy_of_saved
 from ..config.yaml_files import parse_yaml, read_yaml, require_file
 from ..utils.errors import CheckpointError, doing
+from ..utils.shipped import shipped_file
 from .checkpoint import BalancedCheckpointer, checkpoints_in, read_checkpoint
 from .experiment import Experiment, OwnData
 from .from_lazy import LazyExperiment
@@ -31,33 +32,44 @@ __all__ = ["load_weights", "open_checkpoint", "open_experiment", "open_run", "sa
 logger = logging.getLogger(__name__)
 
 
-def open_experiment(config_file: str, overrides: Sequence[str] = (), own_data: OwnData = OwnData()) -> Experiment:
+def open_experiment(
+    config_file: str, overrides: Sequence[str] = (), own_data: OwnData = OwnData(), fragments: Sequence[str] = ()
+) -> Experiment:
     """The checked config in a file, which is read, or executed, once. Nothing else is read yet.
 
     Args:
-        config_file: ``.yaml`` or ``.yml`` (yacs, or what a run of either config system has saved), or ``.py``.
+        config_file: ``.yaml`` or ``.yml`` (yacs, or what a run of either config system has saved), or ``.py``; a path,
+            or the name of a config that comes with the package (``utils/shipped.py``; without an ending: yaml).
         overrides: ``["KEY.PATH", "value", ...]`` over yacs, ``["key.path=value", ...]`` over a LazyConfig.
         own_data: the paths that are given replace those of the config.
+        fragments: paths or names of fragments, which are added to the config in their order, before the overrides:
+            their settings to a yacs config, to a LazyConfig what the functions of their names do
+            (``config/lazy_fragments.py``).
 
     Raises ``ConfigError`` for a file that is not there or is of another kind, and for what is wrong in it.
     """
+    config_file = shipped_file(config_file)
     require_file(config_file)
     ending = os.path.splitext(config_file)[1]
     if ending == ".py":
-        return LazyExperiment.from_config(load_lazy(config_file), overrides, own_data)
+        return LazyExperiment.from_config(load_lazy(config_file), overrides, own_data, fragments)
     if ending not in (".yaml", ".yml"):
         raise ConfigError(f"Config file {config_file!r} has to end in .py (LazyConfig) or .yaml.")
-    return _of_yaml(config_file, read_yaml(config_file), overrides, own_data)
+    return _of_yaml(config_file, read_yaml(config_file), overrides, own_data, fragments)
 
 
-def _of_yaml(path: str, settings: Mapping, overrides: Sequence[str], own_data: OwnData = OwnData()) -> Experiment:
+def _of_yaml(
+    path: str, settings: Mapping, overrides: Sequence[str], own_data: OwnData = OwnData(), fragments: Sequence[str] = ()
+) -> Experiment:
     """The experiment of a YAML file with this content."""
     if is_saved_lazy(settings):
-        return LazyExperiment.from_config(lazy_of_saved(settings, path), overrides, own_data)
-    return YacsExperiment.from_config(load_yaml(path, settings=settings), overrides, own_data)
+        return LazyExperiment.from_config(lazy_of_saved(settings, path), overrides, own_data, fragments)
+    return YacsExperiment.from_config(load_yaml(path, settings=settings), overrides, own_data, fragments)
 
 
-def open_run(folder: str, overrides: Sequence[str] = (), own_data: OwnData = OwnData()) -> Experiment:
+def open_run(
+    folder: str, overrides: Sequence[str] = (), own_data: OwnData = OwnData(), fragments: Sequence[str] = ()
+) -> Experiment:
     """The experiment of a finished or stopped run, from the newest config in its folder, wherever that lies now.
 
     A config that is lost or damaged is taken from the checkpoint.
@@ -66,7 +78,7 @@ def open_run(folder: str, overrides: Sequence[str] = (), own_data: OwnData = Own
     ``ConfigError`` where the config is missing, was not saved by a run, or cannot be used any more.
     """
     path, settings = _saved_config(folder)
-    experiment = _of_yaml(path, settings, overrides, own_data)
+    experiment = _of_yaml(path, settings, overrides, own_data, fragments)
     experiment.set_run(output_dir=folder, weights=next(iter(checkpoints_in(folder)), ""))
     return experiment
 

@@ -38,10 +38,10 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
     if not args.config_file:
         if not (args.resume and args.output_dir):
             raise ConfigError("--config-file is missing. Only --resume --output-dir RUN does without: it takes the run's.")
-        return open_run(args.output_dir, args.opts, own_data)
+        return open_run(args.output_dir, args.opts, own_data, args.add)
     if args.resume and args.output_dir and not any(own_data):
         own_data = saved_own_data(args.output_dir)
-    experiment = open_experiment(args.config_file, args.opts, own_data)
+    experiment = open_experiment(args.config_file, args.opts, own_data, args.add)
     experiment.set_run(output_dir=args.output_dir or None)
     return experiment
 

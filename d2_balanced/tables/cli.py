@@ -9,7 +9,7 @@ import sys
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..engine.experiment import OwnData
-from ..utils.command import command
+from ..utils.command import called, command
 from ..utils.errors import ConfigError
 from .data import without_unusable_data
 from .execute import FINISHED, Interrupted, execute
@@ -37,7 +37,7 @@ Exit status 2 and one line: something to mend; D2_BALANCED_TRACEBACK=1 in the en
 def argument_parser() -> argparse.ArgumentParser:
     """What to run, at which scale, on which data, and where the results go."""
     parser = argparse.ArgumentParser(
-        prog="python -m d2_balanced.tables", description="Run the papers' tables of projects/*/tables.yaml.",
+        prog=called("python -m d2_balanced.tables"), description="Run the papers' tables of projects/*/tables.yaml.",
         epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )
     parser.add_argument("what", nargs="*", metavar="PAPER[:TABLE]", help="folder of projects/, or a tables.yaml")

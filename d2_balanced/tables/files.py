@@ -9,10 +9,10 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..config.yaml_files import read_with_bases
 from ..utils.errors import ConfigError, did_you_mean
+from ..utils.shipped import ROOT
 
 __all__ = ["ROOT", "SCALES", "Row", "Table", "find_papers", "read_tables", "select_tables"]
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SCALES = ("tiny", "coco")
 _OVERRIDES = ("overrides", "tiny_overrides", "coco_overrides")
 _TABLE_KEYS = ("title", "metrics", "scale_note", "baseline", "rows")

@@ -66,7 +66,8 @@ class Run:
         data = [word for name, path in data if path for word in (f"--{name.replace('_', '-')}", path)]
         gpus = ["--num-gpus", str(self.options.num_gpus)] if self.options.num_gpus != 1 else []
         more = {"MODEL.WEIGHTS": weights} if weights else {}
-        program = [sys.executable, _short(TRAIN_NET), "--config-file", _short(self.config_file)]
+        train = [_short(TRAIN_NET)] if os.path.isfile(TRAIN_NET) else ["-m", "d2_balanced", "train"]  # no checkout
+        program = [sys.executable, *train, "--config-file", _short(self.config_file)]
         return [*program, *mode, "--output-dir", folder, *data, *gpus, *self.words(**more, SEED=seed)]
 
     @property

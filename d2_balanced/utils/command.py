@@ -19,13 +19,25 @@ from typing import Iterator, List
 
 from .errors import UsageError
 
-__all__ = ["FAULT", "MISUSE", "TRACEBACK", "command", "tell"]
+__all__ = ["FAULT", "MISUSE", "TRACEBACK", "call", "called", "command", "tell"]
 
 FAULT, MISUSE, BROKEN_PIPE = 1, 2, 141  # exit statuses; the last as of a process that SIGPIPE ends
 TRACEBACK = "D2_BALANCED_TRACEBACK"
 """Environment variable: where it is set, a :class:`UsageError` is told with its traceback, too."""
 
 _SECONDS_FOR_THE_FIRST = 2.0
+
+_called: List[str] = []
+
+
+def call(name: str) -> None:
+    """Let the command that runs in this process call itself ``name``, whatever it calls itself when started alone."""
+    _called[:] = [name]
+
+
+def called(name: str) -> str:
+    """What the command ``name`` calls itself to the user: as it was started."""
+    return _called[0] if _called else name
 
 
 @contextlib.contextmanager
@@ -48,6 +60,7 @@ def command(name: str) -> Iterator[None]:
 
 
 def _stop(name: str, error: Exception, message: str, status: int, with_traceback: bool) -> None:
+    name = called(name)
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__)) if with_traceback else ""
     files = _keep_in_logs(f"{lines}{name}: error: {message}")
     if lines and _process() and files:
@@ -66,7 +79,7 @@ def tell(name: str, message: str, before: str = "") -> None:
     Another process writes one line. It waits a little, as a launcher may end the others as soon as one has ended, and
     the first one is to speak.
     """
-    process = _process()
+    name, process = called(name), _process()
     if process:
         message = f"(process {process}) {message.splitlines()[0] if message else ''}"
     sys.stderr.write(f"{before}{name}: error: {message}\n")  # at once, so that processes do not write into one line

@@ -1,9 +1,7 @@
 """Every rule of the imbalance report on made-up counts, both ways; what it recommends can be switched on."""
 
-import ast
 import html
 import os
-import pathlib
 import shlex
 
 import choices
@@ -22,10 +20,13 @@ from d2_balanced.config.yaml_files import read_with_bases
 from d2_balanced.config.yacs import flatten
 from d2_balanced.engine.from_yacs import YacsExperiment
 from d2_balanced.engine.open import open_experiment
+from d2_balanced.engine.run import load_experiment
 from d2_balanced.modeling.box_losses import BalancedL1
 from d2_balanced.modeling.registry import BOX_LOSS_REGISTRY, PROPOSAL_SAMPLER_REGISTRY
 from d2_balanced.modeling.sampling import RandomSampler
 from detectron2.config import instantiate
+from d2_balanced.train import argument_parser
+from d2_balanced.utils.shipped import shipped_file, shipped_fragments
 from paths import ROOT
 from tiny_runs import quick_config
 
@@ -191,20 +192,16 @@ def test_the_branch_with_most_positives_is_judged():
 @pytest.mark.parametrize("name", TREATMENTS)
 def test_treatments_can_be_switched_on(name):
     treatment = TREATMENTS[name]
-    for path in (treatment.readme, treatment.fragment):
-        assert not path or os.path.isfile(os.path.join(ROOT, path)), path
-    assert treatment.yaml or treatment.fragment
-    if treatment.yaml:
-        cfg = load_yaml(quick_config("faster_rcnn"), shlex.split(treatment.yaml))
-        check_config(cfg)
-        assert cfg != load_yaml(quick_config("faster_rcnn"))
-    if treatment.lazy:
-        assert load_lazy(quick_config("faster_rcnn", "py"), treatment.lazy.split()) is not None
-    assert treatment.lazy or treatment.function
-    if treatment.function:
-        name, path = treatment.function.split("(model) of ")
-        tree = ast.parse(pathlib.Path(ROOT, path).read_text(encoding="utf-8"))
-        assert name in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert not treatment.readme or os.path.isfile(os.path.join(ROOT, treatment.readme))
+    assert not treatment.fragment or treatment.fragment in shipped_fragments()
+    assert treatment.yaml and (treatment.lazy or treatment.fragment)
+    cfg = load_yaml(quick_config("faster_rcnn"), shlex.split(treatment.yaml))
+    check_config(cfg)
+    assert cfg != load_yaml(quick_config("faster_rcnn"))
+    plain, lazy = lazy_experiment().config_text(), shlex.split(treatment.lazy)
+    assert not lazy or lazy_experiment(*lazy).config_text() != plain
+    added = lazy_experiment(fragments=[treatment.fragment] if treatment.fragment else [])
+    assert not treatment.fragment or added.config_text() != plain
 
 
 def experiment_of(*names, **settings):
@@ -216,8 +213,8 @@ def experiment_of(*names, **settings):
     return YacsExperiment(cfg)
 
 
-def lazy_experiment(*words, model="faster_rcnn"):
-    return open_experiment(quick_config(model, "py"), ["train.device=cpu", *words])
+def lazy_experiment(*words, model="faster_rcnn", fragments=()):
+    return open_experiment(quick_config(model, "py"), ["train.device=cpu", *words], fragments=fragments)
 
 
 def in_use(experiment):
@@ -334,8 +331,27 @@ def test_the_page_says_what_is_replaced_and_what_is_refused(tmp_path):
     assert "refused: dynamic SmoothL1 (Dynamic R-CNN). box_loss (MODEL.BALANCED.BOX_LOSS) DynamicSmoothL1" in pages[0]
     assert "dynamic SmoothL1 (Dynamic R-CNN), in place of BalancedL1:" in pages[1]
     assert "for the first branch" in pages[1] and "for the first branch" not in pages[0]
-    assert "yaml: <code>MODEL" in pages[1] and "LazyConfig: <code>" not in pages[1]
-    assert "LazyConfig: <code>model" in pages[2] and "yaml: <code>" not in pages[2]
+    command = "<code>d2_balanced train --config-file CONFIG --output-dir"
+    assert f"{command} ./output_DynamicSmoothL1 MODEL.BALANCED.BOX_LOSS.NAME DynamicSmoothL1</code>" in pages[1]
+    assert "in place of the settings at its end, <code>--add DynamicRCNN/dynamic_smooth_l1</code>" in pages[1]
+    assert command in pages[2] and "DynamicSmoothL1 model.roi_heads.box_predictor.box_loss._target_=" in pages[2]
+
+
+@pytest.mark.parametrize("system", ["yaml", "py"])
+def test_the_suggested_command_is_one(system, tmp_path, monkeypatch):
+    """What the report says is taken by the command line, and trains with the component."""
+    monkeypatch.chdir(tmp_path)
+    experiment = open_experiment(quick_config("faster_rcnn", system))
+    experiment.set_run(output_dir="my runs", device="cpu")
+    os.mkdir("my runs")
+    experiment.save_config(os.path.join("my runs", "config.yaml"))
+    for name in ("dynamic_labels", "parallel_branches"):
+        treatment = beside(TREATMENTS[name], frozenset(in_use(experiment)), experiment)
+        program, train, *words = shlex.split(treatment.command)
+        assert (program, train) == ("d2_balanced", "train")
+        changed = load_experiment(argument_parser().parse_args(words))
+        assert treatment.component in in_use(changed)
+        assert changed.settings.output_dir == f"my runs_{treatment.component}"
 
 
 SEATS = ("matcher", "RoI sampler", "stages", "branches", "IoU branch", "box loss", "gradients", "other heads")
@@ -355,7 +371,7 @@ def outcomes_of(treatment, cfg):
     """What ``built`` says of every way to switch a treatment on in yaml."""
     ways = [shlex.split(treatment.yaml)] if treatment.yaml else []
     if treatment.fragment:
-        files = read_with_bases(os.path.join(ROOT, treatment.fragment))
+        files = read_with_bases(shipped_file(treatment.fragment))
         ways.append([word for _, settings in files for pair in flatten(settings).items() for word in pair])
     configs = [cfg.clone() for _ in ways]
     for changed, words in zip(configs, ways):
@@ -413,17 +429,15 @@ def test_the_functions_and_overrides_of_a_lazy_config_are_tried(words, title, re
     assert list(not_to_try) == refused
     wanted = next(rule.treatments for rule in RULES if rule.title == title)
     assert {*to_try, *refused} == {name for name in wanted if not (words and "BalancedL1" in words[0]) or name != "balanced_l1"}
-    assert all(not each.yaml and not each.fragment and (each.lazy or each.function) for each in to_try.values())
+    assert all(not each.yaml and each.command for each in to_try.values())
 
 
-def test_a_function_that_does_not_fit_the_model_is_no_suggestion(monkeypatch):
+def test_a_fragment_that_does_not_fit_the_model_is_no_suggestion():
     experiment = lazy_experiment(model="cascade_rcnn")
     treatment = TREATMENTS["loops"]._replace(combined={})
-    assert "loops(model) of" in beside(treatment, frozenset({"CascadeStages"}), experiment).refusal
+    assert "loops.yaml does not fit this config" in beside(treatment, frozenset({"CascadeStages"}), experiment).refusal
     treatment = beside(TREATMENTS["loops"], frozenset({"CascadeStages"}), experiment)
-    assert treatment.refusal == "" and "takes a model with one head" in treatment.note
-    monkeypatch.setattr("d2_balanced.analysis.report.treatments.REPOSITORY", "/nowhere")
-    assert beside(TREATMENTS["loops"], frozenset(), lazy_experiment()).refusal == ""
+    assert treatment.refusal == treatment.command == "" and "takes a model with one head" in treatment.note
 
 
 @pytest.mark.parametrize("iterations, ap50, told", [

@@ -309,7 +309,7 @@ def test_auto_scale_lr_follows_the_batch_size():
 
 
 def test_the_change_of_the_batch_size_is_said(datasets, tmp_path, monkeypatch):
-    monkeypatch.setattr("d2_balanced.train.train", lambda trainer, experiment: 0)
+    monkeypatch.setattr("d2_balanced.engine.run.train", lambda trainer, experiment: 0)
     words = ["--config-file", YAML, *data_arguments(datasets[0]), "--output-dir"]
     assert train_net(*words, tmp_path / "scaled", "--auto-scale-lr", "SOLVER.IMS_PER_BATCH", 2) == 0
     said = (tmp_path / "scaled" / "log.txt").read_text()
@@ -330,7 +330,7 @@ def test_the_linear_rule_is_refused_for_adam(tmp_path, capsys):
 )
 def test_epochs_set_the_schedule(config, batch, datasets, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("d2_balanced.train.train", lambda _, experiment: seen.append(experiment.schedule) or 0)
+    monkeypatch.setattr("d2_balanced.engine.run.train", lambda _, experiment: seen.append(experiment.schedule) or 0)
     words = ["--config-file", config, *data_arguments(datasets[0]), "--output-dir", tmp_path / "out", "--epochs", 5]
     assert train_net(*words, *batch) == 0
     (schedule,) = seen

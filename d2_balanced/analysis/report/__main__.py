@@ -3,7 +3,7 @@
 import argparse
 
 from ...engine.open import open_experiment
-from ...utils.command import command
+from ...utils.command import called, command
 from ..training_samples import add_checkpoint_options, own_training_data
 from .write import report_of_checkpoint, report_of_folder
 
@@ -14,7 +14,8 @@ __all__ = ["main"]
 def main(argv=None):
     """Write the report; prints and returns the path of the page."""
     parser = argparse.ArgumentParser(
-        prog="python -m d2_balanced.analysis.report", description="The imbalance report of a run or of a checkpoint."
+        prog=called("python -m d2_balanced.analysis.report"),
+        description="The imbalance report of a run or of a checkpoint.",
     )
     parser.add_argument("run", nargs="?", metavar="RUN_DIR", help="output folder of a run")
     add_checkpoint_options(parser, config_required=False)  # in place of a run

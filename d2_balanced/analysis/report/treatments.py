@@ -10,19 +10,16 @@ from __future__ import annotations
 import copy
 import os
 import shlex
-from typing import Dict, FrozenSet, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
 
 import torch
-from detectron2.config import LazyConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from ...engine.experiment import Experiment
-from ...utils.errors import ConfigError
+from ...engine.start import CONFIG
 from .gather import components_of
 
-__all__ = ["REPOSITORY", "TREATMENTS", "Treatment", "beside"]
+__all__ = ["TREATMENTS", "Treatment", "beside"]
 
-REPOSITORY = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3))
 # The defaults of the seats; and what is no part of the model.
 _NOT_REPLACED = {"FixedMatcher", "RandomSampler", "SmoothL1", "SingleStage", "PredictorBoxes", "GradientAnnealing"}
 
@@ -30,11 +27,13 @@ _NOT_REPLACED = {"FixedMatcher", "RandomSampler", "SmoothL1", "SingleStage", "Pr
 class Treatment(NamedTuple):
     """A component of a paper.
 
-    ``component``: the name in ``RunData.components`` that tells that it is on; ``readme``, ``fragment``: paths in the
-    repository; ``yaml``, ``lazy``: overrides; ``function``: the fragment's LazyConfig twin, where there is no ``lazy``.
+    ``component``: the name in ``RunData.components`` that tells that it is on; ``readme``: path in the repository;
+    ``fragment``: name of what can be added (``--add``) in place of the overrides; ``yaml``, ``lazy``: overrides. Where
+    there is no ``lazy``, the fragment is what switches it on in a LazyConfig.
 
     By component that is on: ``combined``, the fields that are others so that both are on; ``notes``, what to know.
-    Filled in by ``beside``: ``note``; ``in_place_of``, the components that are then off; ``refusal``, why it cannot be.
+    Filled in by ``beside``: ``command``, which trains the run's config with it; ``note``; ``in_place_of``, the
+    components that are then off; ``refusal``, why it cannot be.
     """
 
     name: str
@@ -43,7 +42,7 @@ class Treatment(NamedTuple):
     fragment: str = ""
     yaml: str = ""
     lazy: str = ""
-    function: str = ""
+    command: str = ""
     combined: Mapping[str, Mapping[str, str]] = {}
     notes: Mapping[str, str] = {}
     note: str = ""
@@ -63,29 +62,38 @@ def beside(treatment: Treatment, components: FrozenSet[str], experiment: Optiona
     treatment = treatment._replace(note=note)
     if experiment is None:
         return treatment
-    others = ("lazy", "function") if experiment.system == "yaml" else ("yaml", "fragment")
-    treatment = treatment._replace(**dict.fromkeys(others, ""))
+    treatment = treatment._replace(**{"lazy" if experiment.system == "yaml" else "yaml": ""})
     try:
         model = _build(experiment, treatment)
     except ValueError as error:
         return treatment._replace(refusal=str(error))
     gone = components - components_of(model) - _NOT_REPLACED if model is not None else ()
-    return treatment._replace(in_place_of=tuple(sorted(gone)))
+    return treatment._replace(in_place_of=tuple(sorted(gone)), command=_command(experiment, treatment))
+
+
+def _words(treatment: Treatment) -> Tuple[List[str], List[str]]:
+    """``(overrides, fragments)`` that switch it on."""
+    words = shlex.split(treatment.yaml or treatment.lazy)
+    return words, [] if words or not treatment.fragment else [treatment.fragment]
+
+
+def _command(experiment: Experiment, treatment: Treatment) -> str:
+    """The command that trains the run's config with the treatment, into a folder beside the run's; "" if none does."""
+    overrides, fragments = _words(treatment)
+    if not overrides and not fragments:
+        return ""
+    folder = experiment.settings.output_dir.rstrip(os.sep)
+    config = os.path.join(folder, CONFIG)
+    folder = f"{folder}_{treatment.component or 'treated'}"
+    added = [word for name in fragments for word in ("--add", name)]
+    given = ["--config-file", config if os.path.isfile(config) else "CONFIG", *added, "--output-dir", folder]
+    return shlex.join(["d2_balanced", "train", *given, *overrides])
 
 
 def _build(experiment: Experiment, treatment: Treatment):
     """The experiment's model with the treatment, without memory for its weights; None where that cannot be told."""
-    words = shlex.split(treatment.yaml) or treatment.lazy.split()
-    changed = type(experiment).from_config(copy.deepcopy(experiment.cfg), words)
-    if treatment.function:
-        name, path = treatment.function.split("(model) of ")
-        path = os.path.join(REPOSITORY, path)
-        if not os.path.isfile(path):
-            return None
-        try:
-            LazyConfig.load(path, (name,))[0](changed.cfg.model)
-        except (AttributeError, OmegaConfBaseException) as error:
-            raise ConfigError(f"{treatment.function} does not fit this model: {error}") from error
+    overrides, fragments = _words(treatment)
+    changed = type(experiment).from_config(copy.deepcopy(experiment.cfg), overrides, fragments=fragments)
     changed.set_run(device="meta")
     try:
         with torch.device("meta"):
@@ -118,7 +126,7 @@ def _in_three_stages(loss: str) -> Dict[str, str]:
 TREATMENTS: Dict[str, Treatment] = {
     "iou_balanced_negatives": Treatment(
         "IoU-balanced negatives (Libra R-CNN)", "IoUBalancedSampler", f"{_LIBRA}/README.md",
-        f"{_LIBRA}/configs/components/iou_balanced_sampling.yaml", f"{_SAMPLER}.NAME IoUBalancedSampler",
+        "LibraRCNN/iou_balanced_sampling", f"{_SAMPLER}.NAME IoUBalancedSampler",
         f"{_LAZY_SAMPLER}._target_=IoUBalancedSampler",
         combined={
             "InstanceBalancedSampler": _iou_balanced_with("instance_balanced"),
@@ -140,45 +148,43 @@ TREATMENTS: Dict[str, Treatment] = {
     ),
     "balanced_l1": Treatment(
         "balanced L1 loss (Libra R-CNN)", "BalancedL1", f"{_LIBRA}/README.md",
-        f"{_LIBRA}/configs/components/balanced_l1.yaml", "MODEL.BALANCED.BOX_LOSS.NAME BalancedL1",
+        "LibraRCNN/balanced_l1", "MODEL.BALANCED.BOX_LOSS.NAME BalancedL1",
         "model.roi_heads.box_predictor.box_loss._target_=BalancedL1",
         combined={"CascadeStages": _in_three_stages("BalancedL1")}, notes={"branches": _FIRST_BRANCH},
     ),
     "dynamic_labels": Treatment(
         "dynamic label assignment (Dynamic R-CNN)", "DynamicMatcher", f"{_DYNAMIC}/README.md",
-        f"{_DYNAMIC}/configs/components/dynamic_label_assignment.yaml",
+        "DynamicRCNN/dynamic_label_assignment",
         'MODEL.BALANCED.MATCHER.NAME DynamicMatcher MODEL.ROI_HEADS.IOU_THRESHOLDS "[0.4]" '
         'MODEL.ROI_HEADS.IOU_LABELS "[0, 1]"',
         f"{_LAZY_MATCHER}._target_=DynamicMatcher {_LAZY_MATCHER}.thresholds=[0.4] {_LAZY_MATCHER}.labels=[0,1]",
     ),
     "dynamic_smooth_l1": Treatment(
         "dynamic SmoothL1 (Dynamic R-CNN)", "DynamicSmoothL1", f"{_DYNAMIC}/README.md",
-        f"{_DYNAMIC}/configs/components/dynamic_smooth_l1.yaml", "MODEL.BALANCED.BOX_LOSS.NAME DynamicSmoothL1",
+        "DynamicRCNN/dynamic_smooth_l1", "MODEL.BALANCED.BOX_LOSS.NAME DynamicSmoothL1",
         "model.roi_heads.box_predictor.box_loss._target_=DynamicSmoothL1",
         combined={"CascadeStages": _in_three_stages("DynamicSmoothL1")}, notes={"branches": _FIRST_BRANCH},
     ),
     "gradient_annealing": Treatment(
         "R-CNN gradient annealing (RGA)", "GradientAnnealing", f"{_RGA}/README.md",
-        f"{_RGA}/configs/components/rga.yaml",
+        "RGA_PRM/rga",
         "SOLVER.GRADIENT_ANNEALING.INITIAL 7.0", "train.gradient_annealing.initial=7.0",
     ),
     "parallel_branches": Treatment(
-        "parallel R-CNN modules (PRM)", "branches", f"{_RGA}/README.md", f"{_RGA}/configs/components/prm.yaml",
-        f'MODEL.BALANCED.BRANCHES "{_PRM_BRANCHES}"', "", f"prm(model) of {_RGA}/configs/components/rga_prm.py",
+        "parallel R-CNN modules (PRM)", "branches", f"{_RGA}/README.md", "RGA_PRM/prm",
+        f'MODEL.BALANCED.BRANCHES "{_PRM_BRANCHES}"',
     ),
     "generated_boxes": Treatment(
         "boxes generated uniformly in IoU (IoU-Uniform R-CNN)", "IoUBranch", "projects/IoUUniformRCNN/README.md",
-        "projects/IoUUniformRCNN/configs/components/iou_uniform.yaml", "MODEL.BALANCED.IOU_BRANCH.NAME IoUBranch",
-        function="iou_uniform(model) of projects/IoUUniformRCNN/configs/components/iou_uniform.py",
+        "IoUUniformRCNN/iou_uniform", "MODEL.BALANCED.IOU_BRANCH.NAME IoUBranch",
     ),
     "loops": Treatment(
         "one head in a loop (R3-CNN)", "RecursiveStages", "projects/R3CNN/README.md",
-        "projects/R3CNN/configs/components/loops.yaml",
+        "R3CNN/loops",
         'MODEL.BALANCED.STAGES.NAME RecursiveStages MODEL.BALANCED.STAGES.LOSS_WEIGHTS "[1.0, 0.75, 0.5]" '
         'MODEL.ROI_BOX_CASCADE_HEAD.IOUS "[0.5, 0.6, 0.7]" MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True',
-        function="loops(model) of projects/R3CNN/configs/components/r3.py",
-        combined={"CascadeStages": {"function": ""}},
-        notes={"CascadeStages": "In LazyConfig, loops(model) takes a model with one head, such as faster_rcnn's."},
+        combined={"CascadeStages": {"fragment": ""}},
+        notes={"CascadeStages": "In LazyConfig, R3CNN/loops takes a model with one head, such as faster_rcnn's."},
     ),
     "repeat_factor": Treatment(
         "repeat-factor sampling of images (detectron2)", "", "",

@@ -1,6 +1,6 @@
 from ....configs.base.quick import quick
-from .components.libra import balanced_l1_retinanet, balanced_pyramid
+from .components.libra import balanced_l1_retinanet, balanced_pyramid_retinanet
 
 model, data, dataloader, optimizer, lr_multiplier, train = quick("retinanet")
-balanced_pyramid(model, refine_level=1)
+balanced_pyramid_retinanet(model)
 balanced_l1_retinanet(model)

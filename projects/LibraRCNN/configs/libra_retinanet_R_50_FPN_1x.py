@@ -1,6 +1,6 @@
 from ....configs.base.compose import compose
-from .components.libra import balanced_l1_retinanet, balanced_pyramid
+from .components.libra import balanced_l1_retinanet, balanced_pyramid_retinanet
 
 model, data, dataloader, optimizer, lr_multiplier, train = compose("retinanet", "R_50", "1x")
-balanced_pyramid(model, refine_level=1)
+balanced_pyramid_retinanet(model)
 balanced_l1_retinanet(model)

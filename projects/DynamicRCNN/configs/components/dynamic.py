@@ -6,6 +6,8 @@ from omegaconf import ListConfig
 from d2_balanced.modeling.box_losses import DynamicSmoothL1
 from d2_balanced.modeling.matcher import DynamicMatcher
 
+from .....configs.base.schedules.multistep import multistep
+
 
 def dynamic(model):
     """All of Dynamic R-CNN."""
@@ -31,7 +33,9 @@ def dense_proposals(model):
     model.proposal_generator.nms_thresh = 0.85
 
 
-def multi_scale(dataloader):
-    """The short side of a training image is one of five; the schedule is in the configs."""
+def multi_scale(dataloader, train):
+    """The authors' multi-scale training of 3x, with its schedule. Returns the rate's multiplier."""
     resize = dataloader.train.mapper.augmentations[0]
     resize.update(short_edge_length=[400, 600, 800, 1000, 1200], max_size=1400)
+    train.update(max_iter=270000)
+    return multistep(270000, steps=[180000, 240000])

@@ -26,6 +26,11 @@ def balanced_pyramid(model, refine_level=2):
     model.backbone.update(_target_=BalancedFPN, refine_level=refine_level, refinement="non_local")
 
 
+def balanced_pyramid_retinanet(model):
+    """The balanced pyramid on RetinaNet's P3..P7."""
+    balanced_pyramid(model, refine_level=1)
+
+
 def balanced_l1(model):
     """Section 3.3, in the box head; each stage of a cascade has its own."""
     predictors = model.roi_heads.box_predictor

@@ -12,6 +12,12 @@ from d2_balanced.modeling.roi_heads import BoxBranch
 from d2_balanced.modeling.sampling import HardRatioSampler, RandomSampler
 
 
+def rga_prm(model, train):
+    """Both, as in the paper's main results."""
+    rga(train)
+    prm(model)
+
+
 def rga(train, initial=7.0):
     """R-CNN gradient annealing, section 3.1: the box modules' gradients times a factor that falls from 7 to 1."""
     train["gradient_annealing"]["initial"] = initial

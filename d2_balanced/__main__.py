@@ -1,0 +1,92 @@
+"""``d2_balanced COMMAND ...``, also ``python -m d2_balanced COMMAND ...``: all commands of this package.
+
+A command is imported when it is run. So the help, and what is wrong with a command's name, come at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Dict, NamedTuple, Optional, Sequence
+
+from .compat import prepare
+from .utils.command import MISUSE, call, command
+from .utils.errors import InstallError, did_you_mean
+
+__all__ = ["COMMANDS", "main"]
+
+NAME = "d2_balanced"
+
+
+class Command(NamedTuple):
+    """``target``: "module:function" in this package; the function takes the words that come after the command."""
+
+    target: str
+    about: str
+
+
+COMMANDS: Dict[str, Command] = {
+    "train": Command("train:main", "train a detector"),
+    "eval": Command("train:evaluate", "evaluate a checkpoint: train's options, nothing is trained"),
+    "configs": Command("zoo:main", "list the configs and fragments, show one in full"),
+    "check": Command("data.check:main", "check a data set before training on it"),
+    "report": Command("analysis.report.__main__:main", "what is out of balance in a run, on one page"),
+    "compare": Command("evaluation.compare:main", "the metrics of two evaluations, and their differences"),
+    "summary": Command("evaluation.summary:main", "mean and spread of the arms of an experiment"),
+    "by-objects": Command("evaluation.by_objects:main", "AP on images grouped by their number of objects"),
+    "pictures": Command("analysis.pictures:main", "pictures of detections beside the ground truth"),
+    "plot": Command("analysis.plot:main", "figures of what runs recorded"),
+    "samples": Command("analysis.training_samples:main", "what a checkpoint's box heads would train on"),
+    "sampling": Command("analysis.sampling_distribution:main", "what samplers draw: the IoUs of the negatives"),
+    "iou-scores": Command("analysis.iou_scores:main", "ranking by class score and by predicted IoU"),
+    "ap-by-stage": Command("analysis.ap_by_stage:main", "AP of a multi-stage detector after each stage"),
+    "parameters": Command("analysis.parameters:main", "the parameters of configs' models, by part"),
+    "tables": Command("tables.cli:main", "run the papers' tables"),
+    "generated": Command("data.generated:main", "draw the generated data set"),
+    "crowdhuman": Command("data.crowdhuman:main", "convert CrowdHuman's annotations to COCO JSON"),
+    "proposals": Command("data.proposal_files:main", "does a proposal file fit a data set?"),
+    "doctor": Command("doctor:main", "what is installed, what is wrong with it, and the fix"),
+}
+_WITHOUT_DETECTRON2 = ("doctor",)
+
+
+@command(NAME)
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run a command; returns its exit status, or raises ``SystemExit`` with it."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if words else MISUSE
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        meant = did_you_mean(name, COMMANDS) or f" There are {', '.join(COMMANDS)}."
+        print(f"{NAME}: error: there is no command {name!r}.{meant}", file=sys.stderr)
+        return MISUSE
+    return _run(name, rest)
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    call(f"{NAME} {name}")
+    sys.argv[0] = f"{NAME} {name}"  # what argparse calls the command
+    if name not in _WITHOUT_DETECTRON2:
+        _prepare()
+    module, function = COMMANDS[name].target.split(":")
+    status = getattr(importlib.import_module(f".{module}", __package__), function)(words)
+    return status if isinstance(status, int) else 0  # many return what they wrote or counted
+
+
+def _prepare() -> None:
+    try:
+        prepare()
+    except ImportError as error:
+        raise InstallError(str(error)) from error
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {each.about}" for name, each in COMMANDS.items()]
+    return "\n".join([f"usage: {NAME} COMMAND ...", "", *lines, "", f"{NAME} COMMAND --help says more about one."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The command ``d2_balanced``: its table, its help, and what it says of misuse."""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+from paths import ROOT
+
+from d2_balanced import __main__ as program
+
+LIGHT = """
+import sys
+sys.orig_argv = ["python", "-m", "d2_balanced"]
+from d2_balanced.__main__ import main
+try:
+    status = main({words})
+except SystemExit as stop:
+    status = stop.code
+heavy = {{"torch", "detectron2"}} & set(sys.modules)
+print("status", status, *heavy)
+"""
+
+
+def run(code, **environment):
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environment},
+                          capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", program.COMMANDS)
+def test_every_command_is_a_function_that_takes_words(name, capsys):
+    module, function = program.COMMANDS[name].target.split(":")
+    assert callable(getattr(importlib.import_module(f"d2_balanced.{module}"), function))
+    if name != "doctor":  # which takes no words
+        with pytest.raises(SystemExit) as stop:
+            getattr(importlib.import_module(f"d2_balanced.{module}"), function)(["--help"])
+        assert not stop.value.code and "usage: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words, status, said", [
+    (["--help"], 0, "  train  "),
+    ([], 2, "usage: d2_balanced COMMAND"),
+    (["trian"], 2, "there is no command 'trian'. Did you mean train"),
+    (["train", "--help"], 0, "usage: d2_balanced train"),
+    (["train", "--no-such-option"], 2, "d2_balanced train: error: "),
+    (["configs", "quick"], 0, "quick/faster_rcnn_R_18_FPN"),
+])  # fmt: skip
+def test_what_needs_no_torch_does_not_wait_for_it(words, status, said):
+    done = run(LIGHT.format(words=words))
+    assert said in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == f"status {status}", done.stderr
+
+
+def test_commands_say_their_name_and_status(tmp_path):
+    words = ["check", "--json", str(tmp_path / "no.json"), "--images", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "d2_balanced", *words], cwd=ROOT, capture_output=True, text=True,
+                          timeout=120)
+    assert done.returncode == 2 or done.returncode == 1
+    assert "no.json" in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_detectron2_the_doctor_and_the_help_still_run():
+    hide = """
+import sys, importlib.util
+sys.orig_argv = ["python", "-m", "d2_balanced"]
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "detectron2" else find(name, *more)
+from d2_balanced.__main__ import main
+"""
+    assert run(hide + "print(main(['--help']))").returncode == 0
+    done = run(hide + "main(['train'])")
+    assert done.returncode == 2 and "make install" in done.stderr and "Traceback" not in done.stderr
+    from d2_balanced import doctor  # noqa: F401  it imports nothing of detectron2
+
+
+def test_the_evaluation_is_trainings_own(monkeypatch):
+    from d2_balanced import train
+
+    given = []
+    monkeypatch.setattr(train, "main", given.append)
+    train.evaluate(["--config-file", "x"])
+    assert given == [["--eval-only", "--config-file", "x"]]
