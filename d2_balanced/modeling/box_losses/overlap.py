@@ -68,7 +68,7 @@ class _OverlapLoss(nn.Module):
 
 @BOX_LOSS_REGISTRY.register()
 class IoULoss(_OverlapLoss):
-    """``-ln(IoU)`` (Yu et al., UnitBox, ACM MM 2016, sec. 2.1); boxes that do not overlap get no gradient.
+    """``-ln(IoU)`` (Yu et al., UnitBox, ACM MM 2016, sec. 2); boxes that do not overlap get no gradient.
 
     Args:
         eps: smallest IoU whose logarithm is taken.
@@ -85,7 +85,7 @@ class IoULoss(_OverlapLoss):
 @BOX_LOSS_REGISTRY.register()
 class BoundedIoU(_OverlapLoss):
     """Bounded IoU loss (Tychsen-Smith and Petersson, Improving Object Localization with Fitness NMS and Bounded IoU
-    Loss, CVPR 2018, sec. 4): one loss for each of x, y, w and h, (F, 4).
+    Loss, CVPR 2018): one loss for each of x, y, w and h, (F, 4).
 
     Each is the Huber loss of one minus the highest IoU that the parameter's error leaves possible:
     ``max(0, (w_t - 2 |dx|) / (w_t + 2 |dx|))`` for a centre, ``min(w / w_t, w_t / w)`` for a size.
