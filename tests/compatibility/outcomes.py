@@ -101,7 +101,8 @@ def fill_weights(model):
             if parameter.dim() > 1:
                 generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
                 std = (2.0 / parameter[0].numel()) ** 0.5
-                damped = ("conv3.", "anchor_deltas", "bbox_pred", "regressor")  # residuals; boxes that stay near
+                # Residuals; boxes that stay near, and are known to be.
+                damped = ("conv3.", "anchor_deltas", "bbox_pred", "log_variance", "regressor")
                 std *= 0.1 if any(word in name for word in damped) else 1.0
                 parameter.copy_(std * torch.randn(parameter.shape, generator=generator))
 
