@@ -88,3 +88,9 @@ def test_another_process_says_one_line(capsys, monkeypatch):
         with command("the_command"):
             raise ConfigError("first line\nsecond line")
     assert capsys.readouterr().err == "the_command: error: (process 3) first line\n"
+
+
+def test_ctrl_c_ends_without_a_traceback(capsys):
+    with pytest.raises(SystemExit) as stop, command("tool"):
+        raise KeyboardInterrupt
+    assert stop.value.code == 130 and capsys.readouterr().err == "tool: error: interrupted.\n"

@@ -21,7 +21,7 @@ from .errors import UsageError
 
 __all__ = ["FAULT", "MISUSE", "TRACEBACK", "call", "called", "command", "tell"]
 
-FAULT, MISUSE, BROKEN_PIPE = 1, 2, 141  # exit statuses; the last as of a process that SIGPIPE ends
+FAULT, MISUSE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # exit statuses; the last two as of SIGINT and SIGPIPE
 TRACEBACK = "D2_BALANCED_TRACEBACK"
 """Environment variable: where it is set, a :class:`UsageError` is told with its traceback, too."""
 
@@ -54,6 +54,9 @@ def command(name: str) -> Iterator[None]:
     except BrokenPipeError:  # whoever reads the output (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again when it ends
         raise SystemExit(BROKEN_PIPE) from None
+    except KeyboardInterrupt:  # where there is something to save, training has a handler of its own
+        tell(name, "interrupted.")
+        raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         place = ", ".join(getattr(error, "doing", ())) or "at work"
         _stop(name, error, f"stopped by the {type(error).__name__} above, {place}.", FAULT, True)
