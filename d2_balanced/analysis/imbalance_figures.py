@@ -10,8 +10,8 @@ import os
 import numpy as np
 
 from ..recording.counts import MAX_OBJECTS
+from ..utils.fonts import fit_figure
 from .curves import curves_of, histograms, means_by_bin, over_time, shares_by_bin
-from .fonts import fit_figure
 from .panels import curve_figure, per_image, share
 from .sample_figures import draw_gradients_by_iou, draw_iou_by_time, draw_positives_per_object, draw_predicted_iou
 

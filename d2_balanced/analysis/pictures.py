@@ -25,9 +25,9 @@ from ..engine.experiment import OwnData
 from ..engine.open import open_checkpoint, open_experiment
 from ..evaluation.detections import load_results
 from ..utils.command import command
+from ..utils.drawing import contact_sheet, draw_objects, side_by_side
 from ..utils.errors import ConfigError, DataError
-from .drawing import contact_sheet, draw_objects, side_by_side
-from .fonts import font_of, names_to_draw
+from ..utils.fonts import font_of, names_to_draw
 
 __all__ = ["choose_evenly", "main", "save_pictures", "save_pictures_of_model"]
 

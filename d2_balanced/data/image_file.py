@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..utils.errors import DataError
 
-__all__ = ["ImageFacts", "image_facts", "read_image", "to_8_bit"]
+__all__ = ["ImageFacts", "image_facts", "pixels_of", "read_image", "to_8_bit"]
 
 _ORIENTATION, _SUBFILE_TYPE, _REDUCED = 274, 254, 1  # tags of EXIF and TIFF
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -35,10 +35,22 @@ def read_image(file_name, format=None):
             image = Image.open(f)
             fault = _fault(image)
             if not fault:
-                return convert_PIL_to_numpy(to_8_bit(_upright(image)), format)
+                return _pixels(image, format)
     except Exception as error:  # Pillow raises many kinds: OSError, SyntaxError, ValueError, struct.error, ...
         raise DataError(f"image file {file_name} cannot be read: {type(error).__name__}: {error}") from error
     raise DataError(f"image file {file_name} {fault}")
+
+
+def pixels_of(image, format=None):
+    """An open Pillow image as :func:`read_image` gives its file; raises ``DataError`` for what is refused there."""
+    fault = _fault(image)
+    if fault:
+        raise DataError(f"a {image.mode} image {fault}")
+    return _pixels(image, format)
+
+
+def _pixels(image, format):
+    return convert_PIL_to_numpy(to_8_bit(_upright(image)), format)
 
 
 def to_8_bit(image):

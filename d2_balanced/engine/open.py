@@ -129,7 +129,11 @@ def saved_seed(folder: str) -> Optional[int]:
 
 @doing("while opening the checkpoint")
 def open_checkpoint(
-    experiment: Experiment, weights: str = "", *, check: Optional[Callable[[nn.Module], object]] = None
+    experiment: Experiment,
+    weights: str = "",
+    *,
+    check: Optional[Callable[[nn.Module], object]] = None,
+    needs_data: bool = True,
 ) -> nn.Module:
     """The experiment's model on its device, or on the CPU where there is no GPU, with the weights of a checkpoint.
 
@@ -139,6 +143,7 @@ def open_checkpoint(
     Args:
         weights: path of the checkpoint, which then is ``experiment.settings.weights``; empty: the one that is there.
         check: is called with the model before its weights are loaded, and raises if this is no model to go on with.
+        needs_data: False registers own data only where the checkpoint does not know its classes: they may be gone.
 
     Raises ``ConfigError`` without any weights, ``DataError`` where own data cannot be registered, and
     ``CheckpointError`` unless the checkpoint has every weight of the model.
@@ -150,10 +155,13 @@ def open_checkpoint(
             "--weights is missing, and the config names none (MODEL.WEIGHTS, train.init_checkpoint): a random model "
             "finds nothing."
         )
-    experiment.use_own_data()
+    if needs_data:
+        experiment.use_own_data()
     experiment.set_run(seed=max(settings.seed, 0), device=choose_device(settings.device))
     checkpoint = read_checkpoint(weights)
     experiment.classes = classes_of(checkpoint)
+    if not experiment.classes:
+        experiment.use_own_data()
     if experiment.classes and experiment.num_classes is not None:
         experiment.num_classes = len(experiment.classes)
     model = experiment.build_model()

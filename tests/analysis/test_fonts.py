@@ -9,8 +9,8 @@ from matplotlib import get_data_path
 from matplotlib.figure import Figure
 from PIL import Image, features
 
-from d2_balanced.analysis import fonts
-from d2_balanced.analysis.drawing import draw_objects, side_by_side
+from d2_balanced.utils import fonts
+from d2_balanced.utils.drawing import draw_objects, side_by_side
 
 DEJAVU = f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf"
 

@@ -6,9 +6,10 @@ import os
 import numpy as np
 import pytest
 import torch
-from d2_balanced.analysis import fonts, pictures
-from d2_balanced.analysis.drawing import class_color, draw_objects, side_by_side
+from d2_balanced.analysis import pictures
 from d2_balanced.engine.open import open_experiment
+from d2_balanced.utils import fonts
+from d2_balanced.utils.drawing import class_color, draw_objects, side_by_side
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 from paths import ROOT

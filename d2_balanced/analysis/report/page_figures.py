@@ -10,8 +10,8 @@ import numpy as np
 from ...engine.history import plot_adaptive
 from ...evaluation.coco_metrics import IOU_PERCENTS
 from ...recording.file import merge
+from ...utils.fonts import fit_figure, names_to_draw
 from ..curves import parts_of
-from ..fonts import fit_figure, names_to_draw
 from ..imbalance_figures import FIGURES
 from ..panels import curve_figure, plain_log_labels
 

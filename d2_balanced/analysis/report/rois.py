@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from ...recording.hook import find_recorded_heads
-from ..drawing import class_color, side_by_side
+from ...utils.drawing import class_color, side_by_side
 from ..training_samples import run_in_training_mode
 
 __all__ = ["save_roi_pictures"]

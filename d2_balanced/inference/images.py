@@ -1,0 +1,46 @@
+"""Which image files a command is given: files, folders, patterns."""
+
+from __future__ import annotations
+
+import glob
+import os
+from typing import Iterable, List
+
+from ..utils.errors import DataError
+
+__all__ = ["ENDINGS", "find_images"]
+
+ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def find_images(words: Iterable[str]) -> List[str]:
+    """The image files that the words name, each once, in their order; those of a folder or pattern sorted by name.
+
+    Args:
+        words: a file, whatever its name ends in; a folder, whose image files are taken (not those of its folders); or a
+            pattern such as ``photos/**/*.jpg``. The last two take files that end as in ``ENDINGS``.
+
+    Raises ``DataError`` for a word that names nothing, or a folder or pattern without images.
+    """
+    found: List[str] = []
+    for word in words:
+        found += _of_word(word)
+    by_place = {}
+    for path in found:
+        by_place.setdefault(os.path.abspath(path), path)
+    return list(by_place.values())
+
+
+def _of_word(word: str) -> List[str]:
+    if os.path.isfile(word):
+        return [word]
+    if os.path.isdir(word):
+        candidates = [os.path.join(word, name) for name in os.listdir(word) if not name.startswith(".")]
+    else:
+        candidates = glob.glob(word, recursive=True)
+        if not candidates:
+            raise DataError(f"--input {word!r}: there is no such file or folder, and no file fits it as a pattern.")
+    paths = sorted(path for path in candidates if os.path.isfile(path) and path.lower().endswith(ENDINGS))
+    if not paths:
+        raise DataError(f"--input {word!r} has no images: none of its files ends in {', '.join(ENDINGS)}.")
+    return paths
