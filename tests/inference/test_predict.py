@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from d2_balanced.data.image_file import read_image
-from d2_balanced.engine.open import open_run
+from d2_balanced.engine.checkpoint import BalancedCheckpointer
+from d2_balanced.engine.experiment import OwnData
+from d2_balanced.engine.open import open_experiment
 from d2_balanced.inference import Predictor
 from d2_balanced.inference.command import main
 from d2_balanced.inference.images import find_images
@@ -81,20 +83,19 @@ def test_the_files_hold_the_detections_of_the_evaluation_to_the_bit(place, tmp_p
         assert by_content(of_file) == by_content(r for r in evaluated if r["image_id"] == number)
 
 
-def test_a_lazy_run_predicts_what_it_evaluates(tmp_path):
-    data = [make_dataset(tmp_path / "train"), make_dataset(tmp_path / "val", images=2, seed=1)]
-    config = ["--config-file", quick_config("faster_rcnn", "py"), "--output-dir", tmp_path / "run"]
-    assert train_net(*config, *data_arguments(*data), *LAZY_TINY, "train.device=cpu", "train.max_iter=1") == 0
-    experiment = open_run(str(tmp_path / "run"))
-    predictor = Predictor.from_run(tmp_path / "run")
+def test_a_lazy_run_whose_checkpoint_does_not_know_its_classes(tmp_path):
+    train, images = make_dataset(tmp_path / "train", images=2)
+    data = OwnData(train, images, train, images)
+    experiment = open_experiment(quick_config("faster_rcnn", "py"), [*LAZY_TINY, "train.device=cpu"], data)
     experiment.use_own_data()
-    (loader, _), found = experiment.build_test(experiment.test_datasets[0]), 0
-    for inputs in loader:
+    experiment.save_config(str(tmp_path / "config.yaml"))
+    BalancedCheckpointer(experiment.build_model(), str(tmp_path)).save("model_final")
+    predictor = Predictor.from_run(tmp_path)
+    assert predictor.weights == str(tmp_path / "model_final.pth") and predictor.class_names == ["class 0", "class 1"]
+    for inputs in experiment.build_test(experiment.test_datasets[0])[0]:
         with torch.no_grad():
             (expected,) = predictor.model(inputs)
         same(predictor(inputs[0]["file_name"]), expected["instances"])
-        found += 1
-    assert found == 2
 
 
 def test_a_path_an_array_and_a_pillow_image_are_one(place, predictor):
@@ -186,12 +187,17 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(place, tmp_path):
     assert "would replace the image" in message(*both, "--input", tmp_path / "pictures", "--overwrite")
 
 
-def test_inputs_are_files_folders_and_patterns_each_image_once(place, tmp_path, monkeypatch):
-    monkeypatch.chdir(place)
-    names = [os.path.join("val", f"{k}.png") for k in range(4)]
-    assert find_images(["val"]) == find_images(["val/*"]) == find_images(["**/*.png"]) == names
-    assert find_images([names[2], "val"]) == [names[2], names[0], names[1], names[3]]
-    assert find_images(["val/annotations.json"]) == ["val/annotations.json"]  # named: tried, whatever it is called
-    for word in ("nowhere", "val/*.jpg", str(tmp_path)):
+def test_inputs_are_files_folders_and_patterns_each_image_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.png", "a.JPG", "c.tif", "notes.json", ".hidden.png", "deep/d.png"):
+        path = tmp_path / "val" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    names = [os.path.join("val", name) for name in ("a.JPG", "b.png", "c.tif")]
+    assert find_images(["val"]) == find_images(["val/*"]) == names
+    assert find_images(["**/*.png"]) == ["val/b.png", "val/deep/d.png"]
+    assert find_images([names[2], "./val"]) == [names[2], "./val/a.JPG", "./val/b.png"]
+    assert find_images(["val/notes.json"]) == ["val/notes.json"]  # named: tried, whatever it is called
+    for word in ("nowhere", "val/*.gif", "val/*.json", "."):
         with pytest.raises(DataError, match="--input"):
             find_images([word])
