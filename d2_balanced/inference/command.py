@@ -1,6 +1,6 @@
 """Find objects in images with a trained detector, and write them down.
 
-    python -m d2_balanced.inference --run output/mine --input photos --output found
+    d2_balanced predict --run output/mine --input photos --output found
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 
 from tqdm import tqdm
 
-from ..utils.command import command
+from ..utils.command import called, command
 from ..utils.errors import DataError
 from .images import find_images
 from .output import PredictionFolder, drawable_names
@@ -25,7 +25,7 @@ _TOLD = 20  # unreadable files that are named
 def argument_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = argparse.ArgumentParser(
-        prog="python -m d2_balanced.inference", description="Find objects in images with a trained detector."
+        prog=called("python -m d2_balanced.inference"), description="Find objects in images with a trained detector."
     )
     parser.add_argument("--run", required=True, metavar="DIR", help="output folder of the training run")
     parser.add_argument(
