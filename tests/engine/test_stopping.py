@@ -26,6 +26,18 @@ def no_waiting(monkeypatch):
     monkeypatch.setattr(stopping, "SAME_REQUEST", 0.01)
 
 
+@pytest.fixture(autouse=True)
+def no_signal_is_ignored():
+    """As it is where the tests are started under nohup."""
+    before = {name: signal.getsignal(getattr(signal, name)) for name in NAMES}
+    for name, handler in before.items():
+        if handler == signal.SIG_IGN:
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+    yield
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
+
+
 class Saved:
     """In place of a checkpointer: the names that were saved."""
 

@@ -122,7 +122,9 @@ def test_the_plot_is_made_by_a_command(of_a_model, whole, datasets, tmp_path, ca
         (["--num-bins", "0"], "num_bins must be"),
     ],
 )
-def test_what_the_plot_cannot_be_made_of_is_said(words, message, tmp_path):
+def test_what_the_plot_cannot_be_made_of_is_said(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": {}}, "x.pth")
     with pytest.raises(SystemExit, match=message):
         sampling_distribution.main([*words, "--output", str(tmp_path / "plot.png")])
 
