@@ -11,6 +11,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from .accuracy import accuracy_in_one_transfer
 from .balanced_keys import balanced_keys
 from .box_losses import seat as box_seat
 from .box_losses.build import build_box_loss, check_box_loss_type, check_smooth_l1_beta
@@ -102,7 +103,8 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         log_variances = log_variances_of(predictions)
         # detectron2 hands these on to box_reg_loss as they are, and knows of no others.
         joined = deltas if log_variances is None else torch.cat([deltas, log_variances], dim=1)
-        losses = super().losses((self._logits_for_the_log(logits), joined), proposals)
+        with accuracy_in_one_transfer():
+            losses = super().losses((self._logits_for_the_log(logits), joined), proposals)
         if not cls_seat.is_cross_entropy(self.cls_loss):
             # Replaced, not computed here from the start: a later detectron2 may add to its losses.
             loss = cls_seat.mean_loss(self.class_losses(predictions, proposals, learn=self._learns()))

@@ -1,4 +1,4 @@
-"""Rows of several images in one tensor, one image after the other: which of them are selected, at one wait for the device.
+"""Rows of several images in one tensor, image after image: which of them are selected, at one wait for the device.
 
 On a GPU the host waits for the device whenever the size of a result depends on values. Here the sizes of all images are
 fetched together.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["first_rows", "selected_by_image", "selected_rows", "to_device"]
+__all__ = ["count_selected", "first_rows", "repeat", "selected_by_image", "selected_rows", "to_device"]
 
 
 def to_device(numbers: Sequence, like: Tensor, dtype=torch.int64) -> Tensor:
@@ -26,24 +26,37 @@ def first_rows(sizes: Sequence[int]) -> List[int]:
     return [0, *accumulate(sizes)][:-1]
 
 
-def selected_rows(selected: Tensor, sizes: Sequence[int]) -> Tuple[Tensor, List[int]]:
-    """What ``nonzero`` gives, and how many rows of every image are among them: (S,) int64 ascending, and B numbers.
+def repeat(values: Tensor, sizes: Sequence[int]) -> Tensor:
+    """(N, ...): the value of every image, from (B, ...), for each of its rows."""
+    return torch.cat([value.expand(size, *value.shape) for value, size in zip(values, sizes)]) if sizes else values
+
+
+def count_selected(selected: Tensor, sizes: Sequence[int]) -> Tuple[Tensor, List[int]]:
+    """How many rows are selected before each of the N rows and after the last, (N + 1,), and how many of every image;
+    the latter come to the host in one transfer.
 
     Args:
         selected: (N,) bool.
         sizes: Ni of every image.
     """
-    place = F.pad(selected.cumsum(0), (1, 0))  # place[n]: how many of the first n rows are selected
-    ends = place[to_device([0, *accumulate(sizes)], place)].tolist()
+    before = F.pad(selected.cumsum(0), (1, 0))
+    ends = before[to_device([0, *accumulate(sizes)], before)].tolist()
+    return before, [end - start for start, end in zip(ends, ends[1:])]
+
+
+def selected_rows(selected: Tensor, sizes: Sequence[int]) -> Tuple[Tensor, List[int]]:
+    """What ``nonzero`` gives, and how many rows of every image are among them: (S,) int64 ascending, and B numbers.
+
+    Arguments as for :func:`count_selected`.
+    """
+    before, counts = count_selected(selected, sizes)
     # Every selected row goes to its place; what is not selected goes to one more, which is cut off.
-    target = place[1:].sub(1).masked_fill_(~selected, ends[-1])
-    rows = target.new_empty(ends[-1] + 1).scatter_(0, target, torch.arange(len(selected), device=selected.device))
-    return rows[:-1], [end - start for start, end in zip(ends, ends[1:])]
+    place = before[:-1].masked_fill(~selected, sum(counts))
+    rows = place.new_empty(sum(counts) + 1).scatter_(0, place, torch.arange(len(selected), device=selected.device))
+    return rows[:-1], counts
 
 
 def selected_by_image(selected: Tensor, sizes: Sequence[int]) -> List[Tensor]:
-    """The selected rows of every image, counted from its first row. Arguments as for :func:`selected_rows`."""
+    """The selected rows of every image, counted from its first row. Arguments as for :func:`count_selected`."""
     rows, counts = selected_rows(selected, sizes)
-    first = to_device(first_rows(sizes), rows).unbind()
-    first_of_selected = torch.cat([f.expand(count) for f, count in zip(first, counts)]) if counts else rows
-    return list((rows - first_of_selected).split(counts))
+    return list((rows - repeat(to_device(first_rows(sizes), rows), counts)).split(counts))

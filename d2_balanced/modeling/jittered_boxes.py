@@ -6,10 +6,13 @@ Shape shorthand: G: ground-truth boxes of all images of the batch; R: rows, pair
 C: candidates a row; M: accepted ones a row; S: generated boxes; n: an object and those that overlap it.
 """
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .image_rows import repeat, to_device
 
 __all__ = ["Objects", "Found"]
 
@@ -29,19 +32,14 @@ class Objects:
 
     def per_image(self, values, dtype):
         """One value (or tuple) an image, repeated for each of its objects."""
-        values = torch.tensor(values, dtype=dtype)
-        if len(self.counts) == 1:
-            values = values.expand(self.counts[0], *values.shape[1:])
-        else:
-            values = values.repeat_interleave(torch.tensor(self.counts), dim=0)
-        return values.to(self.device, non_blocking=True)
+        return repeat(torch.tensor(values, dtype=dtype).to(self.device, non_blocking=True), self.counts)
 
     def counts_by_image(self, objects):
-        """How many of these object indices (S,) every image has; a list."""
+        """How many of these object indices (S,), ascending, every image has; a list."""
         if len(self.counts) == 1:
             return [len(objects)]
-        counts = torch.bincount(objects, minlength=self.total).split(self.counts)
-        return torch.stack([each.sum() for each in counts]).tolist()
+        ends = torch.searchsorted(objects, to_device(list(accumulate(self.counts)), objects)).tolist()
+        return [end - start for start, end in zip([0, *ends], ends)]
 
     def candidates(self, objects, corners, first_of_equals=False):
         """Boxes near these r objects, clipped to the image; K' rows each.

@@ -79,4 +79,4 @@ def test_ious_are_detectron2s_to_the_bit(num, others):
     generator = torch.Generator().manual_seed(2)
     for scale in (1.0, 1e-3, 317.7):
         first, second = (Boxes(boxes(n, generator).tensor * scale + scale / 3) for n in (num, others))
-        assert torch.equal(pairwise_iou(box_table(first), box_table(second)), detectron2_iou(first, second))
+        assert torch.equal(pairwise_iou(box_table([first])[0], box_table([second])[0]), detectron2_iou(first, second))

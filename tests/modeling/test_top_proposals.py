@@ -13,15 +13,19 @@ SIZES = [(96, 128), (64, 100), (96, 80)]
 TRANSFORM = Box2BoxTransform((1.0, 1.0, 1.0, 1.0))
 
 
-def predictions(num_images, anchors_of_levels, seed=0, levels_of_score=50):
-    """Anchors, logits with ties and deltas; some boxes lie outside of the image."""
+def predictions(num_images, anchors_of_levels, seed=0, ties=True, crowded=False):
+    """Anchors, logits (with ties or without) and deltas. Some boxes lie outside of the image, or all near 20 places."""
     generator = torch.Generator().manual_seed(seed)
     anchors, logits, deltas = [], [], []
     for num in anchors_of_levels:
         corner = torch.rand(num, 2, generator=generator) * 120 - 10
-        anchors.append(Boxes(torch.cat([corner, corner + 4 + 30 * torch.rand(num, 2, generator=generator)], dim=1)))
-        logits.append(torch.randint(levels_of_score, (num_images, num), generator=generator) / 10)
-        deltas.append(0.3 * torch.randn(num_images, num, 4, generator=generator))
+        size = 4 + 30 * torch.rand(num, 2, generator=generator)
+        if crowded:
+            corner, size = corner[torch.arange(num) % 20].abs() / 2, 20 + 0 * size
+        anchors.append(Boxes(torch.cat([corner, corner + size], dim=1)))
+        order = torch.rand(num_images, num, generator=generator)
+        logits.append((order * 50).floor() / 10 if ties else order)
+        deltas.append((0.05 if crowded else 0.3) * torch.randn(num_images, num, 4, generator=generator))
     return anchors, logits, deltas
 
 
@@ -47,11 +51,21 @@ def assert_equal(theirs, ours):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("min_size", [0.0, 8.0, 1000.0])
 @pytest.mark.parametrize("levels", [(1500, 700, 30), (400, 90), (333,), (900, 0, 300)], ids=str)
-@pytest.mark.parametrize("num_images", [1, 3])
-def test_proposals_are_detectron2s(num_images, levels, min_size, training):
-    theirs, ours = both(*predictions(num_images, levels), min_size=min_size, training=training)
+@pytest.mark.parametrize("ties", [True, False], ids=["ties", "no ties"])
+def test_proposals_are_detectron2s(ties, levels, min_size, training):
+    theirs, ours = both(*predictions(3, levels, ties=ties), min_size=min_size, training=training)
     assert_equal(theirs, ours)
     assert sum(map(len, ours)) > 100 or min_size == 1000
+
+
+@pytest.mark.parametrize("ties", [True, False], ids=["ties", "no ties"])
+@pytest.mark.parametrize("num", [1, 7, 30, 300])
+@pytest.mark.parametrize("levels", [(1500, 700, 30), (400, 90)], ids=str)
+def test_many_duplicates(levels, num, ties):
+    """Far more than twice as many candidates are needed as proposals are found."""
+    theirs, ours = both(*predictions(2, levels, ties=ties, crowded=True), after=num)
+    assert_equal(theirs, ours)
+    assert len(ours[0]) == num or num == 300
 
 
 def test_some_boxes_are_dropped_and_some_are_duplicates():

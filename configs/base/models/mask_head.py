@@ -2,12 +2,13 @@
 
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
+
+from d2_balanced.modeling.roi_heads.sorted_pooler import SortedROIPooler
 
 mask = dict(
     mask_in_features=["p2", "p3", "p4", "p5"],
-    mask_pooler=L(ROIPooler)(
+    mask_pooler=L(SortedROIPooler)(
         output_size=14,
         scales=(1.0 / 4, 1.0 / 8, 1.0 / 16, 1.0 / 32),
         sampling_ratio=0,

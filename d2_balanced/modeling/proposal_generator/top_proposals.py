@@ -8,19 +8,15 @@ from __future__ import annotations
 from typing import List, NamedTuple, Tuple
 
 import torch
-from detectron2.layers import batched_nms, cat
+from detectron2.layers import cat
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
-from torchvision.ops import nms
 
-from d2_balanced.modeling.image_rows import first_rows, selected_rows, to_device
+from d2_balanced.modeling.image_rows import first_rows, repeat, selected_rows, to_device
+
+from .level_nms import first_after_nms
 
 __all__ = ["Candidates", "top_candidates", "top_proposals"]
-
-# On the CPU torchvision's batched NMS takes level by level where there are more boxes. With fewer, and on a GPU, it moves
-# the levels apart by an offset, whose rounding is part of the result.
-_MOST_BOXES_MOVED_APART = 1000
-
 
 class Candidates(NamedTuple):
     """The anchors with the highest scores of every level, decoded; level after level, the highest score first."""
@@ -86,22 +82,9 @@ def top_proposals(
 def _best_after_nms(boxes, scores, counts, image_sizes, nms_thresh, num) -> List[Instances]:
     """The best of boxes (R, 4), of which ``counts`` has the numbers of every image's levels."""
     sizes = [sum(of_levels) for of_levels in counts]
-    images = zip(boxes.split(sizes), scores.split(sizes), counts, first_rows(sizes))
-    kept = [_nms(*image, nms_thresh)[:num] + first for *image, first in images]
-    rows, sizes = torch.cat(kept), [len(each) for each in kept]
-    return [
-        Instances(image_size, proposal_boxes=Boxes(image_boxes), objectness_logits=image_scores)
-        for image_size, image_boxes, image_scores in zip(image_sizes, boxes[rows].split(sizes), scores[rows].split(sizes))
-    ]
-
-
-def _nms(boxes, scores, level_sizes, threshold) -> Tensor:
-    """Indices of an image's boxes that are left after NMS within each level, the highest score first."""
-    if boxes.device.type != "cpu" or len(boxes) <= _MOST_BOXES_MOVED_APART:
-        level = torch.arange(len(level_sizes), device=boxes.device)
-        level = torch.cat([number.expand(size) for number, size in zip(level, level_sizes)])
-        return batched_nms(boxes, scores, level, threshold)
-    # The boxes of a level are neighbours, so that torchvision need not look for them.
-    levels = zip(boxes.split(level_sizes), scores.split(level_sizes), first_rows(level_sizes))
-    kept = torch.cat([nms(*level, threshold) + first for *level, first in levels])
-    return kept[scores[kept].sort(descending=True)[1]]
+    images = zip(boxes.split(sizes), scores.split(sizes), counts)
+    kept = [first_after_nms(*image, nms_thresh, num) for image in images]
+    first, sizes = to_device(first_rows(sizes), kept[0]), [len(each) for each in kept]
+    rows = torch.cat(kept) + repeat(first, sizes)
+    proposals = zip(image_sizes, boxes[rows].split(sizes), scores[rows].split(sizes))
+    return [Instances(size, proposal_boxes=Boxes(b), objectness_logits=s) for size, b, s in proposals]

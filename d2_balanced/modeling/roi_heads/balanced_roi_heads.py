@@ -274,7 +274,8 @@ class BalancedROIHeads(StandardROIHeads):
 
     def _pool_branches(self, features, samples):
         """Pool all branches' samples in one call; returns one tensor (R, C, h, w) a branch."""
-        boxes = [Boxes.cat([s.proposal_boxes for s in image]) for image in zip(*samples)]
+        boxes = [[s.proposal_boxes for s in image] for image in zip(*samples)]
+        boxes = [Boxes.cat(image) if len(image) > 1 else image[0] for image in boxes]
         pooled = self.box_pooler(features, boxes)  # rows ordered by image, then by branch
         if self.stages.feature_grad_scale != 1.0:
             pooled = _ScaleGradient.apply(pooled, self.stages.feature_grad_scale)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from ...utils.numbers import require
+from ..sampling import sample_images
 
 __all__ = ["BoxBranch", "as_module"]
 
@@ -59,11 +60,13 @@ class BoxBranch:
         return self.predictor(stage)(head(pooled))
 
     def sample(self, labeled, bg_label):
-        """Draw the minibatch of one image from its labeled proposals; returns (positive, negative) index tensors."""
-        return self.sampler(
-            labeled.gt_classes,
-            labeled.matched_ious,
-            labeled.matched_idxs,
+        """Draw the minibatch of every image from its labeled proposals; returns a pair (positive, negative) of index
+        tensors for each."""
+        return sample_images(
+            self.sampler,
+            [image.gt_classes for image in labeled],
+            [image.matched_ious for image in labeled],
+            [image.matched_idxs for image in labeled],
             self.batch_size_per_image,
             self.positive_fraction,
             bg_label,

@@ -5,7 +5,6 @@ import functools
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import StandardROIHeads, build_box_head
 from detectron2.modeling.roi_heads.mask_head import ROI_MASK_HEAD_REGISTRY
 
@@ -25,6 +24,7 @@ from ..registry import (
     STAGES_REGISTRY,
 )
 from .branches import BoxBranch
+from .sorted_pooler import SortedROIPooler
 
 __all__ = ["arguments_from_config"]
 
@@ -119,7 +119,7 @@ def _pooler(cfg, input_shape, node, name):
     }
     channels = _pooled_shape(cfg, input_shape, node).channels
     own = _component(cfg, POOLER_REGISTRY, name, channels=channels, **settings)
-    return own or ROIPooler(**settings)
+    return own or SortedROIPooler(**settings)
 
 
 def _pooled_shape(cfg, input_shape, node):

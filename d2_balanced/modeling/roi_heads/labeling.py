@@ -10,13 +10,18 @@ Shape shorthand: N: proposals of an image; M: its ground-truth boxes.
 
 import torch
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
-from detectron2.structures import Instances, pairwise_iou
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 
 from d2_balanced.modeling.ignore_regions import ignore_regions_of, in_ignore_region
+from d2_balanced.modeling.image_rows import first_rows, repeat, selected_by_image, to_device
+from d2_balanced.modeling.matching import match_images
+
+from .joined import join_images, split_images, take_rows
 
 __all__ = [
     "append_gt",
+    "foreground_of",
     "join_generated",
     "keep_all_labeled",
     "label_proposals",
@@ -27,21 +32,29 @@ __all__ = [
 
 def append_gt(proposals, targets):
     """The proposals with the ground-truth boxes appended, and ``is_gt`` set; the input is not changed."""
-    if all(p.has("objectness_logits") for p in proposals):
-        appended = add_ground_truth_to_proposals(targets, proposals)
-    else:  # refined proposals, which have no objectness that detectron2's function could extend
-        objects = [Instances(t.image_size, proposal_boxes=t.gt_boxes) for t in targets]
-        appended = [Instances.cat(pair) for pair in zip(proposals, objects)]
-    for before, after in zip(proposals, appended):
-        after.is_gt = torch.arange(len(after), device=after.proposal_boxes.device) >= len(before)
-    return appended
+    counts, image_sizes = [len(t) for t in targets], [t.image_size for t in targets]
+    objects = split_images(_objects_as_proposals(proposals, targets), counts, image_sizes)
+    parts = [part for pair in zip(proposals, objects) for part in pair]
+    sizes = [len(part) for part in parts]
+    joined = join_images(parts)
+    joined.is_gt = repeat(torch.arange(len(parts), device=joined.proposal_boxes.device) % 2 == 1, sizes)
+    return split_images(joined, [p + o for p, o in zip(sizes[::2], sizes[1::2])], image_sizes)
+
+
+def _objects_as_proposals(proposals, targets):
+    """All objects of the batch as proposals, with the objectness that detectron2 gives them, if proposals have any."""
+    boxes, none = Boxes.cat([t.gt_boxes for t in targets]), proposals[0][:0]
+    if not none.has("objectness_logits"):  # refined proposals
+        return Instances(none.image_size, proposal_boxes=boxes)
+    return add_ground_truth_to_proposals([boxes], [none])[0]
 
 
 def mark_no_gt(proposals):
     """The proposals as they are, with ``is_gt`` false everywhere (copies; the input is not changed)."""
-    marked = [p[:] for p in proposals]
-    for p in marked:
-        p.is_gt = torch.zeros(len(p), dtype=torch.bool, device=p.proposal_boxes.device)
+    marked, sizes = [p[:] for p in proposals], [len(p) for p in proposals]
+    is_gt = torch.zeros(sum(sizes), dtype=torch.bool, device=proposals[0].proposal_boxes.device)
+    for p, of_image in zip(marked, is_gt.split(sizes)):
+        p.is_gt = of_image
     return marked
 
 
@@ -58,7 +71,37 @@ def label_proposals(proposals, targets, matcher, num_classes):
     Returns the labeled proposals (module docstring). An image without ground truth is all background, with IoU 0.
     Background in one of the targets' ignore regions (``ignore_regions.py``) is labeled -1.
     """
-    return [_label_image(p, t, matcher, num_classes) for p, t in zip(proposals, targets)]
+    sizes = [len(p) for p in proposals]
+    matches = match_images(matcher, [t.gt_boxes for t in targets], [p.proposal_boxes for p in proposals])
+    classes, boxes = _of_matched_objects(matches.idxs, sizes, targets, num_classes)
+    classes.masked_fill_(matches.labels == 0, num_classes).masked_fill_(matches.labels == -1, -1)
+    parts = (matches.idxs.split(sizes), matches.ious.split(sizes), classes.split(sizes), boxes.split(sizes))
+    for p, image_targets, idxs, ious, gt_classes, gt_boxes in zip(proposals, targets, *parts):
+        p.matched_idxs, p.matched_ious, p.gt_classes = idxs, ious, gt_classes
+        if len(image_targets) > 0:
+            p.gt_boxes = Boxes(gt_boxes)
+        else:
+            gt_classes.fill_(num_classes)
+        _ignore_in_regions(p, image_targets, num_classes)
+    return proposals
+
+
+def _of_matched_objects(matched_idxs, sizes, targets, num_classes):
+    """Class (N,) and box (N, 4) of every proposal's object, for all images; without objects they mean nothing."""
+    first = to_device(first_rows([len(t) for t in targets]), matched_idxs)
+    rows = matched_idxs + repeat(first, sizes)
+    # One more row, for what matches nothing in images after the last object.
+    classes = torch.cat([*(t.gt_classes for t in targets), matched_idxs.new_full((1,), num_classes)])
+    boxes = torch.cat([t.gt_boxes.tensor for t in targets])
+    return classes[rows], torch.cat([boxes, boxes.new_zeros(1, 4)])[rows]
+
+
+def _ignore_in_regions(proposals, targets, num_classes):
+    """Label -1, in place, the background in an ignore region."""
+    regions = ignore_regions_of(targets)
+    if regions is not None:
+        is_background = proposals.gt_classes == num_classes
+        proposals.gt_classes.masked_fill_(is_background & in_ignore_region(proposals.proposal_boxes, regions), -1)
 
 
 @torch.no_grad()
@@ -68,43 +111,17 @@ def join_generated(labeled, generated, targets, matcher, num_classes):
     These are no proposals, so ``is_gt`` is set for them as it is for appended ground truth; ``is_generated`` tells them
     apart. ``generated``: a list of ``Boxes``; the others are as in :func:`label_proposals`.
     """
-    joined = []
-    for image, boxes, image_targets in zip(labeled, generated, targets):
+    extras = []
+    for image, boxes in zip(labeled, generated):
         extra = Instances(image.image_size, proposal_boxes=boxes, is_gt=boxes.tensor.new_ones(len(boxes)).bool())
         if image.has("objectness_logits"):
             extra.objectness_logits = image.objectness_logits.new_zeros(len(boxes))
-        extra = _label_image(extra, image_targets, matcher, num_classes)
-        for part, is_generated in ((image, False), (extra, True)):
-            part.is_generated = torch.full_like(part.is_gt, is_generated)
-        joined.append(Instances.cat([image, extra]))
-    return joined
-
-
-def _label_image(proposals, targets, matcher, num_classes):
-    iou = pairwise_iou(targets.gt_boxes, proposals.proposal_boxes)  # (M, N)
-    matched_idxs, labels = matcher(iou)
-    proposals.matched_idxs = matched_idxs
-    if len(targets) == 0:
-        proposals.matched_ious = iou.new_zeros(len(proposals))
-        background = torch.full_like(matched_idxs, num_classes)
-        proposals.gt_classes = _without_regions(background, proposals, targets, num_classes)
-        return proposals
-    gt_classes = targets.gt_classes[matched_idxs]
-    gt_classes[labels == 0] = num_classes
-    gt_classes[labels == -1] = -1
-    proposals.matched_ious = iou.gather(0, matched_idxs[None])[0]
-    proposals.gt_classes = _without_regions(gt_classes, proposals, targets, num_classes)
-    proposals.gt_boxes = targets.gt_boxes[matched_idxs]
-    return proposals
-
-
-def _without_regions(gt_classes, proposals, targets, num_classes):
-    """The labels, with -1 for the background in an ignore region."""
-    regions = ignore_regions_of(targets)
-    if regions is None:
-        return gt_classes
-    ignored = (gt_classes == num_classes) & in_ignore_region(proposals.proposal_boxes, regions)
-    return gt_classes.masked_fill(ignored, -1)
+        extras.append(extra)
+    extras = label_proposals(extras, targets, matcher, num_classes)
+    for images, is_generated in ((labeled, False), (extras, True)):
+        for image in images:
+            image.is_generated = torch.full_like(image.is_gt, is_generated)
+    return [Instances.cat(pair) for pair in zip(labeled, extras)]
 
 
 @torch.no_grad()
@@ -114,13 +131,10 @@ def sample_proposals(labeled, targets, branch, num_classes):
     Returns a list of ``Instances``: positives first, then negatives, with all ``gt_*`` fields of their ground truth
     where the image has any.
     """
-    samples, num_fg, num_bg = [], 0, 0
-    for labeled_image, targets_image in zip(labeled, targets):
-        positive, negative = branch.sample(labeled_image, num_classes)
-        samples.append(_with_targets(labeled_image[torch.cat([positive, negative])], targets_image))
-        num_fg, num_bg = num_fg + positive.numel(), num_bg + negative.numel()
+    drawn = branch.sample(labeled, num_classes)
+    num_fg, num_bg = (sum(len(rows) for rows in kind) for kind in zip(*drawn))
     _log_counts(num_fg / len(labeled), num_bg / len(labeled))
-    return samples
+    return _with_targets(take_rows(labeled, [torch.cat(pair) for pair in drawn]), targets)
 
 
 @torch.no_grad()
@@ -129,21 +143,30 @@ def keep_all_labeled(labeled, targets, may_ignore, num_classes):
 
     ``may_ignore``: whether the matcher can give the label -1 at all (dropping these rows costs a host-device sync).
     """
+    classes = torch.cat([image.gt_classes for image in labeled])
     if may_ignore or any(ignore_regions_of(targets_image) is not None for targets_image in targets):
-        labeled = [image[image.gt_classes >= 0] for image in labeled]
-    samples = [_with_targets(image, targets_image) for image, targets_image in zip(labeled, targets)]
-    num_all = sum(len(image) for image in samples)
-    num_fg = int(sum((image.gt_classes < num_classes).sum() for image in samples))  # one sync, for the log only
-    _log_counts(num_fg / len(samples), (num_all - num_fg) / len(samples))
-    return samples
+        labeled = take_rows(labeled, selected_by_image(classes >= 0, [len(image) for image in labeled]))
+    num_all = sum(len(image) for image in labeled)
+    num_fg = int(((classes >= 0) & (classes < num_classes)).sum())  # one sync, for the log only
+    _log_counts(num_fg / len(labeled), (num_all - num_fg) / len(labeled))
+    return _with_targets(labeled, targets)
+
+
+@torch.no_grad()
+def foreground_of(samples, num_classes):
+    """The samples that are neither background nor ignored: detectron2's ``select_foreground_proposals``."""
+    classes = torch.cat([image.gt_classes for image in samples])
+    is_foreground = (classes >= 0) & (classes < num_classes)
+    return take_rows(samples, selected_by_image(is_foreground, [len(image) for image in samples]))
 
 
 def _with_targets(samples, targets):
-    if len(targets) == 0:  # nothing to index; detectron2's heads know background-only images by the missing fields
-        return samples
-    for name, value in targets.get_fields().items():
-        if name.startswith("gt_") and not samples.has(name):
-            samples.set(name, value[samples.matched_idxs])
+    for image, image_targets in zip(samples, targets):
+        if len(image_targets) == 0:  # detectron2's heads know background-only images by the missing fields
+            continue
+        for name, value in image_targets.get_fields().items():
+            if name.startswith("gt_") and not image.has(name):
+                image.set(name, value[image.matched_idxs])
     return samples
 
 

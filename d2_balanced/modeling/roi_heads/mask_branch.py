@@ -4,12 +4,12 @@ Shape shorthand: R: RoIs of the minibatch; F: its foreground; K: foreground clas
 """
 
 import torch
-from detectron2.modeling.roi_heads import select_foreground_proposals
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference
 from torch import nn
 
 from ...utils.errors import Refusal
 from ..registry import MASK_BRANCH_REGISTRY
+from .labeling import foreground_of
 from .mask_scoring import score_masks
 
 __all__ = ["FirstStageMasks", "InterleavedMasks"]
@@ -55,7 +55,7 @@ class FirstStageMasks:
 
     def losses(self, parts, samples):
         """Losses from the samples of the first stage, after all stages. A dict of scalar tensors."""
-        foreground, _ = select_foreground_proposals(samples, parts.num_classes)
+        foreground = foreground_of(samples, parts.num_classes)
         pooled = parts.pool([image.proposal_boxes for image in foreground])
         if parts.mask_iou_head is None:
             return parts.mask_head(pooled, foreground)
@@ -133,7 +133,7 @@ class InterleavedMasks(FirstStageMasks):
 
     def stage_losses(self, parts, refined, stage):
         """``loss_mask`` of a stage; a 0 connected to the graph without foreground."""
-        foreground, _ = select_foreground_proposals(parts.label_and_sample(refined, stage), parts.num_classes)
+        foreground = foreground_of(parts.label_and_sample(refined, stage), parts.num_classes)
         pooled = parts.pool([image.proposal_boxes for image in foreground])
         mask_head = parts.head(stage)
         logits = mask_head.predict(self._all_features(parts, pooled, stage + 1)[-1])
