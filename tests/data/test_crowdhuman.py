@@ -235,7 +235,7 @@ def test_a_lazy_config_with_the_mapper_needs_them_too():
     target = "dataloader.train.mapper._target_=d2_balanced.data.mapper.IgnoreRegionMapper"
     cfg = load_lazy(quick_config("faster_rcnn", "py"))
     check_refusals_lazy(cfg)
-    apply_overrides(cfg, [target])
+    apply_overrides(cfg, [target, "model.proposal_generator._target_=RPN"])
     with pytest.raises(ConfigError, match="IgnoreRegionMapper does not go with model.proposal_generator, .*BalancedRPN"):
         check_refusals_lazy(cfg)
     apply_overrides(cfg, ["model.proposal_generator._target_=BalancedRPN"])
