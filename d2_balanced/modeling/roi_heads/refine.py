@@ -57,6 +57,11 @@ def refined_proposals(boxes, samples, training, keep_appended_gt):
 
 
 def _clipped(boxes, samples, sizes):
+    if torch.jit.is_tracing():  # there the images' sizes are tensors
+        images = [Boxes(part) for part in boxes.split(sizes)]
+        for image_boxes, image in zip(images, samples):
+            image_boxes.clip(image.image_size)
+        return Boxes.cat(images).tensor
     limits = [(w, h, w, h) for h, w in (image.image_size for image in samples)]
     return boxes.clamp(min=0).minimum(repeat(to_device(limits, boxes, boxes.dtype), sizes))
 
