@@ -81,6 +81,7 @@ def _pooler(key, label, **masks):
 
 _BOX_LOSS, _RPN_LOSS, _RETINANET_LOSS = (f"{_BALANCED}{seat}.BOX_LOSS" for seat in ("", ".RPN", ".RETINANET"))
 _CLS_LOSS, _RPN_CLS_LOSS, _RETINANET_CLS_LOSS = (f"{_BALANCED}{seat}.CLS_LOSS" for seat in ("", ".RPN", ".RETINANET"))
+_PLAIN_RPN = {"MODEL.PROPOSAL_GENERATOR.NAME": "RPN"}
 _IN_RPN = {"MODEL.PROPOSAL_GENERATOR.NAME": "BalancedRPN"}
 
 
@@ -306,8 +307,8 @@ REFUSED_ALONE: Tuple[Choice, ...] = (
     _loss(_RPN_CLS_LOSS, "ClassBalanced"),
     _loss(_RPN_CLS_LOSS, "EQLv2", " with objectness"),
     _loss(_RETINANET_CLS_LOSS, "SeesawLoss", " (RetinaNet)", RETINANET),
-    Choice("EQLv2 in detectron2's RPN", {f"{_RPN_CLS_LOSS}.NAME": "EQLv2"}, (_RPN_CLS_LOSS,)),
-    Choice("BalancedL1 in detectron2's RPN", {f"{_RPN_LOSS}.NAME": "BalancedL1"}, (_RPN_LOSS,)),
+    Choice("EQLv2 in detectron2's RPN", {**_PLAIN_RPN, f"{_RPN_CLS_LOSS}.NAME": "EQLv2"}, (_RPN_CLS_LOSS,)),
+    Choice("BalancedL1 in detectron2's RPN", {**_PLAIN_RPN, f"{_RPN_LOSS}.NAME": "BalancedL1"}, (_RPN_LOSS,)),
     Choice("InterleavedMasks without masks", {f"{_BALANCED}.MASKS.NAME": "InterleavedMasks"}, ("MASKS",)),
     Choice(
         "InterleavedMasks with another mask head",

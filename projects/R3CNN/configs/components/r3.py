@@ -81,8 +81,9 @@ def context_blocks(model):
 
 def full_scale(model):
     """What the released configs of HTC and R3-CNN set at the paper's scale."""
-    model.proposal_generator.post_nms_topk = (2000, 1000)
-    model.proposal_generator.smooth_l1_beta = 0.1111111111111111
+    rpn = model.proposal_generator
+    rpn.post_nms_topk = (2000, 1000)
+    rpn.smooth_l1_beta = rpn.box_loss.beta = 0.1111111111111111
     for predictor in _each(model.roi_heads.box_predictor):
         predictor.test_score_thresh = 0.001
         predictor.smooth_l1_beta = predictor.box_loss.beta = 1.0
