@@ -44,6 +44,9 @@ def add_balanced_config(cfg: CfgNode) -> None:
     balanced.RPN.SAMPLER = _spec("RandomSampler")
     balanced.RPN.CLS_LOSS = _spec("CrossEntropy")  # of sigmoids, as every loss of an RPN or RetinaNet
     balanced.RPN.BOX_LOSS = _spec("SmoothL1")
+    # What the RPN's losses are divided by: "batch_size" (images times RPN.BATCH_SIZE_PER_IMAGE) or "sampled" (the anchors
+    # that were sampled). Empty: "sampled" where the sampler has a NEG_POS_UB, else "batch_size".
+    balanced.RPN.NORMALIZER = ""
 
     # MODEL.META_ARCHITECTURE: BalancedRetinaNet
     balanced.RETINANET = CfgNode()
