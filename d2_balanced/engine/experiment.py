@@ -15,7 +15,9 @@ from detectron2.evaluation import inference_on_dataset
 from torch import nn
 
 from ..data.coco_paths import register_train_val
+from ..evaluation.coco import INFERENCE
 from ..utils.atomic import atomic_write
+from ..utils.errors import ConfigError
 from ..utils.shipped import shipped_file
 from .class_match import in_classes_of
 from .schedule import Schedule
@@ -49,6 +51,8 @@ class RunSettings(NamedTuple):
     max_to_keep: Optional[int]  # SOLVER.MAX_TO_KEEP | train.checkpointer.max_to_keep; None: all checkpoints stay
     best_metric: str  # TEST.BEST_METRIC | train.best_metric
     patience: int  # TEST.PATIENCE | train.patience; evaluations without progress, 0: no early stop
+    test_aug: Dict[str, Any]  # TEST.AUG | train.test_aug: arguments of AugmentedRCNN
+    augmented_test: bool  # TEST.AUG.ENABLED | train.test_aug.enabled: the last evaluation is also made with test_aug
     recording: Dict[str, Any]  # ANALYSIS | train.record_imbalance: arguments of RecordImbalance; empty: no recording
 
 
@@ -80,6 +84,9 @@ class Experiment(ABC):
 
         ``cfg`` is changed; fragments are paths, or names of what comes along. Raises ``ConfigError`` for what is wrong.
         """
+        late = [word for word in overrides if word.startswith("--")]
+        if late:
+            raise ConfigError(f"{late[0]} stands after the config overrides; move it before them.")
         for name in fragments:
             cls._add(cfg, shipped_file(name))
         reference = cls._batch_size(cfg)
@@ -241,8 +248,8 @@ class Experiment(ABC):
         """Hooks that belong to a training method, such as gradient annealing."""
 
     @abstractmethod
-    def build_test(self, name: str) -> Tuple[Any, Any]:
-        """Loader and evaluator of the test data set ``name``."""
+    def build_test(self, name: str, subfolder: str = INFERENCE) -> Tuple[Any, Any]:
+        """Loader and evaluator of the test data set ``name``, which writes to ``subfolder`` of the output folder."""
 
     def check_evaluation(self) -> None:
         """Build what evaluates, and drop it: what it refuses is told before training, not at the first evaluation."""
@@ -250,7 +257,11 @@ class Experiment(ABC):
             self.build_test(name)
 
     def evaluate(
-        self, model: nn.Module, classes: Classes = (), stop: Optional[Callable[[], bool]] = None
+        self,
+        model: nn.Module,
+        classes: Classes = (),
+        stop: Optional[Callable[[], bool]] = None,
+        subfolder: str = INFERENCE,
     ) -> Dict[str, Any]:
         """``{task: {metric: value}}`` of the first test data set, and ``{data set: {task: ...}}`` of each further one.
 
@@ -260,10 +271,11 @@ class Experiment(ABC):
             classes: what the model was trained on; each data set's classes are matched to them by name. Empty: the
                 model's classes are the data set's.
             stop: asked before each image whether to raise ``EvaluationStopped``, in all processes.
+            subfolder: where the evaluators write, below the output folder.
         """
         results: Dict[str, Any] = OrderedDict()
         for index, name in enumerate(self.test_datasets):
-            loader, evaluator = self.build_test(name)
+            loader, evaluator = self.build_test(name, subfolder)
             if stop is not None:
                 loader, evaluator = stoppable(loader, evaluator, stop)
             found = inference_on_dataset(in_classes_of(model, classes, name), loader, evaluator)

@@ -19,6 +19,7 @@ from ..config.yacs import flatten, merge_file
 from ..data.loader import ExactTrainLoader, build_train_loader
 from ..data.mapper import build_mapper
 from ..evaluation import build_evaluator
+from ..evaluation.coco import INFERENCE
 from ..modeling.roi_heads import BalancedROIHeads
 from ..modeling.roi_heads.stages import CascadeStages, SingleStage
 from ..modeling.spec import call_arguments
@@ -85,6 +86,8 @@ class YacsExperiment(Experiment):
             max_to_keep=cfg.SOLVER.MAX_TO_KEEP or None,
             best_metric=cfg.TEST.BEST_METRIC,
             patience=cfg.TEST.PATIENCE,
+            test_aug={key.lower(): cfg.TEST.AUG[key] for key in cfg.TEST.AUG if key != "ENABLED"},
+            augmented_test=cfg.TEST.AUG.ENABLED,
             recording={key.lower(): cfg.ANALYSIS[key] for key in cfg.ANALYSIS if key != "RECORD"}
             if cfg.ANALYSIS.RECORD
             else {},
@@ -200,8 +203,9 @@ class YacsExperiment(Experiment):
     def build_method_hooks(self, model):
         return annealing_hooks(annealing_settings(self.cfg), _ANNEALING, model)
 
-    def build_test(self, name):
-        evaluator = build_evaluator(name, self.cfg.OUTPUT_DIR, max_dets=self.cfg.TEST.DETECTIONS_PER_IMAGE)
+    def build_test(self, name, subfolder=INFERENCE):
+        max_dets = self.cfg.TEST.DETECTIONS_PER_IMAGE
+        evaluator = build_evaluator(name, self.cfg.OUTPUT_DIR, max_dets=max_dets, subfolder=subfolder)
         return build_detection_test_loader(self.cfg, name, mapper=self.build_mapper(False)), evaluator
 
     def describe(self):

@@ -40,7 +40,12 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max", type=_positive, default=100, help="at most so many an image, the best (default: 100)")
     parser.add_argument("--batch", type=_positive, default=1, help="images that the model gets at once (default: 1)")
     parser.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True, help="draw what is found")
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation, as the config describes it")
+    parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 ... (default: the config's)")
     parser.add_argument("--overwrite", action="store_true", help="replace the predictions that the output folder holds")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, help="overrides of the config, last: KEY VALUE of a yaml run, key=value of a lazy one"
+    )
     return parser
 
 
@@ -64,7 +69,9 @@ def main(argv=None) -> None:
     args = argument_parser().parse_args(argv)
     paths = find_images(args.input)
     folder = PredictionFolder(args.output, paths, args.overwrite)
-    predictor = Predictor.from_run(args.run, args.weights)
+    predictor = Predictor.from_run(
+        args.run, args.weights, device=args.device, overrides=args.opts, tta=args.tta
+    )
     print(f"{len(paths)} image(s), weights {predictor.weights}", flush=True)
     folder.clear()
     faults = _predict(args, predictor, folder, paths)

@@ -21,7 +21,9 @@ from torch import nn
 
 from ..data.class_names import distinct_names
 from ..data.image_file import pixels_of
+from ..engine.augmented_test import augmented
 from ..engine.open import open_checkpoint, open_run
+from ..engine.start import require_device
 from ..utils.errors import ConfigError, DataError, usage
 
 __all__ = ["Predictor"]
@@ -67,19 +69,34 @@ class Predictor:
         self.weights = weights
 
     @classmethod
-    def from_run(cls, folder: Union[str, "os.PathLike[str]"], weights: str = "") -> Predictor:
+    def from_run(
+        cls,
+        folder: Union[str, "os.PathLike[str]"],
+        weights: str = "",
+        *,
+        device: str = "",
+        overrides: Sequence[str] = (),
+        tta: bool = False,
+    ) -> Predictor:
         """The detector of a run's output folder. The data that it was trained on may be gone.
 
         Args:
             folder: its config and classes are used.
             weights: path of a checkpoint; empty: ``model_best.pth`` where there is one, else the newest. The log and
                 the attribute ``weights`` say which.
+            device: "cpu", "cuda", "cuda:1", ...; empty: the config's, or the CPU where there is no GPU.
+            overrides: changes of the config, ``["KEY", "value", ...]`` of a yaml run, ``["key=value", ...]`` of a lazy
+                one; what the weights fit stays theirs.
+            tta: with the config's test-time augmentation (``TEST.AUG``, ``train.test_aug``), enabled there or not.
 
-        Raises ``ConfigError`` where there is no run, or one of a model that only proposes boxes, and
-        ``CheckpointError`` where the checkpoint is not there, or of another model.
+        Raises ``ConfigError`` where there is no run, or one of a model that only proposes boxes, and for overrides that
+        do not fit; ``CheckpointError`` where the checkpoint is not there, or of another model; ``LaunchError`` for a
+        device that is not there.
         """
         folder = os.fspath(folder)
-        experiment = open_run(folder)
+        experiment = open_run(folder, _without_weights(overrides))
+        if device:
+            experiment.set_run(device=require_device(device))
         best = os.path.join(folder, BEST)
         weights = weights or (best if os.path.isfile(best) else experiment.settings.weights)
         if not weights:
@@ -88,6 +105,8 @@ class Predictor:
             raise ConfigError(f"The model of {folder!r} only proposes boxes: it has no detections.")
         model = open_checkpoint(experiment, weights, needs_data=False)
         logger.info("Weights: %s", weights)
+        if tta:
+            model = augmented(experiment, model)
         ids, names = _classes(experiment)
         return cls(model, experiment.build_mapper(False), names, ids, weights)
 
@@ -172,6 +191,13 @@ class Predictor:
             }
             for box, found in zip(boxes, instances_to_coco_json(instances, 0))
         ]
+
+
+def _without_weights(overrides: Sequence[str]) -> Sequence[str]:
+    given = [word for word in overrides if word == "MODEL.WEIGHTS" or word.startswith("train.init_checkpoint")]
+    if given:
+        raise ConfigError(f"{given[0]}: the checkpoint of a prediction is chosen by weights (--weights FILE).")
+    return overrides
 
 
 def _classes(experiment):

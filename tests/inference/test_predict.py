@@ -16,6 +16,7 @@ from d2_balanced.inference import Predictor
 from d2_balanced.inference.command import main
 from d2_balanced.inference.images import find_images
 from d2_balanced.utils.errors import DataError
+from d2_balanced.utils.json_lines import read_metrics
 from PIL import Image
 from tiny_runs import LAZY_TINY, TINY, data_arguments, make_dataset, quick_config, train_net
 
@@ -28,7 +29,8 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("predict")
     data = [make_dataset(folder / "train"), make_dataset(folder / "val", images=4, seed=1)]
     config = ["--config-file", quick_config("mask_rcnn"), "--output-dir", folder / "run"]
-    assert train_net(*config, *data_arguments(*data), *TINY, "MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", 2) == 0
+    words = ["MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", 2, "TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", "(48, 64)"]
+    assert train_net(*config, *data_arguments(*data), *TINY, *words) == 0
     shutil.rmtree(folder / "train")
     return folder
 
@@ -71,10 +73,11 @@ def by_content(results):
     return sorted(json.dumps({key: result[key] for key in keys}) for result in results)
 
 
-def test_the_files_hold_the_detections_of_the_evaluation_to_the_bit(place, tmp_path):
-    (path,) = (place / "run" / "inference").glob("*/coco_instances_results.json")
+@pytest.mark.parametrize("inference, words", [("inference", []), ("inference_TTA", ["--tta"])])
+def test_the_files_hold_the_detections_of_the_evaluation_to_the_bit(place, tmp_path, inference, words):
+    (path,) = (place / "run" / inference).glob("*/coco_instances_results.json")
     evaluated = json.loads(path.read_text())
-    weights = ("--weights", place / "run" / "model_final.pth")
+    weights = ("--weights", place / "run" / "model_final.pth", *words)
     status, found, rows = predict(place, tmp_path / "out", "--input", place / "val", *weights, *ALL)
     assert status == 0 and len(found) == len(rows) > 0
     for number in range(4):  # the image ids of the set are those in the file names
@@ -201,3 +204,30 @@ def test_inputs_are_files_folders_and_patterns_each_image_once(tmp_path, monkeyp
     for word in ("nowhere", "val/*.gif", "val/*.json", "."):
         with pytest.raises(DataError, match="--input"):
             find_images([word])
+
+
+def test_the_augmented_evaluation_stands_beside_the_plain_one_at_the_end(place):
+    lines = read_metrics(place / "run" / "metrics.json")
+    evaluated = [line for line in lines if "bbox/AP" in line]
+    assert [line["iteration"] for line in evaluated] == [1] and "segm_TTA/AP" in evaluated[0]
+    assert "bbox_TTA/AP" in evaluated[0] and evaluated[0]["bbox_TTA/AP50"] is not None
+    (metrics,) = (place / "run" / "inference_TTA").glob("*/metrics.json")
+    assert set(json.loads(metrics.read_text())["metrics"]) == {"bbox", "segm"}
+
+
+@pytest.mark.parametrize("wrong, told", [
+    (["--device", "cuda"], "no CUDA"), (["MODEL.WEIGHTS", "x.pth"], "--weights"), (["MODEL.NO_SUCH", "1"], "NO_SUCH"),
+    (["TEST.DETECTIONS_PER_IMAGE", "3", "--tta"], "--tta stands after"),
+])  # fmt: skip
+def test_what_the_run_cannot_do_is_told_before_anything_is_written(place, tmp_path, wrong, told, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    words = ["--run", place / "run", "--input", place / "val", "--output", tmp_path / "out", "--score", 0, *wrong]
+    assert told in message(*words)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_overrides_change_what_is_found(place, tmp_path):
+    words = ["--input", place / "val" / "1.png", *ALL]
+    _, few, _ = predict(place, tmp_path / "few", *words, "--device", "cpu", "TEST.DETECTIONS_PER_IMAGE", 2)
+    _, many, _ = predict(place, tmp_path / "many", *words)
+    assert by_content(few) == by_content(sorted(many, key=lambda item: -item["score"])[:2])

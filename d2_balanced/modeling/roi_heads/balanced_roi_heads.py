@@ -176,6 +176,11 @@ class BalancedROIHeads(StandardROIHeads):
         nms_thresh, topk = found.predictor.test_nms_thresh, found.predictor.test_topk_per_image
         return fast_rcnn_inference(found.boxes, scores, found.image_sizes, score_thresh, nms_thresh, topk)[0]
 
+    @property
+    def test_predictor(self):
+        """The predictor that gives the boxes at inference; its thresholds and number of detections hold."""
+        return self.branches[self._most_positive(self.test_branches)].predictor(self.stages.num_test - 1)
+
     def box_candidates(self, features, proposals):
         """Every proposal refined stage by stage, with merged scores, before NMS: :class:`~.candidates.BoxCandidates`."""
         features = [features[f] for f in self.box_in_features]
