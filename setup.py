@@ -35,5 +35,8 @@ setup(
         "numpy", "scipy", "Pillow>=9", "pycocotools", "faster-coco-eval", "jinja2", "matplotlib", "tabulate", "tensorboard",
         "termcolor", "tqdm", "packaging", "pyyaml",
     ],
-    extras_require={"test": ["pytest", "pytest-xdist", "hypothesis"]},
+    extras_require={
+        "test": ["pytest", "pytest-xdist", "hypothesis", "optuna"],
+        "tune": ["optuna>=3"],
+    },
 )

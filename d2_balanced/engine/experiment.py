@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from detectron2.evaluation import inference_on_dataset
@@ -61,6 +61,7 @@ class Experiment(ABC):
 
     Attributes:
         system: what its overrides are written in, "yaml" or "lazy".
+        keys: ``{field of RunSettings or Schedule: key of the config}``, of those that a command sets or keeps as they are.
         cfg: the config itself, a ``CfgNode`` or a ``DictConfig``.
         reference_batch_size: the batch size of the config file, without overrides: what its schedule was made for;
             None where the experiment is not of a file.
@@ -68,6 +69,7 @@ class Experiment(ABC):
     """
 
     system: str
+    keys: Mapping[str, str]
     saved_config_header = ""  # comment lines above a saved config
     reference_batch_size: Optional[int] = None
     classes: Classes = ()
@@ -110,6 +112,15 @@ class Experiment(ABC):
     @abstractmethod
     def _override(cfg, overrides: Sequence[str]) -> None:
         """Merge the words of a command line, in the form that the config system has, into ``cfg``."""
+
+    @staticmethod
+    @abstractmethod
+    def words(settings: Mapping[str, str]) -> List[str]:
+        """``{key: value}`` as the words of a command line."""
+
+    @abstractmethod
+    def value_of(self, key: str) -> Any:
+        """The value of a key; None where the config has none (a component's argument at its default)."""
 
     @property
     @abstractmethod
@@ -229,6 +240,18 @@ class Experiment(ABC):
     @abstractmethod
     def build_model(self) -> nn.Module:
         """The model on its device, with random weights."""
+
+    def build_without_memory(self) -> Optional[nn.Module]:
+        """The model without memory for its weights, to see whether it can be built; the config's device is changed.
+
+        None where that cannot be told; raises what building it does.
+        """
+        self.set_run(device="meta")
+        try:
+            with torch.device("meta"):
+                return self.build_model()
+        except RuntimeError:  # somebody's component that reads numbers in its constructor
+            return None
 
     @property
     def ddp_settings(self) -> Dict[str, Any]:

@@ -45,6 +45,11 @@ class LazyExperiment(Experiment):
     """
 
     system = "lazy"
+    keys = {
+        "lr": "optimizer.lr", "seed": "train.seed", "output_dir": "train.output_dir", "device": "train.device",
+        "max_iter": "train.max_iter", "batch_size": "dataloader.train.total_batch_size", "patience": "train.patience",
+        "best_metric": "train.best_metric", "eval_period": "train.eval_period",
+    }  # fmt: skip
 
     def __init__(self, cfg: DictConfig):
         for node in _NODES:
@@ -70,6 +75,13 @@ class LazyExperiment(Experiment):
         if overrides:
             apply_overrides(cfg, overrides)
             check_lazy(cfg)
+
+    @staticmethod
+    def words(settings):
+        return [f"{key}={value}" for key, value in settings.items()]
+
+    def value_of(self, key):
+        return OmegaConf.select(self.cfg, key)
 
     @property
     @reading("train")

@@ -46,6 +46,11 @@ class YacsExperiment(Experiment):
     """
 
     system = "yaml"
+    keys = {
+        "lr": "SOLVER.BASE_LR", "seed": "SEED", "output_dir": "OUTPUT_DIR", "device": "MODEL.DEVICE",
+        "max_iter": "SOLVER.MAX_ITER", "batch_size": "SOLVER.IMS_PER_BATCH", "patience": "TEST.PATIENCE",
+        "best_metric": "TEST.BEST_METRIC", "eval_period": "TEST.EVAL_PERIOD",
+    }  # fmt: skip
     # detectron2's error for a key that it does not know cannot say this, where none of our code runs.
     saved_config_header = (
         "# Has keys of d2_balanced: a detectron2 script calls d2_balanced.add_balanced_config(cfg) before merging\n"
@@ -70,6 +75,13 @@ class YacsExperiment(Experiment):
     def _override(cfg, overrides):
         merge_overrides(cfg, overrides, get_balanced_cfg())
         import_modules(cfg.IMPORTS)
+
+    @staticmethod
+    def words(settings):
+        return [word for pair in settings.items() for word in pair]
+
+    def value_of(self, key):
+        return flatten(self.cfg).get(key)
 
     @property
     def settings(self):
