@@ -53,9 +53,10 @@ def add_balanced_config(cfg: CfgNode) -> None:
     balanced.RETINANET.CLS_LOSS = _spec("FocalLoss")
     balanced.RETINANET.BOX_LOSS = _spec("SmoothL1")
 
-    # The arguments of BalancedFPN (REFINE_LEVEL, REFINEMENT) and of add_context_blocks (STAGES, RATIO), for the
-    # backbones whose names have "balanced" or "context" in them (d2_balanced/modeling/backbone/build.py).
+    # The arguments of BalancedFPN (REFINE_LEVEL, REFINEMENT), of PAFPN (FORM) and of add_context_blocks (STAGES, RATIO), for
+    # the backbones whose names have "balanced", "pafpn" or "context" in them (d2_balanced/modeling/backbone/build.py).
     balanced.FPN = CfgNode(new_allowed=True)
+    balanced.PAFPN = CfgNode(new_allowed=True)
     balanced.CONTEXT = CfgNode(new_allowed=True)
 
     # An optimizer step's IMS_PER_BATCH images are split into this many forward passes (less memory, same step).
