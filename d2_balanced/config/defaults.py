@@ -73,6 +73,8 @@ def add_balanced_config(cfg: CfgNode) -> None:
     # Boxes marked `iscrowd` in the training sets: proposals and anchors inside them are neither positive nor negative
     # (BalancedROIHeads, BalancedRPN). False: such boxes are left out, and what they cover is background.
     cfg.INPUT.IGNORE_REGIONS = False
+    # Whether the boxes of objects are clipped to the image before training, as in detectron2.
+    cfg.INPUT.CLIP_BOXES = True
 
     # Record what the ROI heads (BalancedROIHeads) train on in OUTPUT_DIR/imbalance.jsonl, a line every PERIOD iterations
     # (docs/ANALYSIS.md). GRADIENT_PERIOD: iterations between two measurements of every head's gradient at one parameter
