@@ -36,7 +36,9 @@ setup(
         "termcolor", "tqdm", "packaging", "pyyaml",
     ],
     extras_require={
-        "test": ["pytest", "pytest-xdist", "hypothesis", "optuna"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "optuna", "supervision", "av"],
         "tune": ["optuna>=3"],
+        "supervision": ["supervision"],
+        "video": ["av"],
     },
 )

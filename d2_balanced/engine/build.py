@@ -146,7 +146,8 @@ def build_hooks(experiment: Experiment, trainer: BalancedTrainer, checkpointer: 
     if experiment.test_datasets:
         classes = checkpointer.about.classes if checkpointer.about else ()
         stop = functools.partial(getattr, trainer, "stop_wanted")
-        hooks.append(Evaluate(schedule.eval_period, functools.partial(evaluate_model, experiment, model, classes, stop)))
+        test = functools.partial(evaluate_model, experiment, model, classes, stop)
+        hooks.append(Evaluate(schedule.eval_period, test))
         hooks.append(BestCheckpoint(checkpointer, settings.best_metric, settings.patience))
         if settings.augmented_test:
             views = augmented(experiment, model)

@@ -26,11 +26,11 @@ _NAME = "test-time augmentation (TEST.AUG.ENABLED, train.test_aug.enabled, --tta
 class AugmentedRCNN(GeneralizedRCNNWithTTA):
     """A detector that looks at each image in several sizes, and mirrored, and merges what it finds.
 
-    It is detectron2's ``GeneralizedRCNNWithTTA``, with equal detections, but it asks the model for what that one reads
-    from a config. So it is the same for yacs and LazyConfig, and for detectors of one's own. Boxes of all augmentations
-    go through one NMS with the scores that the detector gives them: of a cascade, a loop or parallel branches the merged
-    ones, with an IoU branch those times the predicted IoU. Masks are predicted on the merged boxes in every augmentation
-    and averaged; so are the masks' own scores where a mask IoU head gives some.
+    It is detectron2's ``GeneralizedRCNNWithTTA``, with equal detections, but it asks the model for what that one
+    reads from a config. So it is the same for yacs and LazyConfig, and for detectors of one's own. Boxes of all
+    augmentations go through one NMS with the scores that the detector gives them: of a cascade, a loop or parallel
+    branches the merged ones, with an IoU branch those times the predicted IoU. Masks are predicted on the merged boxes
+    in every augmentation and averaged; so are the masks' own scores where a mask IoU head gives some.
 
     Args:
         model: a ``GeneralizedRCNN``; it is used, not copied.
