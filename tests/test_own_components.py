@@ -6,10 +6,12 @@ import os
 import re
 import shlex
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 import twins
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from paths import ROOT
 
@@ -21,7 +23,13 @@ with open(os.path.join(ROOT, "docs", "OWN_COMPONENTS.md"), encoding="utf-8") as 
     BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", page.read(), flags=re.MULTILINE | re.DOTALL)
 FILES = {re.match(r"# (\S+)\n", code).group(1): code for language, code in BLOCKS if language != "bash"}
 COMMANDS = [code.replace("\\\n", "") for language, code in BLOCKS if language == "bash"]
-REGISTRIES = ("PROPOSAL_SAMPLER_REGISTRY", "CLS_LOSS_REGISTRY", "BOX_LOSS_REGISTRY", "PROPOSAL_MATCHER_REGISTRY")
+REGISTRIES = (
+    "PROPOSAL_SAMPLER_REGISTRY",
+    "CLS_LOSS_REGISTRY",
+    "BOX_LOSS_REGISTRY",
+    "SAMPLE_WEIGHTS_REGISTRY",
+    "PROPOSAL_MATCHER_REGISTRY",
+)
 
 
 @pytest.fixture
@@ -59,7 +67,7 @@ def test_the_page_has_what_it_announces():
     assert len(COMMANDS) == 3 and all(command.startswith("PYTHONPATH=. python train_net.py") for command in COMMANDS)
     classes = [node for node in ast.parse(FILES["my_components.py"]).body if isinstance(node, ast.ClassDef)]
     lengths = {node.name: node.end_lineno - node.decorator_list[0].lineno + 1 for node in classes}
-    assert len(lengths) == 4 and max(lengths.values()) < 15, lengths
+    assert len(lengths) == 5 and max(lengths.values()) < 15, lengths
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=["yaml", "command line", "lazy"])
@@ -73,6 +81,7 @@ def test_commands_train(folder, command):
         assert type(heads.box_predictor.box_loss).__name__ == "Huber" and heads.box_predictor.box_loss.delta == 0.5
         assert type(heads.box_predictor.cls_loss).__name__ == "Poly1" and heads.box_predictor.cls_loss.epsilon == 2
         assert type(heads.proposal_matcher).__name__ == "TopMatcher" and heads.proposal_matcher.k == 5
+        assert type(heads.sample_weights).__name__ == "SmallObjects" and heads.sample_weights.factor == 3
 
 
 def test_yaml_and_lazy_are_the_same(folder):
@@ -94,6 +103,11 @@ def test_components_do_what_they_say(folder):
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
     loss = my_components.Poly1(epsilon=2.0)(logits, torch.tensor([1]))
     assert loss.tolist() == pytest.approx([math.log(4) + 2 * 0.75])
+    boxes = Boxes(torch.tensor([[0.0, 0.0, 20.0, 90.0], [0.0, 0.0, 20.0, 20.0], [0.0, 0.0, 50.0, 90.0]]))
+    view = SimpleNamespace(samples=[[Instances((99, 99), proposal_boxes=boxes)]])
+    losses = SimpleNamespace(positive=torch.tensor([True, False, True]))
+    weights = my_components.SmallObjects().weigh(view, losses)
+    assert weights.cls.tolist() == weights.box.tolist() == [2.0, 1.0, 1.0]
     matcher = my_components.TopMatcher([0.5], [0, 1], k=2)
     overlaps = torch.tensor([[0.6, 0.1, 0.3, 0.0], [0.0, 0.0, 0.0, 0.2]])
     assert matcher(overlaps)[1].tolist() == [1, 0, 1, 1]

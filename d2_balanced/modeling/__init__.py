@@ -9,5 +9,6 @@ from . import (  # noqa: F401
     meta_arch,
     proposal_generator,
     roi_heads,
+    sample_weights,
     sampling,
 )

@@ -11,14 +11,16 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from .accuracy import accuracy_in_one_transfer
+from .accuracy import accuracy_in_one_transfer, log_accuracy
 from .balanced_keys import balanced_keys
 from .box_losses import seat as box_seat
-from .box_losses.build import build_box_loss, check_box_loss_type, check_smooth_l1_beta
+from .box_losses.build import build_box_loss, check_box_loss_type, check_smooth_l1_beta, detectron2_box_loss
 from .box_losses.overlap import elementwise_iou
+from .cls_losses import CrossEntropy
 from .cls_losses import seat as cls_seat
 from .cls_losses.build import build_cls_loss, check_cls_loss
 from .predictions import BoxPredictions, log_variances_of
+from .sample_weights.seat import RoILosses, RoIWeights
 
 __all__ = ["BalancedFastRCNNOutputLayers"]
 
@@ -40,6 +42,9 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     Raises:
         Refusal: for a loss beside another choice of it by detectron2's own arguments.
     """
+
+    #: False where an IoU branch regresses the boxes in place of this predictor
+    regresses_boxes = True
 
     @configurable
     def __init__(
@@ -94,11 +99,16 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             return predictions
         return BoxPredictions(*predictions, self.bbox_log_variance(x.flatten(start_dim=1)))
 
-    def losses(self, predictions, proposals):
+    def losses(self, predictions, proposals, weigh: Optional[Callable[[RoILosses], RoIWeights]] = None):
         """detectron2's losses; ``loss_cls`` is the mean of ``cls_loss``, where that is another one than detectron2's.
 
-        For the arguments see ``FastRCNNOutputLayers.losses``.
+        For the other arguments see ``FastRCNNOutputLayers.losses``.
+
+        Args:
+            weigh: gives a weight to every RoI's losses, which are then summed and divided as without weights.
         """
+        if weigh is not None:
+            return self._weighed_losses(predictions, proposals, weigh)
         logits, deltas = predictions
         log_variances = log_variances_of(predictions)
         # detectron2 hands these on to box_reg_loss as they are, and knows of no others.
@@ -111,26 +121,58 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             losses["loss_cls"] = loss * self.loss_weight.get("loss_cls", 1.0)
         return losses
 
+    def _weighed_losses(self, predictions, proposals, weigh):
+        losses = self.roi_losses(predictions, proposals, learn=self._learns())
+        log_accuracy(self._logits_for_the_log(predictions[0]), losses.labels)
+        weights, boxes = weigh(losses), losses.box_elements
+        if weights.box is not None:
+            boxes = boxes * weights.box[losses.foreground].view(-1, *[1] * (boxes.dim() - 1))
+        reduced = {
+            "loss_cls": cls_seat.mean_loss(losses.cls if weights.cls is None else losses.cls * weights.cls),
+            "loss_box_reg": boxes.sum() / max(losses.labels.numel(), 1.0),
+        }
+        return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in reduced.items()}
+
+    def roi_losses(self, predictions, proposals: List[Instances], learn: bool = False) -> RoILosses:
+        """The losses of every RoI, unreduced, without detectron2's weights. For the arguments see :meth:`class_losses`."""
+        cls = self.class_losses(predictions, proposals, learn)
+        labels, boxes = _labels_of(proposals, predictions[0]), _boxes_of(proposals, predictions[1])
+        if self.regresses_boxes:
+            columns = predictions[1], log_variances_of(predictions)
+            foreground, elements = self._foreground_losses(*boxes, *columns, labels, learn)
+        else:
+            foreground, elements = labels[:0], predictions[1][:0, 0]
+        return RoILosses(self, predictions, proposals, labels, cls, foreground, elements)
+
     def class_losses(self, predictions, proposals: List[Instances], learn: bool = False) -> Tensor:
         """The losses (R,) of ``cls_loss``, unreduced, without detectron2's weight. For the others see :meth:`losses`.
 
         Args:
             learn: this is the training pass, from which the loss may learn.
         """
-        labels = cat([p.gt_classes for p in proposals]) if len(proposals) else predictions[0].new_empty(0).long()
-        wanted = getattr(self.cls_loss, "wants_ious", "")
-        ious = self._ious(predictions[1], labels, proposals, wanted) if wanted else None
-        return cls_seat.class_losses(self.cls_loss, predictions[0], labels, ious, learn)
+        labels = _labels_of(proposals, predictions[0])
+        loss = self.cls_loss
+        if loss is None:
+            loss = CrossEntropy("sigmoid" if getattr(self, "use_sigmoid_ce", False) else "softmax")
+        wanted = getattr(loss, "wants_ious", "")
+        ious = self.ious(predictions[1], labels, proposals, wanted) if wanted else None
+        return cls_seat.class_losses(loss, predictions[0], labels, ious, learn)
 
     @torch.no_grad()
-    def _ious(self, deltas: Tensor, labels: Tensor, proposals: List[Instances], of: str) -> Tensor:
-        """IoU (R,) of the proposals, or of the boxes predicted for the true classes, with the ground truth."""
+    def ious(self, deltas: Tensor, labels: Tensor, proposals: List[Instances], of: str) -> Tensor:
+        """IoU (R,) of the "proposal", or of the box "predicted" for the true class, with the ground truth; 0 for
+        background."""
         boxes, gt_boxes = _boxes_of(proposals, deltas)
         if of == "predicted":
-            rows = torch.arange(len(labels), device=labels.device)
-            own = self._of_gt_class(deltas, labels.clamp(max=self.num_classes - 1), rows)
-            boxes = self.box2box_transform.apply_deltas(own, boxes)
+            boxes = self.boxes_of_classes(deltas, labels, proposals)
         return elementwise_iou(boxes, gt_boxes) * (labels < self.num_classes)
+
+    @torch.no_grad()
+    def boxes_of_classes(self, deltas: Tensor, classes: Tensor, proposals: List[Instances]) -> Tensor:
+        """The boxes (R, 4) that are predicted for these classes (R,); any class's for the background K."""
+        rows = torch.arange(len(classes), device=classes.device)
+        own = self._of_gt_class(deltas, classes.clamp(max=self.num_classes - 1), rows)
+        return self.box2box_transform.apply_deltas(own, _boxes_of(proposals, deltas)[0])
 
     def box_reg_loss(self, proposal_boxes: Tensor, gt_boxes: Tensor, pred_deltas: Tensor, gt_classes: Tensor):
         """Sum of the box loss over the foreground RoIs, divided by the number of all R sampled RoIs (at least 1).
@@ -148,17 +190,22 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         deltas, log_variances = pred_deltas, None
         if self.bbox_log_variance is not None:
             deltas, log_variances = pred_deltas.chunk(2, dim=1)
+        columns = deltas, log_variances
+        losses = self._foreground_losses(proposal_boxes, gt_boxes, *columns, gt_classes, learn=self._learns())[1]
+        return losses.sum() / max(gt_classes.numel(), 1.0)
+
+    def _foreground_losses(self, proposal_boxes, gt_boxes, deltas, log_variances, gt_classes, learn):
+        """The rows (F,) of the foreground, and their box losses, (F, 4) or (F,)."""
         foreground = nonzero_tuple((gt_classes >= 0) & (gt_classes < self.num_classes))[0]
-        losses = box_seat.box_losses(
-            self.box_loss,
+        return foreground, box_seat.box_losses(
+            detectron2_box_loss(self.box_reg_loss_type, self.smooth_l1_beta) if self.box_loss is None else self.box_loss,
             self.box2box_transform,
             self._of_gt_class(deltas, gt_classes, foreground),
             proposal_boxes[foreground],
             gt_boxes[foreground],
             None if log_variances is None else self._of_gt_class(log_variances, gt_classes, foreground),
-            learn=self._learns(),
+            learn=learn,
         )
-        return losses.sum() / max(gt_classes.numel(), 1.0)
 
     def _learns(self) -> bool:
         return self.training and torch.is_grad_enabled()
@@ -195,6 +242,11 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         settings = self.box_loss, self.box2box_transform
         variances = box_seat.corner_variances(*settings, predictions[1], log_variances, boxes)
         return variances.split([len(p) for p in proposals])
+
+
+def _labels_of(proposals: List[Instances], like: Tensor) -> Tensor:
+    """Classes (R,) of all images."""
+    return cat([p.gt_classes for p in proposals]) if len(proposals) else like.new_empty(0).long()
 
 
 def _boxes_of(proposals: List[Instances], like: Tensor) -> Tuple[Tensor, Tensor]:

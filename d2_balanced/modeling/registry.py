@@ -17,6 +17,7 @@ __all__ = [
     "MASK_IOU_HEAD_REGISTRY",
     "POOLER_REGISTRY",
     "EXTRA_PROPOSALS_REGISTRY",
+    "SAMPLE_WEIGHTS_REGISTRY",
 ]
 
 PROPOSAL_MATCHER_REGISTRY = Registry("PROPOSAL_MATCHER")
@@ -69,4 +70,9 @@ Poolers of RoI features beside detectron2's ``ROIPooler``: ``pooler(list of feat
 EXTRA_PROPOSALS_REGISTRY = Registry("EXTRA_PROPOSALS")
 EXTRA_PROPOSALS_REGISTRY.__doc__ = """
 Boxes that join the proposals of the first stage in training: ``extra(labeled, targets, num_classes) -> [Boxes]``.
+"""
+
+SAMPLE_WEIGHTS_REGISTRY = Registry("SAMPLE_WEIGHTS")
+SAMPLE_WEIGHTS_REGISTRY.__doc__ = """
+What weighs the samples of a minibatch, or chooses them, by what is predicted for them: see ``sample_weights/seat.py``.
 """

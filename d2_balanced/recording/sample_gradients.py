@@ -10,17 +10,14 @@ from __future__ import annotations
 from typing import List, Tuple
 
 import torch
-from detectron2.layers.losses import ciou_loss, diou_loss
 from detectron2.structures import Instances
-from fvcore.nn import giou_loss, smooth_l1_loss
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..modeling.box_losses.build import detectron2_box_loss
 from ..modeling.box_losses.seat import box_losses
 
 __all__ = ["box_loss_and_gradient", "class_loss_and_gradient"]
-
-_IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 
 
 def class_loss_and_gradient(predictor, predictions, samples: List[Instances]) -> Tuple[Tensor, Tensor]:
@@ -63,13 +60,8 @@ def box_loss_and_gradient(predictor, deltas, proposals, gt_boxes, positive, log_
 
 
 def _box_loss(predictor, deltas, proposals, gt_boxes, log_variances):
-    if predictor.box_reg_loss_type in _IOU_LOSSES:
-        boxes = predictor.box2box_transform.apply_deltas(deltas, proposals)
-        return _IOU_LOSSES[predictor.box_reg_loss_type](boxes, gt_boxes, reduction="none")
-    if getattr(predictor, "box_loss", None) is not None:
-        losses = box_losses(
-            predictor.box_loss, predictor.box2box_transform, deltas, proposals, gt_boxes, log_variances
-        )
-        return losses if losses.dim() == 1 else losses.sum(dim=1)
-    target = predictor.box2box_transform.get_deltas(proposals, gt_boxes)
-    return smooth_l1_loss(deltas, target, beta=predictor.smooth_l1_beta, reduction="none").sum(dim=1)
+    loss = getattr(predictor, "box_loss", None)
+    if loss is None:
+        loss = detectron2_box_loss(predictor.box_reg_loss_type, predictor.smooth_l1_beta)
+    losses = box_losses(loss, predictor.box2box_transform, deltas, proposals, gt_boxes, log_variances)
+    return losses if losses.dim() == 1 else losses.sum(dim=1)

@@ -92,6 +92,12 @@ def _loss(key, name, label="", base="", **arguments):
     return Choice(name + label, settings, (key, key.rsplit(".", 1)[1], name), base=base)
 
 
+def _weights(name, label="", **arguments):
+    key = f"{_BALANCED}.SAMPLE_WEIGHTS"
+    settings = {f"{key}.NAME": name, **{f"{key}.{a.upper()}": value for a, value in arguments.items()}}
+    return Choice(name + label, settings, ("SAMPLE_WEIGHTS", name))
+
+
 # Seats in the order of the pipeline. Where two choices name the backbone, the pyramid's, which comes later, is the one.
 SEATS: Dict[str, Tuple[Choice, ...]] = {
     "detector": (
@@ -207,6 +213,11 @@ SEATS: Dict[str, Tuple[Choice, ...]] = {
         _iou_branch(" on proposals", regressor_samples="proposals", iou_samples="proposals"),
         _iou_branch(", no IoU predictor", predict_iou=False),
     ),
+    "sample weights": (
+        _weights("OHEM", ", share of positives kept", fraction=True),
+        _weights("PISA"),
+        _weights("SamplingFree"),
+    ),
     "classification loss": (
         _loss(_CLS_LOSS, "SeesawLoss"),
         _loss(_CLS_LOSS, "EQLv2"),
@@ -274,6 +285,8 @@ SEATS: Dict[str, Tuple[Choice, ...]] = {
 
 # Choices that ask for nothing that one of the above does not ask for. They train alone; their pairs are that one's.
 ALIKE: Dict[str, Tuple[Choice, ...]] = {
+    "OHEM, share of positives kept": (_weights("OHEM"),),
+    "PISA": (_weights("IoUBalanced"), _weights("ClassBalancedRoIs")),
     "SeesawLoss": (
         _loss(_CLS_LOSS, "FocalLoss"),
         _loss(_CLS_LOSS, "GHMC"),
@@ -388,6 +401,7 @@ REFUSED_ALONE: Tuple[Choice, ...] = (
         ("IOUS",),
     ),
     Choice("precise batch statistics", {"TEST.PRECISE_BN.ENABLED": True}, ("PRECISE_BN",)),
+    Choice("test-time augmentation", {"TEST.AUG.ENABLED": True}, ("TEST.AUG",)),
     Choice("expected results", {"TEST.EXPECTED_RESULTS": [["bbox", "AP", 38.5, 0.2]]}, ("EXPECTED_RESULTS",)),
     Choice("a reference number of processes", {"SOLVER.REFERENCE_WORLD_SIZE": 8}, ("REFERENCE_WORLD_SIZE",)),
     Choice("another sampler of images", {"DATALOADER.SAMPLER_TRAIN": "RandomSubset"}, ("SAMPLER_TRAIN",)),

@@ -37,12 +37,16 @@ def test_choices_that_are_alike_ask_for_nothing_else(choice, like):
     assert asked_by(choice) <= asked_by(like)
 
 
+ASKED = ("sees", "wants_ious", "wants_log_variances", "form", "reads_boxes", "takes_all_proposals", "chooses")
+
+
 def asked_by(choice):
-    """What a loss asks for beside what every loss is given (``cls_losses/seat.py``, ``box_losses/seat.py``)."""
-    key = next(key for key in choice.settings if key.endswith("_LOSS.NAME"))[: -len(".NAME")]
+    """What a component asks for beside what every one of its seat is given (``cls_losses/seat.py``, ``box_losses/seat.py``,
+    ``sample_weights/seat.py``)."""
+    key = next(key for key in choice.settings if key.endswith(("_LOSS.NAME", "_WEIGHTS.NAME")))[: -len(".NAME")]
     node = {k[len(key) + 1 :]: value for k, value in choice.settings.items() if k.startswith(key + ".")}
-    loss = build_component(spec_registries()[key], node, key)
-    asked = {(name, getattr(loss, name, None)) for name in ("sees", "wants_ious", "wants_log_variances", "form")}
+    component = build_component(spec_registries()[key], node, key)
+    asked = {(name, getattr(component, name, None)) for name in ASKED}
     return {(name, value) for name, value in asked if value not in (None, "", "deltas", False)}
 
 

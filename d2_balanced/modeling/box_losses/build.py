@@ -4,13 +4,38 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
+from detectron2.layers.losses import ciou_loss, diou_loss
+from fvcore.nn import giou_loss
+
 from ...utils.errors import Refusal
 from ..registry import BOX_LOSS_REGISTRY
 from ..spec import build_component
+from .l1 import SmoothL1
 
-__all__ = ["build_box_loss", "check_box_loss_type", "check_smooth_l1_beta"]
+__all__ = ["build_box_loss", "check_box_loss_type", "check_smooth_l1_beta", "detectron2_box_loss"]
 
 _DETECTRON2_LOSS_TYPE = "smooth_l1"
+
+
+class _IoULossOfDetectron2:
+    sees = "boxes"
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, pred, target):
+        return self.function(pred, target, reduction="none")
+
+
+_IOU_LOSSES = {
+    name: _IoULossOfDetectron2(function)
+    for name, function in (("giou", giou_loss), ("diou", diou_loss), ("ciou", ciou_loss))
+}
+
+
+def detectron2_box_loss(loss_type: str, smooth_l1_beta: float) -> Callable:
+    """The loss that detectron2's own settings choose, unreduced, to the bit."""
+    return _IOU_LOSSES[loss_type] if loss_type in _IOU_LOSSES else SmoothL1(smooth_l1_beta)
 
 
 def check_box_loss_type(owner: str, box_loss: Optional[Callable], box_reg_loss_type: str) -> None:

@@ -7,6 +7,7 @@
 Shape shorthand: N: images; R, Ri: RoIs of the minibatch, of image i; K: foreground classes; P: branches; S: stages.
 """
 
+import functools
 from contextlib import nullcontext
 
 import torch
@@ -19,6 +20,7 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from ..awaited_hook import AwaitedHook
+from ..sample_weights.seat import SampleWeights
 from ..scoring import STAGE_MERGES, merge_branches
 from ..stage_view import StageView
 from . import build, check_axes, labeling
@@ -56,6 +58,7 @@ class BalancedROIHeads(StandardROIHeads):
         mask_branch=None,
         mask_iou_head=None,
         extra_proposals=None,
+        sample_weights=None,
         gradients_annealed=False,
         **kwargs,
     ):
@@ -70,6 +73,8 @@ class BalancedROIHeads(StandardROIHeads):
             mask_branch: an object with the methods of :class:`~.mask_branch.FirstStageMasks`, which ``None`` stands for.
             mask_iou_head: a head of ``MASK_IOU_HEAD_REGISTRY`` that scores the masks, or ``None``.
             extra_proposals: a component of ``EXTRA_PROPOSALS_REGISTRY`` for the first stage's training, or ``None``.
+            sample_weights: a component of ``SAMPLE_WEIGHTS_REGISTRY``, which weighs the samples or chooses them by what is
+                predicted for them; ``None``: all weigh the same.
             gradients_annealed: the config asks for gradient annealing, which is a hook of the trainer: the first
                 training pass without it warns.
             kwargs: arguments of ``StandardROIHeads``; ``box_head`` and ``box_predictor`` are lists for a cascade.
@@ -91,6 +96,7 @@ class BalancedROIHeads(StandardROIHeads):
         self.mask_branch = mask_branch or FirstStageMasks()
         self.mask_iou_head = mask_iou_head
         self.extra_proposals = extra_proposals
+        self.sample_weights = sample_weights or SampleWeights()
         self.test_branches = sorted(set(test_branches or range(len(self.branches))))
         self.matchers = self.stages.matchers(self.proposal_matcher)
         self.num_refinements = self.stages.num_train - 1 + self.mask_branch.refines_last_stage
@@ -118,6 +124,7 @@ class BalancedROIHeads(StandardROIHeads):
             self.add_module(f"box_predictor_branch{p}", branch.box_predictor)
         for branch in self.branches:
             branch.for_each_predictor(self.iou_branch.take_over)
+            branch.for_each_predictor(self.sample_weights.prepare)
         # The first matcher is a submodule already (`proposal_matcher`), if it is a module at all.
         self.later_matchers = nn.ModuleList([m for m in self.matchers[1:] if isinstance(m, nn.Module)])
 
@@ -153,9 +160,8 @@ class BalancedROIHeads(StandardROIHeads):
             labeled = [self._label(c, targets, k) for c in candidates]
             labeled = labeled * (len(self.branches) // len(labeled))
             samples = [self._sample(p, labeled[p], targets, k) for p in range(len(self.branches))]
-            pooled = self._pool_branches(maps, samples)
-            predictions = [branch.predict(x, k) for branch, x in zip(self.branches, pooled)]
-            view = StageView(k, targets, labeled, samples, pooled, predictions)
+            samples = self._choose(maps, k, targets, labeled, samples)
+            view = self._view(maps, k, targets, labeled, samples)
             self._show(view)
             for p in range(len(self.branches)):
                 losses.update(self._box_losses(view, p))
@@ -175,11 +181,6 @@ class BalancedROIHeads(StandardROIHeads):
         scores, score_thresh = self.iou_branch.rescore(found)
         nms_thresh, topk = found.predictor.test_nms_thresh, found.predictor.test_topk_per_image
         return fast_rcnn_inference(found.boxes, scores, found.image_sizes, score_thresh, nms_thresh, topk)[0]
-
-    @property
-    def test_predictor(self):
-        """The predictor that gives the boxes at inference; its thresholds and number of detections hold."""
-        return self.branches[self._most_positive(self.test_branches)].predictor(self.stages.num_test - 1)
 
     def box_candidates(self, features, proposals):
         """Every proposal refined stage by stage, with merged scores, before NMS: :class:`~.candidates.BoxCandidates`."""
@@ -216,14 +217,12 @@ class BalancedROIHeads(StandardROIHeads):
         return act(self._mask_parts(features), instances)
 
     def _mask_parts(self, features, targets=None):
-        """``targets``: of a training stage whose masks train with its boxes, and so with its gradient scale."""
-        pool = self.pool_masks if targets is None else lambda *args: self._scale_gradient(self.pool_masks(*args))
         return MaskParts(
             mask_head=self.mask_head,
             mask_iou_head=self.mask_iou_head,
             stages=self.stages,
             num_classes=self.num_classes,
-            pool=lambda boxes: pool(features, boxes),
+            pool=lambda boxes: self.pool_masks(features, boxes),
             label_and_sample=lambda proposals, stage: self._sample_for_masks(proposals, targets, stage),
         )
 
@@ -250,7 +249,10 @@ class BalancedROIHeads(StandardROIHeads):
         return labeling.label_proposals(boxes, targets, self.matchers[stage], self.num_classes)
 
     def _sample(self, p, labeled, targets, stage):
-        with self._log_scope(stage if stage > 0 else None, p):
+        """Branch ``p``'s samples at a stage, or, where the sample weights choose, what they choose from."""
+        with self._log_scope(stage if stage > 0 else None, p, "candidates" if self._chooses(stage) else ""):
+            if self.sample_weights.takes_all_proposals:
+                return self._keep_all(labeled, targets, stage)
             return self._draw_samples(p, labeled, targets, stage)
 
     def _sample_for_masks(self, proposals, targets, stage):
@@ -259,11 +261,40 @@ class BalancedROIHeads(StandardROIHeads):
             return self._draw_samples(self.main_branch, labeled, targets, stage)
 
     def _draw_samples(self, p, labeled, targets, stage):
-        """Branch ``p``'s samples at a stage: a minibatch, or all labeled proposals where the stage does not sample."""
-        if stage == 0 or self.stages.resample:
+        """A minibatch of branch ``p``, or all labeled proposals where the stage does not sample."""
+        if self.stages.draws(stage):
             return labeling.sample_proposals(labeled, targets, self.branches[p], self.num_classes)
-        may_ignore = -1 in self.matchers[stage].labels
+        return self._keep_all(labeled, targets, stage)
+
+    def _keep_all(self, labeled, targets, stage):
+        may_ignore = -1 in getattr(self.matchers[stage], "labels", (-1,))
         return labeling.keep_all_labeled(labeled, targets, may_ignore, self.num_classes)
+
+    def _chooses(self, stage):
+        return self.sample_weights.chooses and self.stages.draws(stage)
+
+    @torch.no_grad()
+    def _choose(self, maps, stage, targets, labeled, candidates):
+        """Every branch's samples: of its candidates what the sample weights choose by a prediction of their own; all of
+        them where they do not choose."""
+        if not self._chooses(stage):
+            return candidates
+        view = self._view(maps, stage, targets, labeled, candidates)
+        return [self._choose_of_branch(view, p) for p in range(len(self.branches))]
+
+    def _choose_of_branch(self, view, p):
+        branch = self.branches[p]
+        losses = branch.predictor(view.stage).roi_losses(view.predictions[p], view.samples[p])
+        settings = branch.batch_size_per_image, branch.positive_fraction
+        drawn = self.sample_weights.choose(view.of_branch(p), losses, *settings)
+        with self._log_scope(view.stage if view.stage > 0 else None, p):
+            return labeling.take_drawn(view.samples[p], view.targets, drawn)
+
+    def _view(self, maps, stage, targets, labeled, samples):
+        """The stage with what is predicted for the samples."""
+        pooled = self._pool_branches(maps, samples)
+        predictions = [branch.predict(x, stage) for branch, x in zip(self.branches, pooled)]
+        return StageView(stage, targets, labeled, samples, pooled, predictions)
 
     def _check_awaited_hook(self):
         if hasattr(self, "_awaited_hook"):
@@ -283,27 +314,24 @@ class BalancedROIHeads(StandardROIHeads):
         """Pool all branches' samples in one call; returns one tensor (R, C, h, w) a branch."""
         boxes = [[s.proposal_boxes for s in image] for image in zip(*samples)]
         boxes = [Boxes.cat(image) if len(image) > 1 else image[0] for image in boxes]
-        pooled = self._scale_gradient(self.box_pooler(features, boxes))  # rows ordered by image, then by branch
+        pooled = self.box_pooler(features, boxes)  # rows ordered by image, then by branch
+        if self.stages.feature_grad_scale != 1.0:
+            pooled = _ScaleGradient.apply(pooled, self.stages.feature_grad_scale)
         if len(samples) == 1:
             return [pooled]
         parts = pooled.split([len(s) for image in zip(*samples) for s in image])
         return [torch.cat(parts[p :: len(samples)]) for p in range(len(samples))]
 
-    def _scale_gradient(self, pooled):
-        """The features of a training stage's heads, whichever they are: ``feature_grad_scale`` of their gradient flows on."""
-        scale = self.stages.feature_grad_scale
-        return pooled if scale == 1.0 else _ScaleGradient.apply(pooled, scale)
-
     def _box_losses(self, view, p):
-        predictor = self.branches[p].predictor(view.stage)
+        step = self.branches[p].predictor(view.stage), view.predictions[p], view.samples[p]
+        weigh = functools.partial(self.sample_weights.weigh, view.of_branch(p)) if self.sample_weights.weighs else None
         with self._log_scope(view.stage, p):
-            losses = self.iou_branch.classifier_losses(predictor, view.predictions[p], view.samples[p])
+            losses = self.iou_branch.classifier_losses(*step, weigh)
         return self._weigh(losses, view.stage, "_branch%d" % p if len(self.branches) > 1 else "")
 
     def _iou_branch_losses(self, maps, view):
         samples = view.samples[self.main_branch]
-        pool = lambda boxes: self._scale_gradient(self.box_pooler(maps, boxes))  # noqa: E731
-        losses = self.iou_branch.losses(pool, view.targets, samples, view.stage)
+        losses = self.iou_branch.losses(lambda boxes: self.box_pooler(maps, boxes), view.targets, samples, view.stage)
         return self._weigh(losses, view.stage, "")
 
     def _mask_losses(self, features, refined, view):
@@ -314,10 +342,8 @@ class BalancedROIHeads(StandardROIHeads):
         return self._weigh(losses, view.stage, "")
 
     def _weigh(self, losses, stage, suffix):
-        """The stage's losses with its weight and number; a mask IoU head, which trains in one stage only, has its own."""
         suffix = ("_stage%d" % stage if len(self.matchers) > 1 else "") + suffix
-        weights = {"loss_mask_iou": 1.0}
-        return {k + suffix: v * weights.get(k, self.stages.loss_weights[stage]) for k, v in losses.items()}
+        return {name + suffix: loss * self.stages.loss_weights[stage] for name, loss in losses.items()}
 
     @torch.no_grad()
     def _refine(self, view, p):
@@ -343,9 +369,10 @@ class BalancedROIHeads(StandardROIHeads):
     def _most_positive(self, indices):
         return max(indices, key=lambda p: self.branches[p].positive_fraction)  # the first of equals
 
-    def _log_scope(self, stage, p=None):
+    def _log_scope(self, stage, p=None, inner=""):
         parts = [f"stage{stage}"] if len(self.matchers) > 1 and stage is not None else []
         parts += [f"branch{p}"] if len(self.branches) > 1 and p is not None else []
+        parts += [inner] if inner else []
         return get_event_storage().name_scope("/".join(parts)) if parts else nullcontext()
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):

@@ -21,6 +21,7 @@ from ..registry import (
     POOLER_REGISTRY,
     PROPOSAL_MATCHER_REGISTRY,
     PROPOSAL_SAMPLER_REGISTRY,
+    SAMPLE_WEIGHTS_REGISTRY,
     STAGES_REGISTRY,
 )
 from .branches import BoxBranch
@@ -80,6 +81,7 @@ def _axes(cfg, input_shape, stages):
             num_classes=roi_heads.NUM_CLASSES,
         ),
         "extra_proposals": _component(cfg, EXTRA_PROPOSALS_REGISTRY, "EXTRA_PROPOSALS"),
+        "sample_weights": _component(cfg, SAMPLE_WEIGHTS_REGISTRY, "SAMPLE_WEIGHTS"),
         "iou_branch": _iou_branch(cfg, input_shape, stages) if balanced.IOU_BRANCH.NAME else None,
     }
 

@@ -2,6 +2,7 @@
 
 from ...utils.errors import Refusal
 from ..box_losses import SmoothL1
+from ..sampling import RandomSampler
 from .mask_branch import without_masks
 from .stages import SingleStage
 
@@ -16,12 +17,51 @@ def check_axes(heads):
     if heads.iou_branch.replaces_regressor:
         for branch in heads.branches:
             branch.for_each_predictor(lambda predictor: _check_replaced(heads.iou_branch, predictor))
+    _check_sample_weights(heads)
     heads.mask_branch.check(heads)
     if heads.mask_iou_head is not None and not heads.mask_on:
         raise without_masks("mask_iou_head (MODEL.BALANCED.MASK_IOU_HEAD)")
     if heads.train_on_pred_boxes and heads.stages.num_train > 1:
         option = "train_on_pred_boxes (MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES)"
         raise Refusal(option, _stages(heads), f"it needs a single stage, and there are {heads.stages.num_train}")
+
+
+def _check_sample_weights(heads):
+    weights = heads.sample_weights
+    name = f"sample_weights={type(weights).__name__} (MODEL.BALANCED.SAMPLE_WEIGHTS)"
+    if weights.weighs or weights.chooses:
+        for branch in heads.branches:
+            branch.for_each_predictor(lambda predictor: _check_tells_losses(name, predictor))
+    if weights.reads_boxes and heads.iou_branch.replaces_regressor:
+        reason = "the predictor's boxes and their losses are read or weighed, but the IoU branch regresses the boxes"
+        raise Refusal(name, _iou_branch(heads), reason, weights.without_boxes)
+    if weights.takes_all_proposals:
+        _check_takes_all(heads, weights, name)
+
+
+def _check_tells_losses(name, predictor):
+    if not hasattr(predictor, "roi_losses"):
+        other = f"box_predictor={type(predictor).__name__}"
+        raise Refusal(name, other, "it does not tell the losses of every RoI", "take BalancedFastRCNNOutputLayers")
+    if getattr(predictor, "use_fed_loss", False):
+        other = "use_fed_loss=True (MODEL.ROI_BOX_HEAD.USE_FED_LOSS)"
+        raise Refusal(name, other, "federated losses are drawn at random for the whole batch")
+
+
+def _check_takes_all(heads, weights, name):
+    """Without sampling nothing reads what the samplers, and mostly the shares of positives, are set to."""
+    for sampler in (branch.sampler for branch in heads.branches):
+        if type(sampler) is not RandomSampler or sampler.neg_pos_ub != -1:
+            other = f"sampler={type(sampler).__name__} (MODEL.BALANCED.SAMPLER, .BRANCHES)"
+            raise Refusal(name, other, "all proposals are taken, and the sampler would draw nothing", weights.to_sample)
+    if not weights.keeps_fraction and len({branch.positive_fraction for branch in heads.branches}) > 1:
+        fractions = [branch.positive_fraction for branch in heads.branches]
+        other = f"branches with the shares of positives {fractions} (MODEL.BALANCED.BRANCHES)"
+        raise Refusal(name, other, "all proposals are taken, and nothing reads the shares", weights.to_keep_fraction)
+
+
+def _iou_branch(heads):
+    return f"iou_branch={type(heads.iou_branch).__name__} (MODEL.BALANCED.IOU_BRANCH)"
 
 
 def _stages(heads):

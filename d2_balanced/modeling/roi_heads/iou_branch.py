@@ -5,8 +5,6 @@ Every IoU branch has the methods of :class:`PredictorBoxes`, which is what a det
 Shape shorthand: R, Ri: RoIs of the minibatch, of image i; K: foreground classes; S: generated boxes of the batch.
 """
 
-from typing import Optional
-
 import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes
@@ -16,7 +14,7 @@ from ...utils.numbers import require
 from ..registry import IOU_BRANCH_REGISTRY
 from .branches import as_module
 from .iou_losses import interval_weights_of, iou_loss, weighted_box_loss, weights_by_iou
-from .iou_samples import SAMPLE_SOURCES, negatives_of
+from .iou_samples import SAMPLE_SOURCES
 
 __all__ = ["PredictorBoxes", "IoUBranch"]
 
@@ -32,9 +30,13 @@ class PredictorBoxes:
     def take_over(self, predictor):
         """Switch off what this branch replaces in a predictor of the ROI heads: nothing."""
 
-    def classifier_losses(self, predictor, predictions, samples):
-        """Losses of a branch's predictor on its minibatch: those of the predictor itself. A dict of scalar tensors."""
-        return predictor.losses(predictions, samples)
+    def classifier_losses(self, predictor, predictions, samples, weigh=None):
+        """Losses of a branch's predictor on its minibatch: those of the predictor itself. A dict of scalar tensors.
+
+        Args:
+            weigh: weights of the RoIs' losses, see ``BalancedFastRCNNOutputLayers.losses``.
+        """
+        return predictor.losses(predictions, samples, *[weigh] if weigh else [])  # detectron2's predictors take none
 
     def losses(self, pool, targets, samples, stage):
         """Losses of the IoU branch's own modules at a training stage: none. A dict of scalar tensors.
@@ -94,12 +96,9 @@ class IoUBranch(PredictorBoxes, nn.Module):
         bbox_reg_weights: weights of the box deltas (1 / stds), 4 numbers; with a list of heads, a list of them.
         regressor_samples, iou_samples: what each of the two trains on, one of ``SAMPLE_SOURCES``: "uniform" and
             "rejection" are generated boxes (``iou_uniform.py``), "proposals" the minibatch's positives (table 6).
-        num_intervals: IoU intervals that split the range of a stage evenly, 1 to 100; ``None``: the paper's four (sec. 4.1).
-        num_per_interval, max_per_image: of the generators. The paper's 64 boxes an object are 16 of four intervals.
-        samples_per_positive: if not 0, keep only so many generated boxes for every positive of the minibatch that the RPN
-            produced, appended ground truth not counted (table 5: 1 is "equal", 2 is "double").
-        iou_negatives: the IoU predictor trains on the minibatch's negatives, too, which the paper advises against (end of
-            sec. 3.2).
+        num_per_interval, max_per_image: of the generators.
+        samples_per_positive: if not 0, keep only so many generated boxes for every positive of the minibatch (table 5:
+            1 is "equal", 2 is "double").
         interval_weights: regression weights (Eq. 2) by IoU: a name in ``iou_losses.INTERVAL_WEIGHTS``, or five numbers;
             ``None``: the paper's.
         predict_iou: without it there is only the regressor, and scores are not changed (table 4, row 2).
@@ -122,8 +121,6 @@ class IoUBranch(PredictorBoxes, nn.Module):
         bbox_reg_weights,
         regressor_samples="uniform",
         iou_samples="uniform",
-        iou_negatives=False,
-        num_intervals: Optional[int] = None,
         num_per_interval=16,
         max_per_image=2048,
         samples_per_positive=0.0,
@@ -149,14 +146,9 @@ class IoUBranch(PredictorBoxes, nn.Module):
             if name not in SAMPLE_SOURCES:
                 raise ValueError(f"IoUBranch: {argument} must be one of {sorted(SAMPLE_SOURCES)}, got {name!r}")
         require(self, "samples_per_positive", samples_per_positive, at_least=0)
-        if num_intervals is not None:
-            require(self, "num_intervals", num_intervals, at_least=1, at_most=100, integer=True)
-        self.num_classes, self.iou_negatives = num_classes, iou_negatives
         self.regressor_samples, self.iou_samples = regressor_samples, iou_samples
-        settings = {"num_intervals": num_intervals, "samples_per_positive": samples_per_positive}
-        settings.update(num_per_interval=num_per_interval, max_per_image=max_per_image)
-        settings.update(num_classes=num_classes, num_stages=len(heads))
-        self.sources = nn.ModuleDict({name: SAMPLE_SOURCES[name](**settings) for name in sorted(set(names.values()))})
+        settings = (num_classes, len(heads), num_per_interval, max_per_image, samples_per_positive)
+        self.sources = nn.ModuleDict({name: SAMPLE_SOURCES[name](*settings) for name in sorted(set(names.values()))})
         self.register_buffer("interval_weights", interval_weights_of(interval_weights), persistent=False)
         if iou_activation not in ("sigmoid", "clamp"):
             raise ValueError(f"IoUBranch: iou_activation must be 'sigmoid' or 'clamp', got {iou_activation!r}")
@@ -168,9 +160,10 @@ class IoUBranch(PredictorBoxes, nn.Module):
     def take_over(self, predictor):
         """Freeze the predictor's own regressor: unused but trainable weights break DDP and would still decay."""
         predictor.bbox_pred.requires_grad_(False)
+        predictor.regresses_boxes = False
 
-    def classifier_losses(self, predictor, predictions, samples):
-        losses = predictor.losses(predictions, samples)
+    def classifier_losses(self, predictor, predictions, samples, weigh=None):
+        losses = super().classifier_losses(predictor, predictions, samples, weigh)
         return {name: loss for name, loss in losses.items() if name != "loss_box_reg"}
 
     def losses(self, pool, targets, samples, stage):
@@ -182,13 +175,9 @@ class IoUBranch(PredictorBoxes, nn.Module):
         weights = weights_by_iou(boxes.ious, self.interval_weights)
         losses = {"loss_iou_box_reg": weighted_box_loss(self.regressor[self._index(stage)](x), target, weights)}
         if self.iou_predictor is not None:
-            ious, x = drawn[self.iou_samples].ious, features[self.iou_samples]
-            if self.iou_negatives:
-                negatives = negatives_of(samples, self.num_classes)
-                ious = torch.cat([ious, negatives.ious])
-                x = torch.cat([x, self._features(pool(negatives.per_image), stage)])
+            boxes, x = drawn[self.iou_samples], features[self.iou_samples]
             predicted = self._activate(self.iou_predictor[self._index(stage)](x)[:, 0])
-            losses["loss_iou"] = iou_loss(predicted, ious)
+            losses["loss_iou"] = iou_loss(predicted, boxes.ious)
         return losses
 
     def boxes(self, predictor, predictions, pooled, proposals, stage):

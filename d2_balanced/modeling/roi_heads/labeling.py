@@ -27,6 +27,7 @@ __all__ = [
     "label_proposals",
     "mark_no_gt",
     "sample_proposals",
+    "take_drawn",
 ]
 
 
@@ -131,7 +132,12 @@ def sample_proposals(labeled, targets, branch, num_classes):
     Returns a list of ``Instances``: positives first, then negatives, with all ``gt_*`` fields of their ground truth
     where the image has any.
     """
-    drawn = branch.sample(labeled, num_classes)
+    return take_drawn(labeled, targets, branch.sample(labeled, num_classes))
+
+
+@torch.no_grad()
+def take_drawn(labeled, targets, drawn):
+    """What is drawn of every image, a pair of row indices (positives, negatives) each; see :func:`sample_proposals`."""
     num_fg, num_bg = (sum(len(rows) for rows in kind) for kind in zip(*drawn))
     _log_counts(num_fg / len(labeled), num_bg / len(labeled))
     return _with_targets(take_rows(labeled, [torch.cat(pair) for pair in drawn]), targets)

@@ -27,8 +27,7 @@ class Stages:
             otherwise they train on all refined boxes of the previous stage's minibatch.
         keep_appended_gt: refine the ground-truth boxes that were appended to the proposals along with the others;
             otherwise they are dropped between stages.
-        feature_grad_scale: factor of the gradient that flows from all of a stage's heads into the feature maps: the box
-            heads of every branch, the IoU branch, and the mask heads that train in every stage.
+        feature_grad_scale: factor of the gradient that flows from each stage's heads into the feature maps.
         merge: how the stages' class scores are merged at inference, one of ``scoring.STAGE_MERGES``.
         num_test: stages at inference, at most 100 with a shared head, else at most as many as in training; ``None``:
             as many as in training.
@@ -73,6 +72,10 @@ class Stages:
         self.num_test = require(self, "num_test", num_test, at_least=1, at_most=most, integer=True)
         self.merge = merge
 
+    def draws(self, stage):
+        """Whether a training stage draws a minibatch of its labeled proposals, instead of keeping them all."""
+        return stage == 0 or self.resample
+
     def for_inference(self, num_test, merge):
         """These stages with another number of them at inference, or another merge; raises as the constructor does."""
         other = copy.copy(self)
@@ -97,9 +100,8 @@ class SingleStage(Stages):
 class CascadeStages(Stages):
     """A head for every stage, as in Cascade R-CNN: by default exactly detectron2's ``CascadeROIHeads``.
 
-    Class probabilities are averaged over the stages. The gradient into the feature maps is divided by the number of stages,
-    unless ``feature_grad_scale`` is given. mmdetection's cascade, with which IoU-Uniform R-CNN and RGA + PRM were run, is
-    ``configs/base/models/mmdetection_cascade``. For the arguments see :class:`Stages`.
+    Class probabilities are averaged over the stages. The boxes' gradient into the feature maps is divided by the number of
+    stages, unless ``feature_grad_scale`` is given. For the arguments see :class:`Stages`.
     """
 
     def __init__(

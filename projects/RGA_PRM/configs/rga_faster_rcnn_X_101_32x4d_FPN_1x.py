@@ -1,6 +1,5 @@
 from ....configs.base.compose import compose
-from .components.rga_prm import rga, smooth_l1
+from .components.rga_prm import rga
 
 model, data, dataloader, optimizer, lr_multiplier, train = compose("faster_rcnn", "X_101_32x4d", "1x")
-smooth_l1(model)
 rga(train)

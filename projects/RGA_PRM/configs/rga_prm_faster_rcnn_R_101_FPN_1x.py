@@ -1,7 +1,6 @@
 from ....configs.base.compose import compose
-from .components.rga_prm import prm, rga, smooth_l1
+from .components.rga_prm import prm, rga
 
 model, data, dataloader, optimizer, lr_multiplier, train = compose("faster_rcnn", "R_101", "1x")
-smooth_l1(model)
 rga(train)
 prm(model)
