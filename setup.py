@@ -35,5 +35,10 @@ setup(
         "numpy", "scipy", "Pillow>=9", "pycocotools", "faster-coco-eval", "jinja2", "matplotlib", "tabulate", "tensorboard",
         "termcolor", "tqdm", "packaging", "pyyaml",
     ],
-    extras_require={"test": ["pytest", "pytest-xdist", "hypothesis"]},
+    extras_require={
+        "test": ["pytest", "pytest-xdist", "hypothesis", "optuna", "supervision", "av"],
+        "tune": ["optuna>=3"],
+        "supervision": ["supervision"],
+        "video": ["av"],
+    },
 )

@@ -42,6 +42,7 @@ COMMANDS: Dict[str, Command] = {
     "iou-scores": Command("analysis.iou_scores:main", "ranking by class score and by predicted IoU"),
     "ap-by-stage": Command("analysis.ap_by_stage:main", "AP of a multi-stage detector after each stage"),
     "parameters": Command("analysis.parameters:main", "the parameters of configs' models, by part"),
+    "tune": Command("tuning.command:main", "tune the learning rate and named keys, with the same budget in every arm"),
     "tables": Command("tables.cli:main", "run the papers' tables"),
     "generated": Command("data.generated:main", "draw the generated data set"),
     "crowdhuman": Command("data.crowdhuman:main", "convert CrowdHuman's annotations to COCO JSON"),

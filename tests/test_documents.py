@@ -10,6 +10,7 @@ import pytest
 from paths import ROOT
 from tiny_runs import TINY, make_dataset, train_net
 
+from d2_balanced import __main__ as d2_balanced
 from d2_balanced.engine.run import load_experiment
 from d2_balanced.train import argument_parser
 
@@ -50,13 +51,14 @@ def runnable(line):
     return not re.search(r"--num-gpus|torchrun|CONFIG|\$|\.\.\. |\.\.\.$| \.\.\.", line)
 
 
-def test_the_readme_shows_a_run_from_its_start_to_its_report(place, monkeypatch):
+def test_a_training_from_its_start_to_its_report(place, monkeypatch):
     monkeypatch.chdir(place)
-    lines = list(commands("README.md"))
+    lines = list(commands("docs/TRAINING.md"))
     first = next(line for line in lines if "--train-json" in line)
+    assert first in commands("README.md")
     base = words_of(first)[2:]
     assert train_net(*base, *CUT) == 0
-    variants = [line for line in lines if line.startswith("... ")]
+    variants = [line for line in lines if line.startswith("... ") and "detectron2://" not in line and "other/" not in line]
     assert len(variants) >= 5
     for number, line in enumerate(variants):
         words = [word if word != "20" else "1" for word in words_of(line)[1:]]  # epochs
@@ -77,7 +79,7 @@ def test_named_configs_load(document, monkeypatch):
     for line in lines:
         words = words_of(line[line.index("train_net.py"):])[1:]
         load_experiment(argument_parser().parse_args(words))
-    assert lines or document != "README.md"
+    assert lines or document != "docs/TRAINING.md"
 
 
 MODULES = sorted({m for d in DOCUMENTS for line in commands(d) for m in re.findall(r"python -m (d2_balanced[\w.]*)", line)})
@@ -93,9 +95,7 @@ def test_named_modules_are_commands(module):
 
 def test_commands_of_data_and_reports_run_as_printed(place, monkeypatch):
     monkeypatch.chdir(place)
-    if not os.path.exists("output/mine"):
-        base = words_of(next(line for line in commands("README.md") if "--train-json" in line))[2:]
-        assert train_net(*base, *CUT) == 0
+    _train_mine()
     ran = 0
     for document in ("docs/DATA.md", "docs/GUIDE.md"):
         for line in filter(runnable, commands(document)):
@@ -107,3 +107,31 @@ def test_commands_of_data_and_reports_run_as_printed(place, monkeypatch):
                 assert not status or isinstance(status, str), line
                 ran += 1
     assert ran >= 3
+
+
+def _train_mine():
+    if not os.path.exists("output/mine"):
+        base = words_of(next(line for line in commands("README.md") if "--train-json" in line))[2:]
+        assert train_net(*base, *CUT) == 0
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_named_commands_are_there(document):
+    for line in commands(document):
+        if line.startswith("d2_balanced "):
+            assert line.split()[1] in d2_balanced.COMMANDS, line
+
+
+PAGES = {"docs/EVALUATION.md": "eval", "docs/COMPARING.md": "compare", "docs/PREDICT.md": "predict"}
+
+
+@pytest.mark.parametrize("document", PAGES)
+def test_a_page_begins_with_a_command_that_works(place, monkeypatch, document):
+    monkeypatch.chdir(place)
+    _train_mine()
+    for name in ("base", "new"):
+        if not os.path.exists(f"output/{name}"):
+            os.symlink("mine", f"output/{name}")
+    line = next(commands(document))
+    assert line.startswith(f"d2_balanced {PAGES[document]} ")
+    assert d2_balanced.main(words_of(line)[1:]) == 0

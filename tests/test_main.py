@@ -44,6 +44,7 @@ def test_every_command_is_a_function_that_takes_words(name, capsys):
     (["trian"], 2, "there is no command 'trian'. Did you mean train"),
     (["train", "--help"], 0, "usage: d2_balanced train"),
     (["train", "--no-such-option"], 2, "d2_balanced train: error: "),
+    (["tune", "--help"], 0, "usage: d2_balanced tune"),
     (["configs", "quick"], 0, "quick/faster_rcnn_R_18_FPN"),
 ])  # fmt: skip
 def test_what_needs_no_torch_does_not_wait_for_it(words, status, said):

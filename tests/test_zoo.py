@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from paths import ROOT
 
 from d2_balanced import zoo
+from d2_balanced.analysis.parameters import model_without_values
 from d2_balanced.engine.open import open_experiment, open_run
 from d2_balanced.engine.run import load_experiment
 from d2_balanced.train import argument_parser
@@ -75,6 +76,18 @@ def test_a_fragment_gives_what_a_config_with_it_gives(fragments, name, ending):
     added = open_experiment(QUICK + ending, fragments=fragments)
     assert added.config_text() == open_experiment(name + ending).config_text()
     assert added.config_text() != open_experiment(QUICK + ending).config_text()
+
+
+@pytest.mark.parametrize("ending", ["", ".py"])
+@pytest.mark.parametrize("name", ["IoUUniformRCNN/iou_uniform_quick_cascade", "RGA_PRM/rga_prm_quick_cascade"])
+def test_mmdetections_cascade_is_a_fragment_beside_detectron2s(name, ending):
+    def stages(fragments):
+        found = model_without_values(open_experiment(name + ending, fragments=fragments)).roi_heads.stages
+        settings = ("loss_weights", "merge", "resample", "keep_appended_gt")
+        return found.feature_grad_scale, *(getattr(found, setting) for setting in settings)
+
+    assert stages([]) == (pytest.approx(1 / 3), (1.0, 1.0, 1.0), "probability", False, True)
+    assert stages(["base/models/mmdetection_cascade"]) == (1.0, (1.0, 0.5, 0.25), "logit", True, False)
 
 
 def test_fragments_are_merged_in_their_order_before_the_overrides():

@@ -15,4 +15,5 @@ def quick(model, dataset="generated", lr=0.03):
         shrink_retinanet(model)
     optimizer.update(_target_=clipped_sgd, clip_type="norm", clip_value=1.0, lr=lr)
     train.update(seed=1, checkpointer={"period": 120, "max_to_keep": 100})
+    train["test_aug"].update(min_sizes=[120, 160, 200, 240], max_size=480)
     return model, data, dataloader, optimizer, lr_multiplier, train

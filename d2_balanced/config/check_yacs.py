@@ -8,6 +8,7 @@ from detectron2.config import CfgNode, get_cfg
 from PIL import Image
 
 from ..modeling import registry
+from ..modeling.proposal_generator.rpn import NORMALIZERS
 from ..modeling.spec import check_spec
 from ..utils.errors import ConfigError, did_you_mean
 from ..utils.numbers import check_ranges, require_finite
@@ -20,10 +21,11 @@ from .yacs import flatten, is_spec, value_at
 
 __all__ = ["check_config", "describe_changes", "changed_settings", "spec_registries"]
 
-# detectron2 looks at these only in the first training step.
+# detectron2 looks at most of these only in the first training step.
 _LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 _ONE_OF = {
     **{f"MODEL.{part}.BBOX_REG_LOSS_TYPE": _LOSSES for part in ("ROI_BOX_HEAD", "RPN", "RETINANET")},
+    "MODEL.BALANCED.RPN.NORMALIZER": ("", *NORMALIZERS),
     "INPUT.FORMAT": ("BGR", "YUV-BT.601", *Image.MODES),
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
 }
@@ -64,7 +66,7 @@ def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
         raise ConfigError("INPUT.MIN_SIZE_TRAIN: give one size or more.")
     for key, allowed in _ONE_OF.items():
         if value_at(cfg, key) not in allowed:
-            raise ConfigError(f"{key}: must be one of {', '.join(allowed)}, got {value_at(cfg, key)!r}.")
+            raise ConfigError(f"{key}: must be one of {', '.join(filter(None, allowed))}, got {value_at(cfg, key)!r}.")
     for chooser in CHOOSERS:
         registered(chooser, value_at(cfg, chooser))
     for index, branch in enumerate(cfg.MODEL.BALANCED.BRANCHES):

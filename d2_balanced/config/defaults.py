@@ -46,15 +46,19 @@ def add_balanced_config(cfg: CfgNode) -> None:
     balanced.RPN.SAMPLER = _spec("RandomSampler")
     balanced.RPN.CLS_LOSS = _spec("CrossEntropy")  # of sigmoids, as every loss of an RPN or RetinaNet
     balanced.RPN.BOX_LOSS = _spec("SmoothL1")
+    # What the RPN's losses are divided by: "batch_size" (images times RPN.BATCH_SIZE_PER_IMAGE) or "sampled" (the anchors
+    # that were sampled). Empty: "sampled" where the sampler has a NEG_POS_UB, else "batch_size".
+    balanced.RPN.NORMALIZER = ""
 
     # MODEL.META_ARCHITECTURE: BalancedRetinaNet
     balanced.RETINANET = CfgNode()
     balanced.RETINANET.CLS_LOSS = _spec("FocalLoss")
     balanced.RETINANET.BOX_LOSS = _spec("SmoothL1")
 
-    # The arguments of BalancedFPN (REFINE_LEVEL, REFINEMENT) and of add_context_blocks (STAGES, RATIO), for the
-    # backbones whose names have "balanced" or "context" in them (d2_balanced/modeling/backbone/build.py).
+    # The arguments of BalancedFPN (REFINE_LEVEL, REFINEMENT), of PAFPN (FORM) and of add_context_blocks (STAGES, RATIO), for
+    # the backbones whose names have "balanced", "pafpn" or "context" in them (d2_balanced/modeling/backbone/build.py).
     balanced.FPN = CfgNode(new_allowed=True)
+    balanced.PAFPN = CfgNode(new_allowed=True)
     balanced.CONTEXT = CfgNode(new_allowed=True)
 
     # An optimizer step's IMS_PER_BATCH images are split into this many forward passes (less memory, same step).
@@ -71,6 +75,8 @@ def add_balanced_config(cfg: CfgNode) -> None:
     # Boxes marked `iscrowd` in the training sets: proposals and anchors inside them are neither positive nor negative
     # (BalancedROIHeads, BalancedRPN). False: such boxes are left out, and what they cover is background.
     cfg.INPUT.IGNORE_REGIONS = False
+    # Whether the boxes of objects are clipped to the image before training, as in detectron2.
+    cfg.INPUT.CLIP_BOXES = True
 
     # Record what the ROI heads (BalancedROIHeads) train on in OUTPUT_DIR/imbalance.jsonl, a line every PERIOD iterations
     # (docs/ANALYSIS.md). GRADIENT_PERIOD: iterations between two measurements of every head's gradient at one parameter

@@ -65,10 +65,12 @@ def reading(key: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def with_values(node: DictConfig, values: Dict[str, Any]) -> Iterator[None]:
-    """Gives ``node`` other values for a while; then it has its own again, be they interpolations."""
+    """Gives ``node`` other values for a while; then it has its own again, be they interpolations, or none."""
     before = OmegaConf.to_container(node, resolve=False)
     node.update(values)
     try:
         yield
     finally:
-        node.update({name: before[name] for name in values})
+        node.update({name: before[name] for name in values if name in before})
+        for name in values.keys() - before.keys():
+            del node[name]

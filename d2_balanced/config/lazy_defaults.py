@@ -5,9 +5,9 @@ from typing import Any, Dict
 
 __all__ = ["train_defaults", "data_defaults"]
 
-# detectron2's own `train` settings, then seed, accumulate, best_metric and patience (yacs: SEED,
-# SOLVER.ACCUMULATE, TEST.BEST_METRIC, TEST.PATIENCE) and the node of gradient annealing (SOLVER.GRADIENT_ANNEALING;
-# initial 1: none).
+# detectron2's own `train` settings, then seed, accumulate, best_metric, patience and test_aug (yacs: SEED,
+# SOLVER.ACCUMULATE, TEST.BEST_METRIC, TEST.PATIENCE, TEST.AUG) and the node of gradient annealing
+# (SOLVER.GRADIENT_ANNEALING; initial 1: none).
 _TRAIN = {
     "output_dir": "./output",
     "init_checkpoint": "",
@@ -22,6 +22,12 @@ _TRAIN = {
     "accumulate": 1,
     "best_metric": "bbox/AP",
     "patience": 0,
+    "test_aug": {  # yacs: TEST.AUG
+        "enabled": False,
+        "min_sizes": [400, 500, 600, 700, 800, 900, 1000, 1100, 1200],
+        "max_size": 4000,
+        "flip": True,
+    },
     "record_imbalance": {  # yacs: ANALYSIS
         "enabled": False,
         "period": 20,

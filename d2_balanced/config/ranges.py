@@ -38,6 +38,7 @@ YACS = _by_name([
     (_COUNT, """
         SOLVER.IMS_PER_BATCH SOLVER.ACCUMULATE SOLVER.LOG_PERIOD SOLVER.CHECKPOINT_PERIOD ANALYSIS.PERIOD
         INPUT.MIN_SIZE_TRAIN INPUT.MAX_SIZE_TRAIN INPUT.MAX_SIZE_TEST TEST.DETECTIONS_PER_IMAGE
+        TEST.AUG.MIN_SIZES TEST.AUG.MAX_SIZE
         DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST
         MODEL.FPN.OUT_CHANNELS MODEL.RESNETS.NUM_GROUPS MODEL.RESNETS.WIDTH_PER_GROUP MODEL.RESNETS.RES5_DILATION
         MODEL.RESNETS.RES2_OUT_CHANNELS MODEL.RESNETS.STEM_OUT_CHANNELS MODEL.RESNETS.DEFORM_NUM_GROUPS
@@ -93,7 +94,10 @@ YACS = _by_name([
 
 TRAIN = _by_name([
     (_ITERATIONS, "train.max_iter"),
-    (_COUNT, "train.accumulate train.log_period train.checkpointer.period train.record_imbalance.period"),
+    (_COUNT, """
+        train.accumulate train.log_period train.checkpointer.period train.record_imbalance.period
+        train.test_aug.min_sizes train.test_aug.max_size
+    """),
     (_NATURAL, """
         train.checkpointer.max_to_keep train.eval_period train.patience train.record_imbalance.gradient_period
     """),

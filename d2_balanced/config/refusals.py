@@ -55,7 +55,6 @@ _PARTS = {
 # Settings of detectron2 that this trainer and its evaluation do not honour, and why.
 _NOT_SUPPORTED = {
     "TEST.PRECISE_BN.ENABLED": "its batches are not part of the exact data order",
-    "TEST.AUG.ENABLED": "test-time augmentation is not part of this evaluation",
     "TEST.EXPECTED_RESULTS": "results are not verified (compare inference/<data set>/metrics.json)",
     "SOLVER.REFERENCE_WORLD_SIZE": "--auto-scale-lr is there instead",
 }

@@ -1,6 +1,6 @@
 """The generated data set: boxes and masks that are exact, drawn in seconds, the same on every machine.
 
-``python -m d2_balanced.data.generated --output DIR [--train-images 200 --val-images 100 --size 256 --seed 0]``
+``python -m d2_balanced.data.generated --output DIR [--train-images 200 --val-images 100 --size 256 --seed 0 --level mild]``
 
 Writes ``DIR/{train,val}/*.png``, ``DIR/annotations/{train,val}.json`` (COCO format, polygons), ``DIR/settings.json``.
 Masks and boxes are those of the visible part of an object, to the pixel: a box ``[x, y, w, h]`` covers the pixel
@@ -25,7 +25,7 @@ from ..utils.errors import ConfigError, DataError, OutputError, usage
 from .outlines import CLASS_NAMES
 from .raster import box_of, trace
 from .roots import generated_folder
-from .scene import draw_scene
+from .scene import LEVELS, draw_scene
 
 __all__ = ["generate", "ensure", "annotation_file", "main"]
 
@@ -36,7 +36,7 @@ DEFAULTS = {"train_images": 200, "val_images": 100, "size": 256, "seed": 0}
 SPLITS = ("train", "val")
 
 
-def generate(output, *, train_images=200, val_images=100, size=256, seed=0):
+def generate(output, *, train_images=200, val_images=100, size=256, seed=0, level="mild"):
     """Draws the data set into the folder ``output`` unless it is already there with the same settings.
 
     Args:
@@ -44,12 +44,15 @@ def generate(output, *, train_images=200, val_images=100, size=256, seed=0):
         train_images, val_images: pictures of each split, at least 1; the first n do not depend on how many follow.
         size: longer side of the pictures in pixels, at least 64; the other is 3/4 of it, and objects scale with it.
         seed: integer from 0; another seed gives other pictures of the same kind.
+        level: ``mild``, or ``hard``: more look-alikes and turns, and shapes that hide up to half of each other.
     Returns:
         whether anything was written.
     Raises:
         ValueError: a setting out of range. DataError: ``output`` holds something else.
     """
     settings = {"version": VERSION, "train_images": train_images, "val_images": val_images, "size": size, "seed": seed}
+    if level != "mild":  # folders from before there were levels are mild and do not say so
+        settings["level"] = level
     _validate(settings)
     if _is_there(output, settings):
         return False
@@ -85,6 +88,8 @@ def _validate(settings):
         value = settings[key]
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2 ** 32:
             raise ConfigError(f"generate: {key} must be an integer of {low} or more, got {value!r}")
+    if settings.get("level", "mild") not in LEVELS:
+        raise ConfigError(f"generate: level must be one of {', '.join(LEVELS)}, got {settings['level']!r}")
 
 
 def _is_there(output, settings):
@@ -136,7 +141,7 @@ def _write_split(folder, split, settings):
     images, annotations = [], []
     os.makedirs(os.path.join(folder, split))
     for index in tqdm(range(count), desc=f"drawing {split} images", disable=None, leave=False):
-        pixels, objects = draw_scene(settings["seed"], SPLITS.index(split), index, size)
+        pixels, objects = draw_scene(settings["seed"], SPLITS.index(split), index, size, settings.get("level", "mild"))
         file_name = f"{index + 1:06d}.png"
         # Little compression: noise does not compress, and reading is what training waits for.
         Image.fromarray(pixels).save(os.path.join(folder, split, file_name), compress_level=1)
@@ -171,6 +176,7 @@ def main(args=None):
     parser.add_argument("--output", default=None, help="folder (default: $DETECTRON2_DATASETS/generated)")
     for key, value in DEFAULTS.items():
         parser.add_argument("--" + key.replace("_", "-"), type=int, default=value, help=f"default {value}")
+    parser.add_argument("--level", default="mild", choices=LEVELS, help="how hard the pictures are (default: mild)")
     settings = vars(parser.parse_args(args))
     output = settings.pop("output") or generated_folder()
     with usage(f"--output {output}", OSError, error=OutputError):

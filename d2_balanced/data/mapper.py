@@ -5,6 +5,7 @@ import copy
 import detectron2.data.transforms as T
 import numpy as np
 import torch
+from detectron2.config import configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes, BoxMode
@@ -19,7 +20,21 @@ class BalancedMapper(DatasetMapper):
     """detectron2's mapper, but for the opening of the image (:mod:`.image_file`), for which that one has no seam.
 
     Equal to ``DatasetMapper`` for every image that detectron2 reads as it is meant. Without semantic segmentation.
+
+    Args:
+        is_train, kwargs: as for ``DatasetMapper``.
+        clip_boxes: clip the objects' boxes to the image, as detectron2 does. Without it, boxes that reach beyond the image,
+            as the full bodies of CrowdHuman do, train as they are; those without any part in the image are left out.
     """
+
+    @configurable
+    def __init__(self, is_train: bool, *, clip_boxes: bool = True, **kwargs):
+        super().__init__(is_train, **kwargs)
+        self.clip_boxes = clip_boxes
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool = True):
+        return {**super().from_config(cfg, is_train), "clip_boxes": cfg.INPUT.CLIP_BOXES}
 
     def __call__(self, dataset_dict):
         """The model's input for a data set dict; raises :class:`DataError` for an image that is refused."""
@@ -40,6 +55,19 @@ class BalancedMapper(DatasetMapper):
             self._transform_annotations(record, transforms, size)
         return record
 
+    def _transform_annotations(self, dataset_dict, transforms, image_shape):
+        if self.clip_boxes or self.recompute_boxes:  # of masks that were cropped
+            return super()._transform_annotations(dataset_dict, transforms, image_shape)
+        objects = [a for a in dataset_dict["annotations"] if not a.get("iscrowd", 0)]
+        boxes = _transformed(objects, transforms)
+        classes = torch.tensor([a["category_id"] for a in objects], dtype=torch.int64)
+        for number, each in enumerate(objects):  # detectron2 leaves some out, and does not say which
+            each["category_id"] = number
+        super()._transform_annotations(dataset_dict, transforms, image_shape)
+        instances = dataset_dict["instances"]
+        kept = instances.gt_classes
+        instances.gt_boxes, instances.gt_classes = Boxes(boxes[kept]), classes[kept]
+
 
 class IgnoreRegionMapper(BalancedMapper):
     """The mapper with the boxes of crowd annotations (``iscrowd``) kept as the targets' ignore regions.
@@ -50,14 +78,19 @@ class IgnoreRegionMapper(BalancedMapper):
 
     def _transform_annotations(self, dataset_dict, transforms, image_shape):
         crowds = [a for a in dataset_dict["annotations"] if a.get("iscrowd", 0)]
-        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in crowds]
+        regions = Boxes(_transformed(crowds, transforms))
         super()._transform_annotations(dataset_dict, transforms, image_shape)
-        if boxes:
-            boxes = transforms.apply_box(np.array(boxes, dtype=np.float64))  # integers would be cut off by a resize
-            regions = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
+        if crowds:
             regions.clip(image_shape)
             regions = regions[regions.nonempty()]
             dataset_dict["instances"] = TargetsWithRegions(dataset_dict["instances"], regions)
+
+
+def _transformed(annotations, transforms):
+    """The annotations' boxes (N, 4) after the augmentations, XYXY; integers would be cut off by a resize."""
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+    boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    return torch.as_tensor(transforms.apply_box(boxes) if len(boxes) else boxes, dtype=torch.float32)
 
 
 def build_mapper(cfg, is_train):

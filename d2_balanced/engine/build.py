@@ -16,6 +16,7 @@ from ..data.check_dataset import run_checks
 from ..data.proposal_files import check_proposal_files
 from ..recording.hook import RecordImbalance
 from ..utils.errors import ConfigError, doing, usage
+from .augmented_test import augmented, evaluate_augmented
 from .best import BestCheckpoint
 from .checkpoint import BalancedCheckpointer
 from .distributed import broadcast_buffers, raise_in_all, wrap_ddp
@@ -29,7 +30,6 @@ from .trainer import BalancedTrainer
 from .writers import MetricsFile, ProgressBar, TensorBoard, WritePeriodically
 
 __all__ = ["build_hooks", "build_trainer", "check_data", "evaluate_model"]
-
 logger = logging.getLogger(__name__)
 
 
@@ -145,9 +145,13 @@ def build_hooks(experiment: Experiment, trainer: BalancedTrainer, checkpointer: 
     ]
     if experiment.test_datasets:
         classes = checkpointer.about.classes if checkpointer.about else ()
-        test = functools.partial(evaluate_model, experiment, model, classes, stop=lambda: trainer.stop_wanted)
+        stop = functools.partial(getattr, trainer, "stop_wanted")
+        test = functools.partial(evaluate_model, experiment, model, classes, stop)
         hooks.append(Evaluate(schedule.eval_period, test))
         hooks.append(BestCheckpoint(checkpointer, settings.best_metric, settings.patience))
+        if settings.augmented_test:
+            views = augmented(experiment, model)
+            hooks.append(Evaluate(0, functools.partial(evaluate_augmented, experiment, views, classes, stop)))
     if comm.is_main_process():
         hooks.append(WritePeriodically(lambda *span: build_writers(experiment, trainer, *span), settings.log_period))
         if ProgressBar.is_wanted():

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from detectron2.evaluation import inference_on_dataset
 from torch import nn
 
 from ..data.coco_paths import register_train_val
+from ..evaluation.coco import INFERENCE
 from ..utils.atomic import atomic_write
+from ..utils.errors import ConfigError
 from ..utils.shipped import shipped_file
 from .class_match import in_classes_of
 from .schedule import Schedule
@@ -49,6 +51,8 @@ class RunSettings(NamedTuple):
     max_to_keep: Optional[int]  # SOLVER.MAX_TO_KEEP | train.checkpointer.max_to_keep; None: all checkpoints stay
     best_metric: str  # TEST.BEST_METRIC | train.best_metric
     patience: int  # TEST.PATIENCE | train.patience; evaluations without progress, 0: no early stop
+    test_aug: Dict[str, Any]  # TEST.AUG | train.test_aug: arguments of AugmentedRCNN
+    augmented_test: bool  # TEST.AUG.ENABLED | train.test_aug.enabled: the last evaluation is also made with test_aug
     recording: Dict[str, Any]  # ANALYSIS | train.record_imbalance: arguments of RecordImbalance; empty: no recording
 
 
@@ -57,6 +61,7 @@ class Experiment(ABC):
 
     Attributes:
         system: what its overrides are written in, "yaml" or "lazy".
+        keys: ``{field of RunSettings or Schedule: key of the config}``, of those that a command sets or keeps as they are.
         cfg: the config itself, a ``CfgNode`` or a ``DictConfig``.
         reference_batch_size: the batch size of the config file, without overrides: what its schedule was made for;
             None where the experiment is not of a file.
@@ -64,6 +69,7 @@ class Experiment(ABC):
     """
 
     system: str
+    keys: Mapping[str, str]
     saved_config_header = ""  # comment lines above a saved config
     reference_batch_size: Optional[int] = None
     classes: Classes = ()
@@ -80,6 +86,9 @@ class Experiment(ABC):
 
         ``cfg`` is changed; fragments are paths, or names of what comes along. Raises ``ConfigError`` for what is wrong.
         """
+        late = [word for word in overrides if word.startswith("--")]
+        if late:
+            raise ConfigError(f"{late[0]} stands after the config overrides; move it before them.")
         for name in fragments:
             cls._add(cfg, shipped_file(name))
         reference = cls._batch_size(cfg)
@@ -103,6 +112,15 @@ class Experiment(ABC):
     @abstractmethod
     def _override(cfg, overrides: Sequence[str]) -> None:
         """Merge the words of a command line, in the form that the config system has, into ``cfg``."""
+
+    @staticmethod
+    @abstractmethod
+    def words(settings: Mapping[str, str]) -> List[str]:
+        """``{key: value}`` as the words of a command line."""
+
+    @abstractmethod
+    def value_of(self, key: str) -> Any:
+        """The value of a key; None where the config has none (a component's argument at its default)."""
 
     @property
     @abstractmethod
@@ -223,6 +241,18 @@ class Experiment(ABC):
     def build_model(self) -> nn.Module:
         """The model on its device, with random weights."""
 
+    def build_without_memory(self) -> Optional[nn.Module]:
+        """The model without memory for its weights, to see whether it can be built; the config's device is changed.
+
+        None where that cannot be told; raises what building it does.
+        """
+        self.set_run(device="meta")
+        try:
+            with torch.device("meta"):
+                return self.build_model()
+        except RuntimeError:  # somebody's component that reads numbers in its constructor
+            return None
+
     @property
     def ddp_settings(self) -> Dict[str, Any]:
         """Arguments of ``DistributedDataParallel`` that the config sets."""
@@ -241,8 +271,8 @@ class Experiment(ABC):
         """Hooks that belong to a training method, such as gradient annealing."""
 
     @abstractmethod
-    def build_test(self, name: str) -> Tuple[Any, Any]:
-        """Loader and evaluator of the test data set ``name``."""
+    def build_test(self, name: str, subfolder: str = INFERENCE) -> Tuple[Any, Any]:
+        """Loader and evaluator of the test data set ``name``, which writes to ``subfolder`` of the output folder."""
 
     def check_evaluation(self) -> None:
         """Build what evaluates, and drop it: what it refuses is told before training, not at the first evaluation."""
@@ -250,7 +280,11 @@ class Experiment(ABC):
             self.build_test(name)
 
     def evaluate(
-        self, model: nn.Module, classes: Classes = (), stop: Optional[Callable[[], bool]] = None
+        self,
+        model: nn.Module,
+        classes: Classes = (),
+        stop: Optional[Callable[[], bool]] = None,
+        subfolder: str = INFERENCE,
     ) -> Dict[str, Any]:
         """``{task: {metric: value}}`` of the first test data set, and ``{data set: {task: ...}}`` of each further one.
 
@@ -260,10 +294,11 @@ class Experiment(ABC):
             classes: what the model was trained on; each data set's classes are matched to them by name. Empty: the
                 model's classes are the data set's.
             stop: asked before each image whether to raise ``EvaluationStopped``, in all processes.
+            subfolder: where the evaluators write, below the output folder.
         """
         results: Dict[str, Any] = OrderedDict()
         for index, name in enumerate(self.test_datasets):
-            loader, evaluator = self.build_test(name)
+            loader, evaluator = self.build_test(name, subfolder)
             if stop is not None:
                 loader, evaluator = stoppable(loader, evaluator, stop)
             found = inference_on_dataset(in_classes_of(model, classes, name), loader, evaluator)

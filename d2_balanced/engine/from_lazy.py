@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from typing import Any, Dict
 
 from detectron2.config import LazyCall as L
@@ -19,6 +20,7 @@ from ..config.lazy_saved import lazy_text
 from ..config.lazy_targets import find_target, target_parameters, walk
 from ..config.refusals import check_refusals_lazy
 from ..config.yacs import flatten
+from ..evaluation.coco import INFERENCE
 from ..modeling.roi_heads import BalancedROIHeads
 from ..modeling.roi_heads.stages import CascadeStages
 from ..modeling.sampling import RandomSampler
@@ -43,6 +45,11 @@ class LazyExperiment(Experiment):
     """
 
     system = "lazy"
+    keys = {
+        "lr": "optimizer.lr", "seed": "train.seed", "output_dir": "train.output_dir", "device": "train.device",
+        "max_iter": "train.max_iter", "batch_size": "dataloader.train.total_batch_size", "patience": "train.patience",
+        "best_metric": "train.best_metric", "eval_period": "train.eval_period",
+    }  # fmt: skip
 
     def __init__(self, cfg: DictConfig):
         for node in _NODES:
@@ -69,6 +76,13 @@ class LazyExperiment(Experiment):
             apply_overrides(cfg, overrides)
             check_lazy(cfg)
 
+    @staticmethod
+    def words(settings):
+        return [f"{key}={value}" for key, value in settings.items()]
+
+    def value_of(self, key):
+        return OmegaConf.select(self.cfg, key)
+
     @property
     @reading("train")
     def settings(self):
@@ -85,6 +99,8 @@ class LazyExperiment(Experiment):
             max_to_keep=train.checkpointer.max_to_keep or None,
             best_metric=train.best_metric,
             patience=train.patience,
+            test_aug={key: value for key, value in train.test_aug.items() if key != "enabled"},
+            augmented_test=train.test_aug.enabled,
             recording={key: value for key, value in train.record_imbalance.items() if key != "enabled"}
             if train.record_imbalance.enabled
             else {},
@@ -245,7 +261,7 @@ class LazyExperiment(Experiment):
     def build_method_hooks(self, model):
         return annealing_hooks(lazy_annealing_settings(self.cfg), _ANNEALING, model)
 
-    def build_test(self, name):
+    def build_test(self, name, subfolder=INFERENCE):
         test, evaluator = self._test, self.cfg.dataloader.get("evaluator")
         of_name = {"names": name}
         if test.dataset.get("proposal_files"):
@@ -253,8 +269,8 @@ class LazyExperiment(Experiment):
         with contextlib.ExitStack() as stack:
             stack.enter_context(with_values(test.dataset, of_name))
             for node in evaluator if isinstance(evaluator, ListConfig) else [evaluator]:
-                if node is not None and "dataset_name" in node:
-                    stack.enter_context(with_values(node, {"dataset_name": name}))
+                if node is not None:
+                    stack.enter_context(with_values(node, _of_evaluator(node, name, subfolder)))
             return build_node(test, "dataloader.test"), build_node(evaluator, "dataloader.evaluator")
 
     def describe(self):
@@ -277,6 +293,16 @@ def lazy_annealing_settings(cfg: DictConfig) -> Dict[str, Any]:
     """The arguments of ``GradientAnnealing`` in ``cfg.train.gradient_annealing``; without it, what means no annealing."""
     settings = {"initial": 1.0, **cfg.train.get("gradient_annealing", {})}
     return {name: value for name, value in settings.items() if name != "_target_"}
+
+
+def _of_evaluator(node: DictConfig, name: str, subfolder: str) -> Dict[str, Any]:
+    """What an evaluator's node gets for the data set ``name``; one without ``subfolder`` writes into that folder."""
+    values = {"dataset_name": name} if "dataset_name" in node else {}
+    if "subfolder" in target_parameters(node, "dataloader.evaluator"):
+        values["subfolder"] = subfolder
+    elif subfolder != INFERENCE and node.get("output_dir"):
+        values["output_dir"] = os.path.join(node.output_dir, subfolder)
+    return values
 
 
 def _names(dataset) -> tuple:

@@ -19,6 +19,7 @@ from ..config.yacs import flatten, merge_file
 from ..data.loader import ExactTrainLoader, build_train_loader
 from ..data.mapper import build_mapper
 from ..evaluation import build_evaluator
+from ..evaluation.coco import INFERENCE
 from ..modeling.roi_heads import BalancedROIHeads
 from ..modeling.roi_heads.stages import CascadeStages, SingleStage
 from ..modeling.spec import call_arguments
@@ -45,6 +46,11 @@ class YacsExperiment(Experiment):
     """
 
     system = "yaml"
+    keys = {
+        "lr": "SOLVER.BASE_LR", "seed": "SEED", "output_dir": "OUTPUT_DIR", "device": "MODEL.DEVICE",
+        "max_iter": "SOLVER.MAX_ITER", "batch_size": "SOLVER.IMS_PER_BATCH", "patience": "TEST.PATIENCE",
+        "best_metric": "TEST.BEST_METRIC", "eval_period": "TEST.EVAL_PERIOD",
+    }  # fmt: skip
     # detectron2's error for a key that it does not know cannot say this, where none of our code runs.
     saved_config_header = (
         "# Has keys of d2_balanced: a detectron2 script calls d2_balanced.add_balanced_config(cfg) before merging\n"
@@ -70,6 +76,13 @@ class YacsExperiment(Experiment):
         merge_overrides(cfg, overrides, get_balanced_cfg())
         import_modules(cfg.IMPORTS)
 
+    @staticmethod
+    def words(settings):
+        return [word for pair in settings.items() for word in pair]
+
+    def value_of(self, key):
+        return flatten(self.cfg).get(key)
+
     @property
     def settings(self):
         cfg = self.cfg
@@ -85,6 +98,8 @@ class YacsExperiment(Experiment):
             max_to_keep=cfg.SOLVER.MAX_TO_KEEP or None,
             best_metric=cfg.TEST.BEST_METRIC,
             patience=cfg.TEST.PATIENCE,
+            test_aug={key.lower(): cfg.TEST.AUG[key] for key in cfg.TEST.AUG if key != "ENABLED"},
+            augmented_test=cfg.TEST.AUG.ENABLED,
             recording={key.lower(): cfg.ANALYSIS[key] for key in cfg.ANALYSIS if key != "RECORD"}
             if cfg.ANALYSIS.RECORD
             else {},
@@ -200,8 +215,9 @@ class YacsExperiment(Experiment):
     def build_method_hooks(self, model):
         return annealing_hooks(annealing_settings(self.cfg), _ANNEALING, model)
 
-    def build_test(self, name):
-        evaluator = build_evaluator(name, self.cfg.OUTPUT_DIR, max_dets=self.cfg.TEST.DETECTIONS_PER_IMAGE)
+    def build_test(self, name, subfolder=INFERENCE):
+        max_dets = self.cfg.TEST.DETECTIONS_PER_IMAGE
+        evaluator = build_evaluator(name, self.cfg.OUTPUT_DIR, max_dets=max_dets, subfolder=subfolder)
         return build_detection_test_loader(self.cfg, name, mapper=self.build_mapper(False)), evaluator
 
     def describe(self):

@@ -16,6 +16,7 @@ from ..config import ConfigError
 from ..utils.atomic import disk_full
 from ..utils.errors import CheckpointError, OutputError, doing, note
 from . import start
+from .augmented_test import augmented, evaluate_augmented
 from .build import build_trainer, check_data, evaluate_model
 from .checkpoint import checkpoints_in, what_is_safe
 from .experiment import Experiment, OwnData
@@ -31,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 def load_experiment(args: argparse.Namespace) -> Experiment:
     """The checked config of the command line's arguments (``train.argument_parser``); nothing else is read yet."""
-    late = [word for word in args.opts if word.startswith("--")]
-    if late:
-        raise ConfigError(f"{late[0]} stands after the config overrides; move it before them.")
     own_data = _own_data(args)
     if not args.config_file:
         if not (args.resume and args.output_dir):
@@ -203,4 +201,8 @@ def evaluate(experiment: Experiment, resume: bool) -> Dict[str, Any]:
         raise CheckpointError(f"There is no checkpoint in {settings.output_dir!r} to evaluate.")
     model = open_checkpoint(experiment, weights)
     check_data(experiment, experiment.test_datasets, matched=experiment.test_datasets if experiment.classes else ())
-    return evaluate_model(experiment, model, experiment.classes)
+    with_augmentation = augmented(experiment, model) if settings.augmented_test else None
+    results = evaluate_model(experiment, model, experiment.classes)
+    if with_augmentation is not None:
+        results.update(evaluate_augmented(experiment, with_augmentation, experiment.classes))
+    return results

@@ -30,6 +30,7 @@ __all__ = [
     "is_evaluated",
     "keep_older_metrics",
     "refuse_other_run",
+    "require_device",
     "require_divisible",
     "require_weights",
     "require_writable",
@@ -141,6 +142,13 @@ def choose_device(wanted: str) -> str:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise LaunchError(f"{_DEVICE}: {wanted!r} cannot be used here ({reason}); use cuda or cpu.") from error
     return wanted
+
+
+def require_device(wanted: str) -> str:
+    """``wanted``, or ``LaunchError`` where it is not there, also where CUDA is absent."""
+    if wanted.split(":")[0] == "cuda" and not torch.cuda.is_available():
+        raise LaunchError(f"There is no CUDA device here, and {wanted!r} was asked for: use cpu.")
+    return choose_device(wanted)
 
 
 def configs_in(folder: str) -> List[str]:

@@ -6,7 +6,7 @@
 from detectron2.data import MetadataCatalog
 
 from .by_objects import ObjectCountGroups
-from .coco import COCODetectionEvaluator
+from .coco import INFERENCE, COCODetectionEvaluator
 from .crowdhuman import CrowdHumanMetrics, evaluate_crowdhuman
 
 __all__ = [
@@ -28,6 +28,7 @@ def build_evaluator(
     by_objects=False,
     backend="auto",
     distributed=True,
+    subfolder=INFERENCE,
 ):
     """The evaluator of a registered data set, for detectron2's ``inference_on_dataset``.
 
@@ -36,7 +37,7 @@ def build_evaluator(
 
     Args:
         dataset_name: name in detectron2's ``DatasetCatalog``.
-        output_dir: the run's output folder; files go to ``output_dir/inference/<dataset_name>/``. None: no files.
+        output_dir: the run's output folder; files go to ``output_dir/<subfolder>/<dataset_name>/``. None: no files.
         max_dets: detections an image that are evaluated (``TEST.DETECTIONS_PER_IMAGE``), 1 or more.
         tasks: subset of ("bbox", "segm"); None takes what the model predicts.
         class_agnostic: adds a task ``bbox_agnostic``: the same metrics with all classes taken as one.
@@ -61,4 +62,5 @@ def build_evaluator(
         extra_metrics=extra_metrics,
         backend=backend,
         distributed=distributed,
+        subfolder=subfolder,
     )

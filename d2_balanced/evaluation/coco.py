@@ -22,7 +22,9 @@ from .diagnosis import diagnose
 from .ground_truth import GroundTruth
 from .write_results import class_table, summary_table, write_reports, write_text
 
-__all__ = ["COCODetectionEvaluator"]
+__all__ = ["INFERENCE", "COCODetectionEvaluator"]
+
+INFERENCE = "inference"
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ _TASKS = ("bbox", "segm")
 class COCODetectionEvaluator(DatasetEvaluator):
     """AP and AR of boxes and masks, AR of proposals, with files and explanations.
 
-    Writes to ``<output_dir>/inference/<dataset_name>/``: coco_instances_results.json (the data set's ids, ascending
+    Writes to ``<output_dir>/<subfolder>/<dataset_name>/``: coco_instances_results.json (the data set's ids, ascending
     image id), metrics.json, metrics.csv, per_class.csv; for a model that only proposes boxes box_proposals.pkl.
     Several processes give the same metrics and the same results file as one.
 
@@ -46,6 +48,7 @@ class COCODetectionEvaluator(DatasetEvaluator):
             notes)``, called for every task; see :class:`ObjectCountGroups`.
         backend: "auto", "faster-coco-eval" or "pycocotools".
         distributed: gather all processes' predictions; False evaluates this process's own.
+        subfolder: "inference", or another name for what is not the plain evaluation of a run.
     """
 
     def __init__(
@@ -59,13 +62,14 @@ class COCODetectionEvaluator(DatasetEvaluator):
         extra_metrics=(),
         backend="auto",
         distributed=True,
+        subfolder=INFERENCE,
     ):
         if isinstance(max_dets, bool) or not isinstance(max_dets, int) or max_dets < 1:
             raise ValueError(f"COCODetectionEvaluator: max_dets must be a whole number from 1, got {max_dets!r}.")
         if tasks is not None and (isinstance(tasks, str) or not tasks or set(tasks) - set(_TASKS)):
             raise ValueError(f"COCODetectionEvaluator: tasks must be a subset of {_TASKS} or None, got {tasks!r}.")
         self.dataset_name = dataset_name
-        self.folder = os.path.join(output_dir, "inference", dataset_name) if output_dir else None
+        self.folder = os.path.join(output_dir, subfolder, dataset_name) if output_dir else None
         self.max_dets = max_dets
         self.tasks = None if tasks is None else tuple(tasks)
         self.class_agnostic = class_agnostic

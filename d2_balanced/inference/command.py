@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any, Dict, List
+from typing import List, Optional
 
+from detectron2.structures import Instances
 from tqdm import tqdm
 
 from ..utils.command import called, command
@@ -16,9 +17,12 @@ from ..utils.errors import DataError
 from .images import find_images
 from .output import PredictionFolder, drawable_names
 from .predictor import Predictor
+from .reading import read_images
+from .tiles import Tiles
 
 __all__ = ["argument_parser", "main"]
 
+_MOST = 100  # objects an image
 _TOLD = 20  # unreadable files that are named
 
 
@@ -37,10 +41,22 @@ def argument_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for what is found; it is made")
     parser.add_argument("--score", type=_score, default=0.5, help="leave out objects below it (default: 0.5)")
-    parser.add_argument("--max", type=_positive, default=100, help="at most so many an image, the best (default: 100)")
-    parser.add_argument("--batch", type=_positive, default=1, help="images that the model gets at once (default: 1)")
+    parser.add_argument(
+        "--max", type=_positive, help="at most so many an image, the best (default: 100; with --tile as many as there are)"
+    )
+    parser.add_argument("--batch", type=_positive, default=1, help="images or tiles that the model gets at once (default: 1)")
+    parser.add_argument("--workers", type=_natural, default=0, metavar="N", help="processes that read ahead (default: 0)")
     parser.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True, help="draw what is found")
+    parser.add_argument("--tile", type=_positive, metavar="SIZE", help="look at larger images also in tiles of SIZE pixels")
+    parser.add_argument(
+        "--overlap", type=_overlap, default=0.2, metavar="F", help="part of a tile that its neighbour covers (default: 0.2)"
+    )
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation, as the config describes it")
+    parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 ... (default: the config's)")
     parser.add_argument("--overwrite", action="store_true", help="replace the predictions that the output folder holds")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, help="overrides of the config, last: KEY VALUE of a yaml run, key=value of a lazy one"
+    )
     return parser
 
 
@@ -51,10 +67,25 @@ def _score(text: str) -> float:
     return value
 
 
+def _overlap(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"has to be from 0 and below 1, not {text}")
+    return value
+
+
 def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _natural(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"has to be 1 or more, not {text}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"has to be {least} or more, not {text}")
     return value
 
 
@@ -64,7 +95,10 @@ def main(argv=None) -> None:
     args = argument_parser().parse_args(argv)
     paths = find_images(args.input)
     folder = PredictionFolder(args.output, paths, args.overwrite)
-    predictor = Predictor.from_run(args.run, args.weights)
+    tiles = Tiles(args.tile, args.overlap) if args.tile else None
+    predictor = Predictor.from_run(
+        args.run, args.weights, device=args.device, overrides=args.opts, tta=args.tta, tiles=tiles
+    )
     print(f"{len(paths)} image(s), weights {predictor.weights}", flush=True)
     folder.clear()
     faults = _predict(args, predictor, folder, paths)
@@ -80,17 +114,21 @@ def main(argv=None) -> None:
 def _predict(args, predictor: Predictor, folder: PredictionFolder, paths: List[str]) -> List[str]:
     """Go through all images; returns what was wrong with those that cannot be read."""
     names = drawable_names(predictor.class_names) if args.pictures else []
+    most = args.max or (None if args.tile else _MOST)
     faults: List[str] = []
     objects = done = 0
     try:
         with tqdm(total=len(paths), unit="image", disable=None) as bar:
-            for start in range(0, len(paths), args.batch):
-                batch = paths[start : start + args.batch]
-                for path, found in _find(predictor, batch, args, faults).items():
-                    folder.add(path, found)
-                    objects, done = objects + len(found), done + 1
+            for batch in read_images(predictor.reader, paths, args.batch, args.workers):
+                faults += [image.fault for image in batch if image.fault]
+                readable = [image for image in batch if not image.fault]
+                found = predictor.find([image.inputs for image in readable], args.batch)
+                for image, instances in zip(readable, found):
+                    shown = predictor.to_dicts(best(instances, args.score, most))
+                    folder.add(image.path, shown)
+                    objects, done = objects + len(shown), done + 1
                     if args.pictures:
-                        folder.draw(path, found, names)
+                        folder.draw(image.path, shown, names)
                 bar.update(len(batch))
     finally:  # also when it is interrupted: what was found is kept, and how much that is gets told
         folder.write()
@@ -99,17 +137,7 @@ def _predict(args, predictor: Predictor, folder: PredictionFolder, paths: List[s
     return faults
 
 
-def _find(predictor: Predictor, paths: List[str], args, faults: List[str]) -> Dict[str, List[Dict[str, Any]]]:
-    """The objects in each image of a batch that can be read, best first; adds to ``faults`` why others cannot be."""
-    inputs = {}
-    for path in paths:
-        try:
-            inputs[path] = predictor.read(path)
-        except DataError as error:
-            faults.append(str(error))
-    found = {}
-    for path, instances in zip(inputs, predictor.detect(list(inputs.values()))):
-        best = instances[instances.scores >= args.score]
-        best = best[best.scores.argsort(descending=True, stable=True)[: args.max]]
-        found[path] = predictor.to_dicts(best)
-    return found
+def best(instances: Instances, score: float, most: Optional[int]) -> Instances:
+    """Those with a score of at least ``score``, the best first, and no more than ``most`` of them (None: all)."""
+    good = instances[instances.scores >= score]
+    return good[good.scores.argsort(descending=True, stable=True)[:most]]

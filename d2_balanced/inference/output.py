@@ -80,7 +80,7 @@ class PredictionFolder:
                     "category_id": item["category_id"],
                     "bbox": [x1, y1, *(end - corner).tolist()],
                     "score": item["score"],
-                    **{key: item[key] for key in ("segmentation", "keypoints") if key in item},
+                    **{key: item[key] for key in ("segmentation", "mask_score", "keypoints") if key in item},
                 }
             )
             self._rows.append((path, item["class"], item["score"], x1, y1, x2, y2))

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any, Dict, List, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
-import detectron2.data.transforms as T
-import numpy as np
 import torch
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
-from PIL import Image
 from torch import nn
 
 from ..data.class_names import distinct_names
-from ..data.image_file import pixels_of
+from ..engine.augmented_test import augmented
 from ..engine.open import open_checkpoint, open_run
-from ..utils.errors import ConfigError, DataError, usage
+from ..engine.start import require_device
+from ..modeling.test_limits import limits_of
+from ..utils.errors import ConfigError
+from .reading import ImageLike, ImageReader
+from .tiles import Tiles, merge_windows
+from .to_supervision import detections_of
 
 __all__ = ["Predictor"]
-
-ImageLike = Union[str, "os.PathLike[str]", np.ndarray, Image.Image]
 
 BEST = "model_best.pth"
 
@@ -37,7 +37,7 @@ class Predictor:
     """Finds objects in images, as the evaluation of the same model does.
 
     With one image at a time the detections are the evaluation's to the last bit: the files are read, resized and
-    normalised by the same code. Larger batches pad their images to one size, which moves the last digits.
+    normalised by the same code. Several at once are computed in products of other sizes, whose last digits may differ.
 
     Args:
         model: a detector with weights, in detectron2's form: list of dicts in, list of ``{"instances": ...}`` out. It
@@ -46,6 +46,10 @@ class Predictor:
         class_names: of all classes, by class index.
         category_ids: ids of the classes in the annotation file of the training data; default: their indices.
         weights: path of the checkpoint, to be told.
+        tiles: look at images that are larger than a tile also in tiles; ``None``: only as a whole.
+
+    Attributes:
+        reader: what makes the model's inputs of images, :class:`~.reading.ImageReader`.
     """
 
     def __init__(
@@ -55,31 +59,46 @@ class Predictor:
         class_names: Sequence[str],
         category_ids: Sequence[int] = (),
         weights: str = "",
+        tiles: Optional[Tiles] = None,
     ):
-        if mapper is None:
-            raise ConfigError("Predictor: no test mapper (LazyConfig: dataloader.test.mapper) to read images with.")
-        if getattr(mapper, "proposal_topk", None) is not None:
-            raise ConfigError("Predictor: this model needs precomputed proposals (MODEL.LOAD_PROPOSALS).")
+        self.reader = ImageReader(mapper, tiles)
         self.model = model.eval()
-        self.mapper = mapper
         self.class_names = list(class_names)
         self.category_ids = list(category_ids) or list(range(len(self.class_names)))
         self.weights = weights
+        self._nms_thresh = limits_of(model).nms_thresh if tiles is not None else None
 
     @classmethod
-    def from_run(cls, folder: Union[str, "os.PathLike[str]"], weights: str = "") -> Predictor:
+    def from_run(
+        cls,
+        folder: Union[str, "os.PathLike[str]"],
+        weights: str = "",
+        *,
+        device: str = "",
+        overrides: Sequence[str] = (),
+        tta: bool = False,
+        tiles: Optional[Tiles] = None,
+    ) -> Predictor:
         """The detector of a run's output folder. The data that it was trained on may be gone.
 
         Args:
             folder: its config and classes are used.
             weights: path of a checkpoint; empty: ``model_best.pth`` where there is one, else the newest. The log and
                 the attribute ``weights`` say which.
+            device: "cpu", "cuda", "cuda:1", ...; empty: the config's, or the CPU where there is no GPU.
+            overrides: changes of the config, ``["KEY", "value", ...]`` of a yaml run, ``["key=value", ...]`` of a lazy
+                one.
+            tta: with the config's test-time augmentation (``TEST.AUG``, ``train.test_aug``), enabled there or not.
+            tiles: as above.
 
-        Raises ``ConfigError`` where there is no run, or one of a model that only proposes boxes, and
-        ``CheckpointError`` where the checkpoint is not there, or of another model.
+        Raises ``ConfigError`` where there is no run, or one of a model that only proposes boxes, and for overrides that
+        do not fit; ``CheckpointError`` where the checkpoint is not there, or of another model; ``LaunchError`` for a
+        device that is not there.
         """
         folder = os.fspath(folder)
-        experiment = open_run(folder)
+        experiment = open_run(folder, _without_weights(overrides))
+        if device:
+            experiment.set_run(device=require_device(device))
         best = os.path.join(folder, BEST)
         weights = weights or (best if os.path.isfile(best) else experiment.settings.weights)
         if not weights:
@@ -88,15 +107,17 @@ class Predictor:
             raise ConfigError(f"The model of {folder!r} only proposes boxes: it has no detections.")
         model = open_checkpoint(experiment, weights, needs_data=False)
         logger.info("Weights: %s", weights)
+        if tta:
+            model = augmented(experiment, model)
         ids, names = _classes(experiment)
-        return cls(model, experiment.build_mapper(False), names, ids, weights)
+        return cls(model, experiment.build_mapper(False), names, ids, weights, tiles)
 
     def __call__(self, images: Union[ImageLike, Sequence[ImageLike]], batch_size: int = 1):
         """The objects in an image, or in each of a list or tuple of images.
 
         Args:
             images: paths, Pillow images, or RGB arrays (H, W, 3) of uint8.
-            batch_size: images that the model gets at once.
+            batch_size: images, or windows of tiled images, that the model gets at once.
 
         Returns:
             ``Instances`` on the CPU, in the model's order, with ``pred_boxes`` (N, 4), x1, y1, x2, y2 in pixels of the
@@ -108,41 +129,34 @@ class Predictor:
         if batch_size < 1:
             raise ValueError(f"Predictor: batch_size must be 1 or more, got {batch_size}")
         if not isinstance(images, (list, tuple)):
-            return self.detect([self.read(images)])[0]
+            return self.find([self.reader.inputs(images)], batch_size)[0]
         found: List[Instances] = []
         for start in range(0, len(images), batch_size):
-            found += self.detect([self.read(image) for image in images[start : start + batch_size]])
+            batch = images[start : start + batch_size]
+            found += self.find([self.reader.inputs(image) for image in batch], batch_size)
         return found
 
-    def read(self, image: ImageLike) -> Dict[str, Any]:
-        """The model's input for one image, as :meth:`__call__` takes it; raises ``DataError`` if it cannot be read."""
-        if isinstance(image, (str, os.PathLike)):
-            path = os.fspath(image)
-            with usage(f"image file {path}", OSError, error=DataError):
-                return self.mapper({"file_name": path})
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-                raise DataError(
-                    "Predictor: an array has to be an RGB image (H, W, 3) of uint8; it is "
-                    f"{tuple(image.shape)} of {image.dtype}."
-                )
-            image = Image.fromarray(np.ascontiguousarray(image))
-        if not isinstance(image, Image.Image):
-            raise DataError(f"Predictor: an image is a path, an array or a Pillow image, not a {type(image).__name__}.")
-        return self._mapped(image)
+    def find(self, images: Sequence[List[Dict[str, Any]]], batch_size: int = 1) -> List[Instances]:
+        """The ``Instances`` of each image, whose inputs (``reader.inputs``) the model gets up to ``batch_size`` at once.
 
-    def _mapped(self, image: Image.Image) -> Dict[str, Any]:
-        """What the mapper makes of an image file, for an image that is in no file."""
-        missing = [name for name in ("image_format", "augmentations") if not hasattr(self.mapper, name)]
-        if missing:
-            raise ConfigError(
-                f"Predictor: {type(self.mapper).__name__} lacks {', '.join(missing)} of a DatasetMapper: give paths."
-            )
-        pixels = pixels_of(image, self.mapper.image_format)
-        augmented = T.AugInput(pixels)
-        self.mapper.augmentations(augmented)
-        tensor = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
-        return {"image": tensor, "height": pixels.shape[0], "width": pixels.shape[1]}
+        It gets inputs of one size together, so that none is padded more than it would be alone.
+        """
+        given = [each for inputs in images for each in inputs]
+        found: List[Instances] = [None] * len(given)
+        for batch in _batches([each["image"].shape for each in given], batch_size):
+            for index, instances in zip(batch, self.detect([given[index] for index in batch])):
+                found[index] = instances
+        if self.reader.tiles is None:
+            return found
+        merged = []
+        for inputs in images:
+            of_image, found = found[: len(inputs)], found[len(inputs) :]
+            merged.append(merge_windows(of_image, [each["window"] for each in inputs], self._nms_thresh))
+        return merged
+
+    def read(self, image: ImageLike) -> Dict[str, Any]:
+        """The model's input for one whole image, as :meth:`__call__` takes it; ``DataError`` if it cannot be read."""
+        return self.reader.whole(image)
 
     def detect(self, inputs: List[Dict[str, Any]]) -> List[Instances]:
         """The ``Instances`` of each of the model's inputs (:meth:`read`), which it gets as one batch."""
@@ -158,20 +172,46 @@ class Predictor:
         """Each object of one image as ``{"class", "class_index", "category_id", "score", "box"}``, of plain Python.
 
         ``box`` is [x1, y1, x2, y2] in pixels, ``category_id`` the class's id in the training data. Where there are
-        masks, ``segmentation`` is COCO's run-length encoding. An empty list where nothing was found.
+        masks, ``segmentation`` is COCO's run-length encoding; where these have scores of their own, ``mask_score``. An
+        empty list where nothing was found.
         """
         boxes = instances.pred_boxes.tensor.tolist()
+        found = instances_to_coco_json(instances, 0)
+        if instances.has("mask_scores"):
+            found = [{**each, "mask_score": score} for each, score in zip(found, instances.mask_scores.tolist())]
         return [
             {
-                "class": self.class_names[found["category_id"]],
-                "class_index": found["category_id"],
-                "category_id": self.category_ids[found["category_id"]],
-                "score": found["score"],
+                "class": self.class_names[each["category_id"]],
+                "class_index": each["category_id"],
+                "category_id": self.category_ids[each["category_id"]],
+                "score": each["score"],
                 "box": box,
-                **{key: found[key] for key in ("segmentation", "keypoints") if key in found},
+                **{key: each[key] for key in ("segmentation", "mask_score", "keypoints") if key in each},
             }
-            for box, found in zip(boxes, instances_to_coco_json(instances, 0))
+            for box, each in zip(boxes, found)
         ]
+
+    def to_supervision(self, instances: Instances):
+        """The objects of one image as supervision's ``Detections``, class names in ``data["class_name"]``.
+
+        Raises ``InstallError`` where supervision is not installed.
+        """
+        return detections_of(instances, self.class_names)
+
+
+def _batches(shapes: Sequence[torch.Size], batch_size: int) -> List[List[int]]:
+    """Indices of equal shapes, up to ``batch_size`` together."""
+    by_shape: Dict[torch.Size, List[int]] = {}
+    for index, shape in enumerate(shapes):
+        by_shape.setdefault(shape, []).append(index)
+    return [same[k : k + batch_size] for same in by_shape.values() for k in range(0, len(same), batch_size)]
+
+
+def _without_weights(overrides: Sequence[str]) -> Sequence[str]:
+    given = [word for word in overrides if word == "MODEL.WEIGHTS" or word.startswith("train.init_checkpoint")]
+    if given:
+        raise ConfigError(f"{given[0]}: the checkpoint of a prediction is chosen by weights (--weights FILE).")
+    return overrides
 
 
 def _classes(experiment):

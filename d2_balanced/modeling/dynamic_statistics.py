@@ -87,8 +87,9 @@ class StatisticRecorder(nn.Module):
 
     The forward passes of one iteration (gradient accumulation) are merged: their images are one batch. Everything that
     an update needs is in buffers, equal on all processes: ``records (2 C, P)``, NaN where a process recorded nothing,
-    and ``count ()``, the number of iterations recorded since the last update. There is room for twice C because an
-    update is put off where the batch of its iteration recorded nothing.
+    and ``count ()``, where the next one goes. An update is put off by C iterations where the batch of its iteration
+    recorded nothing, and all that was recorded since the last one counts: the second half of ``records`` is for that, and
+    what has no room where several are put off in a row is in ``older (n C, P)``, otherwise None.
 
     Args:
         owner: class name of the component, for error messages.
@@ -117,6 +118,13 @@ class StatisticRecorder(nn.Module):
         self._told_unseen = False
         self.register_buffer("records", torch.full((2 * period, comm.get_world_size()), NOTHING))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("older", None)
+        # On the host: whether this process recorded in this window, whether an update was put off, whether it ends now.
+        self._has_recorded = self._is_put_off = self._ends = False
+
+    def since_update(self) -> Tensor:
+        """Everything that was recorded since the last update (N, P), NaN where nothing was."""
+        return self.records if self.older is None else torch.cat([self.older, self.records])
 
     def add_pass(self, images: List[Optional[Tensor]]) -> None:
         """Keep the rows of one forward pass until the iteration ends; ``None`` for an image without GT."""
@@ -160,6 +168,7 @@ class StatisticRecorder(nn.Module):
         if len(statistics) != self.records.shape[1]:  # the processes were started after this was built
             self.records = self.records.new_full((2 * self.period, len(statistics)), NOTHING)
         if iteration == 0:
+            self._ends = True
             self.clear(torch.ones_like(self.count, dtype=torch.bool))
         seen = seen.sum() > 0
         here = torch.arange(len(self.records), device=self.count.device) == self.count % len(self.records)
@@ -167,26 +176,50 @@ class StatisticRecorder(nn.Module):
         self.count += seen
         if self.scope.counts_batches:
             return statistics.nanmean(), self.count >= self.period
-        return statistics.nanmean(), seen & ((iteration + 1) % self.period == 0)
+        self._has_recorded |= statistic is not None
+        at_end = (iteration + 1) % self.period == 0
+        if at_end:  # once a period, processes tell one another on the host, so that the device need not be waited for
+            recorded, has_recorded = zip(*comm.all_gather((statistic is not None, self._has_recorded)))
+            self._ends = any(recorded)
+            if any(has_recorded) and not self._ends:
+                self._put_off()
+        return statistics.nanmean(), seen & at_end
+
+    def _put_off(self) -> None:
+        """Keep the window, which is not empty, open for another period."""
+        if self._is_put_off:
+            full, rest = self.records.split(self.period)
+            self.older = full.clone() if self.older is None else torch.cat([self.older, full])
+            full.copy_(rest)
+            rest.fill_(NOTHING)
+        self._is_put_off = True
+        self.count.fill_(self.period)
 
     def clear(self, due: Tensor) -> None:
         """Empty the window if ``due`` (0-d bool)."""
         self.records.masked_fill_(due, NOTHING)
         self.count.masked_fill_(due, 0)
+        if self._ends:
+            self.older = None
+            self._has_recorded = self._is_put_off = self._ends = False
 
     restarting_buffers = ("records",)
     """May have another shape in a checkpoint, which then starts anew; a checkpointer may leave them out."""
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         saved = state_dict.get(prefix + "records")
-        if saved is None and prefix + "count" in state_dict:
-            state_dict[prefix + "records"] = torch.full_like(self.records, NOTHING)
-            state_dict[prefix + "count"] = torch.zeros_like(self.count)
-        elif saved is not None and saved.shape != self.records.shape:
+        if saved is not None and saved.shape != self.records.shape:
             logger.warning(
                 f"{prefix}records: the checkpoint has a window of {tuple(saved.shape)} (2 x period, processes), this "
                 f"run one of {tuple(self.records.shape)}; it starts empty, and the value in force is kept."
             )
+            saved = None
+        if saved is None and prefix + "count" in state_dict:
+            state_dict.pop(prefix + "older", None)
             state_dict[prefix + "records"] = torch.full_like(self.records, NOTHING)
             state_dict[prefix + "count"] = torch.zeros_like(self.count)
+        older = state_dict.get(prefix + "older")
+        self.older = None if older is None else older.to(self.records, copy=True)
+        count = state_dict.get(prefix + "count", self.count)
+        self._has_recorded, self._is_put_off = bool(count > 0), bool(count >= self.period)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -16,7 +16,7 @@ from ..utils.numbers import is_number, require
 from .iou_pools import INTERVALS, jitter_corners, jitter_pool, released_range
 from .jittered_boxes import Found, Objects
 
-__all__ = ["GeneratedBoxes", "UniformIoUGenerator", "RejectionIoUGenerator", "CASCADE_INTERVALS"]
+__all__ = ["GeneratedBoxes", "UniformIoUGenerator", "RejectionIoUGenerator", "CASCADE_INTERVALS", "stage_intervals"]
 
 CASCADE_INTERVALS = (
     INTERVALS,
@@ -24,6 +24,16 @@ CASCADE_INTERVALS = (
     ((0.7, 0.8), (0.8, 0.9), (0.9, 1.0)),
 )
 """Intervals of the stages of a cascade: the later ones drop the lowest and split the highest."""
+
+
+def stage_intervals(stage, num=None):
+    """The IoU intervals of a cascade's stage: the paper's, or ``num`` that split the same range evenly (sec. 4.1)."""
+    paper = CASCADE_INTERVALS[min(stage, len(CASCADE_INTERVALS) - 1)]
+    if num is None:
+        return paper
+    low = paper[0][0]
+    edges = [round(low + (1.0 - low) * k / num, 9) for k in range(num + 1)]
+    return tuple(zip(edges[:-1], edges[1:]))
 
 
 NARROWEST = 1e-5

@@ -150,7 +150,7 @@ class DynamicMatcher(nn.Module):
         if rows is not None:
             self.num_positives.copy_((rows >= self.threshold).sum() / len(rows))
         recorded, due = self.window.record(statistic, iteration)
-        mean = self.window.records.nanmean()
+        mean = self.window.since_update().nanmean()
         wanted = mean.clamp(self.initial_threshold, self.max_threshold)
         self.threshold.copy_(torch.where(due & ~mean.isnan(), wanted, self.threshold))
         self.window.clear(due)

@@ -14,6 +14,7 @@ from ..config import get_balanced_cfg
 from ..config.check_yacs import spec_registries
 from ..config.yacs import flatten
 from ..modeling.backbone.balanced_fpn import BalancedFPN
+from ..modeling.backbone.pafpn import PAFPN
 from ..modeling.spec import signature_parameters
 from .files import ROOT
 
@@ -78,7 +79,7 @@ def _drop_default_arguments(settings: Dict[str, Any]) -> None:
     registries = spec_registries()
     chosen = {key: registry.get(settings[f"{key}.NAME"]) for key, registry in registries.items()
               if settings.get(f"{key}.NAME")}
-    for key, target in {**chosen, "MODEL.BALANCED.FPN": BalancedFPN}.items():
+    for key, target in {**chosen, "MODEL.BALANCED.FPN": BalancedFPN, "MODEL.BALANCED.PAFPN": PAFPN}.items():
         for name, parameter in signature_parameters(target).items():
             full_key = f"{key}.{name.upper()}"
             if full_key in settings and settings[full_key] == _plain(parameter.default):

@@ -17,7 +17,7 @@ from ..utils.errors import ConfigError
 from .files import ROOT, Row, Table
 from .identity import run_key
 
-__all__ = ["Options", "PlannedRow", "Run", "plan_rows", "runs_of"]
+__all__ = ["Options", "PlannedRow", "Run", "plan_rows", "runs_of", "short_path", "train_program"]
 
 TRAIN_NET = os.path.join(ROOT, "train_net.py")
 
@@ -66,8 +66,7 @@ class Run:
         data = [word for name, path in data if path for word in (f"--{name.replace('_', '-')}", path)]
         gpus = ["--num-gpus", str(self.options.num_gpus)] if self.options.num_gpus != 1 else []
         more = {"MODEL.WEIGHTS": weights} if weights else {}
-        train = [_short(TRAIN_NET)] if os.path.isfile(TRAIN_NET) else ["-m", "d2_balanced", "train"]  # no checkout
-        program = [sys.executable, *train, "--config-file", _short(self.config_file)]
+        program = [*train_program(), "--config-file", short_path(self.config_file)]
         return [*program, *mode, "--output-dir", folder, *data, *gpus, *self.words(**more, SEED=seed)]
 
     @property
@@ -131,6 +130,11 @@ def _resolved(config_file: str, words: Sequence[str], data: OwnData) -> CfgNode:
     return open_experiment(config_file, words, data).cfg
 
 
-def _short(path: str) -> str:
+def train_program() -> List[str]:
+    """The words that start ``train_net.py``, or where there is no checkout ``d2_balanced train``, with this Python."""
+    return [sys.executable, *([short_path(TRAIN_NET)] if os.path.isfile(TRAIN_NET) else ["-m", "d2_balanced", "train"])]
+
+
+def short_path(path: str) -> str:
     """Relative to the working directory where that is shorter."""
     return min(path, os.path.relpath(path), key=len)

@@ -401,7 +401,6 @@ REFUSED_ALONE: Tuple[Choice, ...] = (
         ("IOUS",),
     ),
     Choice("precise batch statistics", {"TEST.PRECISE_BN.ENABLED": True}, ("PRECISE_BN",)),
-    Choice("test-time augmentation", {"TEST.AUG.ENABLED": True}, ("TEST.AUG",)),
     Choice("expected results", {"TEST.EXPECTED_RESULTS": [["bbox", "AP", 38.5, 0.2]]}, ("EXPECTED_RESULTS",)),
     Choice("a reference number of processes", {"SOLVER.REFERENCE_WORLD_SIZE": 8}, ("REFERENCE_WORLD_SIZE",)),
     Choice("another sampler of images", {"DATALOADER.SAMPLER_TRAIN": "RandomSubset"}, ("SAMPLER_TRAIN",)),

@@ -161,6 +161,10 @@ def run_settings(cfg, lazy):
         "recorded": (cfg.ANALYSIS.RECORD, train.record_imbalance.enabled),
         "best metric": (cfg.TEST.BEST_METRIC, train.best_metric),
         "patience": (cfg.TEST.PATIENCE, train.patience),
+        "test-time augmentation": (
+            {key.lower(): plain(value) for key, value in cfg.TEST.AUG.items()},
+            plain(train.test_aug),
+        ),
         "training sets": (list(cfg.DATASETS.TRAIN), as_list(loader.dataset.names)),
         "test sets": (list(cfg.DATASETS.TEST), as_list(test.dataset.names)),
         "training proposals": (list(cfg.DATASETS.PROPOSAL_FILES_TRAIN), list(proposal_files[0])),

@@ -1,5 +1,6 @@
 """CrowdHuman: what the converter makes of .odgt files, its errors, registration, and what the mapper keeps."""
 
+import copy
 import json
 import os
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 from commands import refusal
 import torch
+from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
 from PIL import Image
 
 from d2_balanced.data import builtin, crowdhuman
@@ -186,9 +189,37 @@ def test_the_evaluator_is_crowdhuman_s_and_takes_more_than_100_detections(regist
     assert results["bbox"]["AR@300"] > 0 and evaluator.max_dets == 300
 
 
-def mapped(mapper_class, record, flip):
+def mapped(mapper_class, record, flip, **settings):
     augmentations = [T.ResizeShortestEdge(160, 400), T.RandomFlip(prob=1.0 if flip else 0.0)]
-    return mapper_class(is_train=True, augmentations=augmentations, image_format="BGR")(record)
+    return mapper_class(is_train=True, augmentations=augmentations, image_format="BGR", **settings)(record)
+
+
+@pytest.mark.parametrize("mapper_class", [BalancedMapper, IgnoreRegionMapper])
+@pytest.mark.parametrize("flip", [False, True])
+def test_full_bodies_that_reach_beyond_the_image_train_clipped_or_whole(registered, flip, mapper_class):
+    record = copy.deepcopy(DatasetCatalog.get(registered)[0])  # 100 x 80, here twice as large
+    boxes = [[-10.5, 5, 40, 90], [70, 20, 50, 30], [-30, -30, 20, 20], [20, 20, 30.5, 40]]  # the third is outside
+    record["annotations"] = [
+        {"bbox": box, "bbox_mode": BoxMode.XYWH_ABS, "category_id": k, "iscrowd": 0} for k, box in enumerate(boxes)
+    ]
+    clipped, whole = (mapped(mapper_class, record, flip, clip_boxes=clip)["instances"] for clip in (True, False))
+    assert clipped.gt_classes.tolist() == whole.gt_classes.tolist() == [0, 1, 3]
+    expected = 2 * np.array([[-10.5, 5, 29.5, 95], [70, 20, 120, 50], [20, 20, 50.5, 60]])
+    if flip:
+        expected[:, [0, 2]] = 200 - expected[:, [2, 0]]
+    np.testing.assert_allclose(whole.gt_boxes.tensor, expected)
+    np.testing.assert_allclose(clipped.gt_boxes.tensor, expected.clip(0, [200, 160, 200, 160]))
+    assert torch.equal(mapped(mapper_class, record, flip)["instances"].gt_boxes.tensor, clipped.gt_boxes.tensor)
+
+
+def test_clipping_is_a_key_and_an_argument():
+    cfg = get_balanced_cfg()
+    assert build_mapper(cfg, True).clip_boxes
+    cfg.INPUT.CLIP_BOXES = False
+    check_config(cfg)
+    assert not build_mapper(cfg, True).clip_boxes
+    lazy = load_lazy(quick_config("faster_rcnn", "py"), ["dataloader.train.mapper.clip_boxes=false"])
+    assert not instantiate(lazy.dataloader.train.mapper).clip_boxes
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -113,16 +113,33 @@ def _overlap(a, b):
     return inter / (a[2] * a[3] + b[2] * b[3] - inter)
 
 
-def test_occlusion_has_its_limit():
+@pytest.mark.parametrize("level, hidden", [("mild", 0.2), ("hard", 0.4)])
+def test_occlusion_has_its_limit(level, hidden):
     """Many shapes are partly hidden or cut off, none so much that finding it would be luck; areas are counted right."""
     shares = []
     for index in range(30):
-        painted = scene.paint_scene(0, 0, index)
+        painted = scene.paint_scene(0, 0, index, level=level)
         visible = [int((painted.owner == k).sum()) for k in range(len(painted.classes))]
         assert visible == painted.visible_areas
         shares += [v / full for v, full in zip(visible, painted.full_areas)]
-    assert min(shares) >= scene.MIN_VISIBLE and max(shares) == 1
-    assert np.mean(np.array(shares) < 0.95) > 0.2
+    assert min(shares) >= scene.LEVELS[level].visible and max(shares) == 1
+    assert np.mean(np.array(shares) < 0.95) > hidden
+
+
+def test_hard_pictures_have_more_look_alikes():
+    mild, hard = (
+        sum(scene.paint_scene(0, 0, index, level=level).classes.count(-1) for index in range(30)) for level in scene.LEVELS
+    )
+    assert hard > 2 * mild
+
+
+def test_levels_are_not_taken_for_each_other(tmp_path):
+    folder, small = str(tmp_path / "hard"), {**SMALL, "train_images": 1, "val_images": 1, "size": 64}
+    assert generated.generate(folder, **small, level="hard") and not generated.generate(folder, **small, level="hard")
+    with pytest.raises(DataError, match="holds a data set of other settings.*'level': 'hard'"):
+        generated.generate(folder, **small)
+    with pytest.raises(ValueError, match="level must be one of mild, hard, got 'harder'"):
+        generated.generate(str(tmp_path / "other"), **small, level="harder")
 
 
 def test_some_pictures_show_look_alikes_only():
@@ -206,7 +223,7 @@ def test_command(tmp_path, capsys):
 
 
 def test_registered_names_are_drawn_on_demand(tmp_path, monkeypatch):
-    monkeypatch.setattr(generated.generate, "__kwdefaults__", SMALL)
+    monkeypatch.setattr(generated.generate, "__kwdefaults__", {**SMALL, "level": "mild"})
     saved = {name: MetadataCatalog.get(name) for name in ("generated_train", "generated_val")}
     functions = {name: DatasetCatalog.pop(name) for name in saved}
     try:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from d2_balanced.engine.open import open_experiment
 from d2_balanced.inference import Predictor
 from d2_balanced.inference.command import main
 from d2_balanced.inference.images import find_images
-from d2_balanced.utils.errors import DataError
+from d2_balanced.utils.errors import DataError, InstallError
+from d2_balanced.utils.json_lines import read_metrics
+from detectron2.structures import Boxes, Instances
 from PIL import Image
 from tiny_runs import LAZY_TINY, TINY, data_arguments, make_dataset, quick_config, train_net
 
@@ -28,7 +31,8 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("predict")
     data = [make_dataset(folder / "train"), make_dataset(folder / "val", images=4, seed=1)]
     config = ["--config-file", quick_config("mask_rcnn"), "--output-dir", folder / "run"]
-    assert train_net(*config, *data_arguments(*data), *TINY, "MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", 2) == 0
+    words = ["MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", 2, "TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", "(48, 64)"]
+    assert train_net(*config, *data_arguments(*data), *TINY, *words) == 0
     shutil.rmtree(folder / "train")
     return folder
 
@@ -71,10 +75,11 @@ def by_content(results):
     return sorted(json.dumps({key: result[key] for key in keys}) for result in results)
 
 
-def test_the_files_hold_the_detections_of_the_evaluation_to_the_bit(place, tmp_path):
-    (path,) = (place / "run" / "inference").glob("*/coco_instances_results.json")
+@pytest.mark.parametrize("inference, words", [("inference", []), ("inference_TTA", ["--tta"])])
+def test_the_files_hold_the_detections_of_the_evaluation_to_the_bit(place, tmp_path, inference, words):
+    (path,) = (place / "run" / inference).glob("*/coco_instances_results.json")
     evaluated = json.loads(path.read_text())
-    weights = ("--weights", place / "run" / "model_final.pth")
+    weights = ("--weights", place / "run" / "model_final.pth", *words)
     status, found, rows = predict(place, tmp_path / "out", "--input", place / "val", *weights, *ALL)
     assert status == 0 and len(found) == len(rows) > 0
     for number in range(4):  # the image ids of the set are those in the file names
@@ -141,6 +146,13 @@ def test_the_best_checkpoint_is_taken_unless_another_is_named(place):
                                     "--output", place / "unused")  # fmt: skip
 
 
+@pytest.mark.parametrize("words", [["--overlap", "1"], ["--tile", "0"], ["--workers", "-1"], ["--score", "nan"]])
+def test_numbers_out_of_range_are_refused_with_their_option(words, capsys):
+    with pytest.raises(SystemExit):
+        main(["--run", "a", "--input", "b", "--output", "c", *words])
+    assert f"argument {words[0]}: has to be" in capsys.readouterr().err
+
+
 def test_score_and_max_leave_the_best(place, predictor, tmp_path):
     path = place / "val" / "1.png"
     _, everything, _ = predict(place, tmp_path / "a", "--input", path, *ALL)
@@ -201,3 +213,90 @@ def test_inputs_are_files_folders_and_patterns_each_image_once(tmp_path, monkeyp
     for word in ("nowhere", "val/*.gif", "val/*.json", "."):
         with pytest.raises(DataError, match="--input"):
             find_images([word])
+
+
+def test_the_augmented_evaluation_stands_beside_the_plain_one_at_the_end(place):
+    lines = read_metrics(place / "run" / "metrics.json")
+    evaluated = [line for line in lines if "bbox/AP" in line]
+    assert [line["iteration"] for line in evaluated] == [1] and "segm_TTA/AP" in evaluated[0]
+    assert "bbox_TTA/AP" in evaluated[0] and evaluated[0]["bbox_TTA/AP50"] is not None
+    (metrics,) = (place / "run" / "inference_TTA").glob("*/metrics.json")
+    assert set(json.loads(metrics.read_text())["metrics"]) == {"bbox", "segm"}
+
+
+@pytest.mark.parametrize("wrong, told", [
+    (["--device", "cuda"], "no CUDA"), (["MODEL.WEIGHTS", "x.pth"], "--weights"), (["MODEL.NO_SUCH", "1"], "NO_SUCH"),
+    (["TEST.DETECTIONS_PER_IMAGE", "3", "--tta"], "--tta stands after"),
+])  # fmt: skip
+def test_what_the_run_cannot_do_is_told_before_anything_is_written(place, tmp_path, wrong, told, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    words = ["--run", place / "run", "--input", place / "val", "--output", tmp_path / "out", "--score", 0, *wrong]
+    assert told in message(*words)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_overrides_change_what_is_found(place, tmp_path):
+    words = ["--input", place / "val" / "1.png", *ALL]
+    _, few, _ = predict(place, tmp_path / "few", *words, "--device", "cpu", "TEST.DETECTIONS_PER_IMAGE", 2)
+    _, many, _ = predict(place, tmp_path / "many", *words)
+    assert by_content(few) == by_content(sorted(many, key=lambda item: -item["score"])[:2])
+
+
+@pytest.mark.parametrize("numbers, batches", [((1, 2), [2]), ((0, 1, 2), [1, 2]), ((1, 0, 2, 1, 1), [3, 1, 1])])
+def test_images_of_one_size_go_together_and_only_digits_differ(place, predictor, monkeypatch, numbers, batches):
+    paths = [place / "val" / f"{k}.png" for k in numbers]  # number 0 is tall, the others are wide
+    expected, sizes, detect = predictor(paths), [], predictor.detect
+    monkeypatch.setattr(predictor, "detect", lambda inputs: sizes.append(len(inputs)) or detect(inputs))
+    found = predictor.find([predictor.reader.inputs(path) for path in paths], batch_size=3)
+    assert sizes == batches
+    for alone, together in zip(expected, found):
+        assert alone.image_size == together.image_size and torch.equal(alone.pred_classes, together.pred_classes)
+        torch.testing.assert_close(alone.scores, together.scores, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(alone.pred_boxes.tensor, together.pred_boxes.tensor, atol=1e-3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("words", [["--workers", 2], ["--workers", 2, "--batch", 3], ["--tile", 40, "--workers", 1]])
+def test_workers_change_nothing(place, tmp_path, words):
+    (tmp_path / "in").mkdir()
+    for k in range(7):
+        shutil.copy(place / "val" / f"{k % 4}.png", tmp_path / "in" / f"{k}.png")
+    (tmp_path / "in" / "3.png").write_bytes(b"no image")
+    given = ["--input", tmp_path / "in", *ALL, *words]
+    status, found, _ = predict(place, tmp_path / "several", *given)
+    _, expected, _ = predict(place, tmp_path / "one", *given, "--workers", 0)
+    assert status == 2 and found == expected
+    assert list(dict.fromkeys(item["image_id"] for item in found)) == [1, 2, 3, 5, 6, 7]
+
+
+def test_tiles_on_the_command_line(place, tmp_path):
+    words = ["--input", place / "val" / "1.png", *ALL]
+    plain, covered, tiled = (predict(place, tmp_path / name, *words, *tile)[1] for name, tile in (
+        ("plain", []), ("covered", ["--tile", 64]), ("tiled", ["--tile", 40, "--overlap", 0.5])))  # fmt: skip
+    assert covered == plain and tiled != plain
+    sizes = [item["segmentation"]["size"] for item in tiled]
+    assert sizes and all(size == [48, 64] for size in sizes)
+
+
+def test_supervision_s_detections(place, predictor):
+    supervision = pytest.importorskip("supervision", reason="an extra: pip install 'd2_balanced[supervision]'")
+    instances = predictor(place / "val" / "0.png")
+    detections = predictor.to_supervision(instances)
+    assert isinstance(detections, supervision.Detections) and len(detections) == len(instances)
+    assert detections.data["class_name"].tolist() == [item["class"] for item in predictor.to_dicts(instances)]
+    assert detections.xyxy.tolist() == instances.pred_boxes.tensor.tolist()
+    assert detections.mask.shape == (len(instances), *instances.image_size)
+    nothing = predictor.to_supervision(instances[instances.scores > 2])
+    assert len(nothing) == 0 and len(nothing.data["class_name"]) == 0
+
+
+def test_without_supervision_the_command_that_installs_it_is_told(place, predictor, monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(InstallError, match=r"pip install 'd2_balanced\[supervision\]'"):
+        predictor.to_supervision(predictor(place / "val" / "0.png"))
+
+
+def test_scores_of_masks_are_told(predictor):
+    instances = Instances((8, 8), pred_boxes=Boxes(torch.tensor([[1.0, 1, 4, 4]])), scores=torch.tensor([0.75]))
+    instances.pred_classes, instances.pred_masks = torch.tensor([1]), torch.ones(1, 8, 8, dtype=torch.bool)
+    instances.mask_scores = torch.tensor([0.5])
+    assert [(item["score"], item["mask_score"]) for item in predictor.to_dicts(instances)] == [(0.75, 0.5)]

@@ -42,6 +42,20 @@ def test_every_parameter_of_a_backbone_gets_a_gradient(kind, of, levels):
     assert unused == []  # a parameter without a gradient would stop DDP
 
 
+@pytest.mark.parametrize("kind", ["pafpn", "balanced_pafpn"])
+@pytest.mark.parametrize("of", [str, retinanet_of])
+def test_the_form_of_a_pafpn_is_a_key(kind, of):
+    name = of(f"build_resnet_{kind}_backbone")
+    assert build_backbone(tiny_cfg(name)).form == "panet"
+    backbone = build_backbone(tiny_cfg(name, "MODEL.BALANCED.PAFPN.FORM", "released"))
+    assert backbone.form == "released" and hasattr(backbone, "pafpn_output2") == (of is str)
+    assert all(p.shape[0] == 8 for n, p in backbone.named_parameters() if "pafpn" in n)
+    with pytest.raises(ConfigError, match="MODEL.BALANCED.PAFPN.FORM.*form must be one of panet, released, got 'libra'"):
+        build_backbone(tiny_cfg(name, "MODEL.BALANCED.PAFPN.FORM", "libra"))
+    with pytest.raises(ConfigError, match="MODEL.BALANCED.PAFPN.FORM"):
+        check_config(tiny_cfg(of("build_resnet_balanced_fpn_backbone"), "MODEL.BALANCED.PAFPN.FORM", "released"))
+
+
 def test_without_refinement_it_adds_the_mean_level_to_fpn():
     torch.manual_seed(0)
     cfg = tiny_cfg("build_resnet_balanced_fpn_backbone", "MODEL.BALANCED.FPN.REFINEMENT", "none")

@@ -49,6 +49,25 @@ def test_path_on_fpn_levels():
         torch.testing.assert_close(outputs[f"p{i}"], expected)
 
 
+def test_released_form_passes_the_sums_on_and_convolves_every_level():
+    """Libra R-CNN's release: no ReLU, P2 convolved as well, and each level's own convolution comes after what is passed on."""
+    aggregated, plain = pyramid(PAFPN, LastLevelMaxPool(), form="released"), pyramid(FPN, LastLevelMaxPool())
+    plain.load_state_dict(aggregated.state_dict(), strict=False)
+    image = torch.randn(1, 3, 96, 160)
+    outputs, levels = aggregated(image), plain(image)
+    total = None
+    for i in (2, 3, 4, 5):
+        below, total = total, levels[f"p{i}"]
+        if below is not None:
+            down = getattr(aggregated, f"pafpn_down{i}")
+            total = total + F.conv2d(below, down.weight, down.bias, stride=2, padding=1)
+        output = getattr(aggregated, f"pafpn_output{i}")
+        torch.testing.assert_close(outputs[f"p{i}"], F.conv2d(total, output.weight, output.bias, padding=1))
+    assert (outputs["p5"] < 0).any() and torch.equal(outputs["p6"], outputs["p5"][..., ::2, ::2])
+    with pytest.raises(ValueError, match="PAFPN: form must be one of panet, released, got 'libra'"):
+        pyramid(PAFPN, form="libra")
+
+
 def test_keys_are_fpns_and_the_paths():
     aggregated, plain = pafpn_and_its_fpn()
     added = set(aggregated.state_dict()) - set(plain.state_dict())

@@ -16,7 +16,7 @@ from detectron2.utils.events import EventStorage
 from reference.losses import balanced_l1
 from torch.nn import functional as F
 
-from d2_balanced.config import get_balanced_cfg
+from d2_balanced.config import check_config, get_balanced_cfg
 from d2_balanced.modeling.box_losses import BalancedL1, DynamicSmoothL1, EIoU, GHMR, GIoU, KLLoss, SmoothL1
 from d2_balanced.modeling.cls_losses import (
     ClassBalanced,
@@ -232,6 +232,36 @@ def test_neg_pos_ub(targets):
         assert (labels == 0).sum() == min(5 * max(num_pos, 1), 64 - num_pos)
 
 
+def losses_at_zero(rpn, num_positives, num_negatives):
+    """Losses of one image whose minibatch has so many anchors, all objectness logits 0, and deltas 1 off."""
+    anchors = rpn.anchor_generator([torch.zeros(1, 1, SIZE[0] // s, SIZE[1] // s) for s in STRIDES.values()])
+    everything = Boxes.cat(anchors).tensor
+    labels = torch.full((len(everything),), -1, dtype=torch.int8)
+    labels[:num_positives], labels[num_positives : num_positives + num_negatives] = 1, 0
+    zeros, ones = [torch.zeros(1, len(a)) for a in anchors], [torch.ones(1, len(a), 4) for a in anchors]
+    with EventStorage():
+        losses = rpn.losses(anchors, zeros, [labels], ones, [everything])
+    return {name: loss.item() for name, loss in losses.items()}
+
+
+@pytest.mark.parametrize("counts", [(2, 10), (0, 5), (0, 0)], ids=str)
+@pytest.mark.parametrize(
+    "sampler, normalizer, sampled",
+    [
+        (RandomSampler(neg_pos_ub=5), None, True),  # Libra R-CNN's release: ln 2 = 0.693, not ln 2 * 12 / 64
+        (RandomSampler(), None, False),
+        (RandomSampler(neg_pos_ub=5), "batch_size", False),
+        (RandomSampler(), "sampled", True),
+        (lambda *candidates: None, None, False),  # somebody's own
+    ],
+)
+def test_losses_are_divided_by_the_anchors_sampled_where_the_sampler_bounds_them(sampler, normalizer, sampled, counts):
+    rpn = build(BalancedRPN, sampler=sampler, normalizer=normalizer)
+    losses, divisor = losses_at_zero(rpn, *counts), max(sum(counts), 1) if sampled else 64
+    assert losses["loss_rpn_cls"] == pytest.approx(0.6931472 * sum(counts) / divisor)
+    assert losses["loss_rpn_loc"] == pytest.approx(2.0 * 4 * counts[0] / divisor)  # L1, with the loss weight
+
+
 def test_box_loss_is_summed_over_positives_and_normalised_by_the_minibatch():
     rpn = build(BalancedRPN, box_loss=BalancedL1(alpha=0.3, gamma=1.0))
     targets = IMAGES["objects"]
@@ -273,8 +303,10 @@ def test_yacs():
     with pytest.raises(ValueError, match="smooth_l1_beta=0.2.*box_loss=BalancedL1"):
         from_yacs(cfg)
     cfg.MODEL.RPN.SMOOTH_L1_BETA = 0.0
+    assert from_yacs(cfg).normalizer == "sampled"
+    cfg.MODEL.BALANCED.RPN.NORMALIZER = "batch_size"
     rpn = from_yacs(cfg)
-    assert rpn.sampler.neg_pos_ub == 5 and rpn.box_loss.settings["alpha"] == 0.2
+    assert rpn.normalizer == "batch_size" and rpn.sampler.neg_pos_ub == 5 and rpn.box_loss.settings["alpha"] == 0.2
 
 
 @pytest.mark.parametrize(
@@ -313,9 +345,20 @@ def test_a_box_loss_that_follows_proposals_is_refused():
         build(BalancedRPN, box_loss=DynamicSmoothL1())
 
 
+def test_an_unknown_normalizer_is_refused():
+    with pytest.raises(ValueError, match="BalancedRPN: normalizer must be one of batch_size, sampled; got 'anchors'"):
+        build(BalancedRPN, normalizer="anchors")
+    cfg = yacs()
+    cfg.MODEL.BALANCED.RPN.NORMALIZER = "anchors"
+    with pytest.raises(ValueError, match="MODEL.BALANCED.RPN.NORMALIZER: must be one of batch_size, sampled, got 'anchors'"):
+        check_config(cfg)
+
+
 def test_lazy_config():
     node = L(build)(cls=BalancedRPN, sampler=L(IoUBalancedSampler)(num_bins=5), box_loss=L(BalancedL1)())
+    node.normalizer = "sampled"
     rpn = instantiate(node)
+    assert rpn.normalizer == "sampled"
     assert rpn.sampler.num_bins == 5 and isinstance(rpn.box_loss, BalancedL1)
 
 

@@ -42,8 +42,8 @@ def trajectory(batches, k_iou, k_error, period, scope, threshold=0.4, beta=1.0):
     """Per batch ``(threshold in force, beta in force, iou_statistic, error_statistic)``, and the final two values.
 
     A batch with a GT-less image records nothing. ``batch`` updates every ``period`` iterations, unless the last of them
-    recorded nothing; ``image`` after ``period`` batches that recorded. The last ``2 * period`` batches that recorded since
-    the last update count. A median error of zero changes nothing.
+    recorded nothing; ``image`` after ``period`` batches that recorded. All batches that recorded since the last update
+    count. A median error of zero changes nothing.
     """
     low, high, records, steps = threshold, beta, [], []
     for iteration, batch in enumerate(batches):
@@ -51,7 +51,7 @@ def trajectory(batches, k_iou, k_error, period, scope, threshold=0.4, beta=1.0):
         iou = iou_statistic(batch, k_iou, scope) if counted else NOTHING
         error = error_statistic(batch, k_error, scope, threshold) if counted else NOTHING
         steps.append((threshold, beta, iou, error))
-        records = (records + [(iou, error)] * counted)[-2 * period :]
+        records = records + [(iou, error)] * counted
         if counted and (iteration + 1) % period == 0 if scope == "batch" else len(records) == period:
             ious, errors = ([value for value in values if not math.isnan(value)] for values in zip(*records))
             threshold = max(sum(ious) / len(ious), low) if ious else threshold

@@ -12,8 +12,6 @@ import os
 import shlex
 from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
 
-import torch
-
 from ...engine.experiment import Experiment
 from ...engine.start import CONFIG
 from .gather import components_of
@@ -94,12 +92,7 @@ def _build(experiment: Experiment, treatment: Treatment):
     """The experiment's model with the treatment, without memory for its weights; None where that cannot be told."""
     overrides, fragments = _words(treatment)
     changed = type(experiment).from_config(copy.deepcopy(experiment.cfg), overrides, fragments=fragments)
-    changed.set_run(device="meta")
-    try:
-        with torch.device("meta"):
-            return changed.build_model()
-    except RuntimeError:  # somebody's component that reads numbers in its constructor
-        return None
+    return changed.build_without_memory()
 
 
 _LIBRA, _DYNAMIC, _RGA = "projects/LibraRCNN", "projects/DynamicRCNN", "projects/RGA_PRM"

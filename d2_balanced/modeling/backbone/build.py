@@ -1,8 +1,8 @@
 """yacs builders of the pyramids: the names that ``MODEL.BACKBONE.NAME`` takes.
 
 ``MODEL.FPN.*`` and ``MODEL.RESNETS.*`` are detectron2's. ``MODEL.BALANCED.FPN`` holds the arguments of
-:class:`BalancedFPN` (REFINE_LEVEL, REFINEMENT), ``MODEL.BALANCED.CONTEXT`` those of :func:`add_context_blocks`
-(STAGES, RATIO).
+:class:`BalancedFPN` (REFINE_LEVEL, REFINEMENT), ``MODEL.BALANCED.PAFPN`` those of :class:`PAFPN` (FORM),
+``MODEL.BALANCED.CONTEXT`` those of :func:`add_context_blocks` (STAGES, RATIO).
 """
 
 from __future__ import annotations
@@ -34,15 +34,21 @@ def _register(*nodes: str):
     return register
 
 
-def _construct(key: str, node, make, *args, **kwargs):
-    """``make(...)`` with the arguments in ``node``, lower-cased; what it refuses of them names ``key``, the node's."""
-    with constructing(key, {f"{key}.{name}": value for name, value in node.items()}, _SECTIONS):
-        return make(*args, **kwargs, **{name.lower(): value for name, value in node.items()})
+def _settings(cfg, *nodes: str):
+    """``{MODEL.BALANCED.<node>.<NAME>: value}`` of nodes that a config may lack."""
+    balanced = balanced_keys(cfg)
+    return {f"MODEL.BALANCED.{n}.{name}": value for n in nodes for name, value in getattr(balanced, n, {}).items()}
+
+
+def _construct(key: str, settings, make, *args, **kwargs):
+    """``make(...)`` with the arguments in ``settings``, lower-cased; what it refuses names their key, or else ``key``."""
+    with constructing(key, settings, _SECTIONS):
+        return make(*args, **kwargs, **{name.rsplit(".", 1)[-1].lower(): value for name, value in settings.items()})
 
 
 def _bottom_up(cfg, input_shape: ShapeSpec, with_context: bool):
     resnet = build_resnet_backbone(cfg, input_shape)
-    context = getattr(balanced_keys(cfg), "CONTEXT", {})
+    context = _settings(cfg, "CONTEXT")
     if not (with_context or context):
         return resnet
     return _construct("MODEL.BALANCED.CONTEXT", context, add_context_blocks, resnet)
@@ -59,9 +65,10 @@ def _pyramid(pyramid_class, cfg, input_shape: ShapeSpec, retinanet: bool = False
         top_block = LastLevelP6P7(bottom_up.output_shape()["res5"].channels, channels)
     else:
         top_block = LastLevelMaxPool()
+    nodes = [name for name, of in (("FPN", BalancedFPN), ("PAFPN", PAFPN)) if issubclass(pyramid_class, of)]
     return _construct(
-        "MODEL.BALANCED.FPN",
-        getattr(balanced_keys(cfg), "FPN", {}) if issubclass(pyramid_class, BalancedFPN) else {},
+        f"MODEL.BALANCED.{(nodes or ['FPN'])[0]}",
+        _settings(cfg, *nodes),
         pyramid_class,
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
@@ -84,13 +91,13 @@ def build_resnet_balanced_fpn_backbone(cfg, input_shape: ShapeSpec):
     return _pyramid(BalancedFPN, cfg, input_shape)
 
 
-@_register("CONTEXT")
+@_register("PAFPN", "CONTEXT")
 def build_resnet_pafpn_backbone(cfg, input_shape: ShapeSpec):
     """:class:`PAFPN` on a ResNet, P2..P6."""
     return _pyramid(PAFPN, cfg, input_shape)
 
 
-@_register("FPN", "CONTEXT")
+@_register("FPN", "PAFPN", "CONTEXT")
 def build_resnet_balanced_pafpn_backbone(cfg, input_shape: ShapeSpec):
     """:class:`BalancedPAFPN` on a ResNet, P2..P6."""
     return _pyramid(BalancedPAFPN, cfg, input_shape)
@@ -108,13 +115,13 @@ def build_retinanet_resnet_balanced_fpn_backbone(cfg, input_shape: ShapeSpec):
     return _pyramid(BalancedFPN, cfg, input_shape, retinanet=True)
 
 
-@_register("CONTEXT")
+@_register("PAFPN", "CONTEXT")
 def build_retinanet_resnet_pafpn_backbone(cfg, input_shape: ShapeSpec):
     """:class:`PAFPN` on a ResNet, P3..P7."""
     return _pyramid(PAFPN, cfg, input_shape, retinanet=True)
 
 
-@_register("FPN", "CONTEXT")
+@_register("FPN", "PAFPN", "CONTEXT")
 def build_retinanet_resnet_balanced_pafpn_backbone(cfg, input_shape: ShapeSpec):
     """:class:`BalancedPAFPN` on a ResNet, P3..P7."""
     return _pyramid(BalancedPAFPN, cfg, input_shape, retinanet=True)

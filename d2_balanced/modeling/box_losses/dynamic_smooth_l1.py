@@ -129,7 +129,7 @@ class DynamicSmoothL1(nn.Module):
         if statistic is not None and not self.record_zeros:
             statistic = statistic.masked_fill(statistic == 0, float("nan"))
         recorded, due = self.window.record(statistic, iteration)
-        median = self.window.scope.median(self.window.records)
+        median = self.window.scope.median(self.window.since_update())
         wanted = median.clamp(self.min_beta, self.initial_beta)
         self.beta.copy_(torch.where(due & (median > 0), wanted, self.beta))
         self.window.clear(due)

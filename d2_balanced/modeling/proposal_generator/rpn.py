@@ -40,8 +40,9 @@ from d2_balanced.utils.errors import Refusal
 
 from .top_proposals import top_candidates, top_proposals
 
-__all__ = ["BalancedRPN"]
+__all__ = ["BalancedRPN", "NORMALIZERS"]
 
+NORMALIZERS = ("batch_size", "sampled")
 _BACKGROUND = 0
 _OBJECT_CLASSES = 1  # any object
 
@@ -59,8 +60,12 @@ class BalancedRPN(RPN):
             :class:`CrossEntropy` of sigmoids.
         box_loss: callable ``(pred (F, 4), target (F, 4)) -> (F, 4)``, see ``box_losses/seat.py``; None keeps
             detectron2's own loss. The other arguments are ``RPN``'s.
+        normalizer: what the sums of both losses are divided by. "batch_size": ``batch_size_per_image`` times N, as in
+            detectron2, whose samplers fill the minibatch; "sampled": the anchors that were sampled, as in Libra R-CNN's
+            release; None: "sampled" for a sampler with a ``neg_pos_ub``, "batch_size" for all others.
 
     Raises:
+        ValueError: for another normalizer.
         Refusal: for a sampler that repeats positives, for a matcher or box loss that follows an R-CNN's proposals,
             a loss that wants what an RPN does not predict, or a box loss beside a ``box_reg_loss_type`` other than
             smooth_l1 or a ``smooth_l1_beta`` that it ignores.
@@ -75,6 +80,7 @@ class BalancedRPN(RPN):
         sampler: Optional[Callable] = None,
         cls_loss: Optional[Callable] = None,
         box_loss: Optional[Callable] = None,
+        normalizer: Optional[str] = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -90,13 +96,20 @@ class BalancedRPN(RPN):
         self.sampler = RandomSampler() if sampler is None else sampler
         self.cls_loss = CrossEntropy(form="sigmoid") if cls_loss is None else cls_loss
         self.box_loss = box_loss
+        self.normalizer = self._normalizer(normalizer)
         if hasattr(cls_loss, "adopt"):
             cls_loss.adopt(_OBJECT_CLASSES)
+
+    def _normalizer(self, name):
+        if name not in (None, *NORMALIZERS):
+            raise ValueError(f"{type(self).__name__}: normalizer must be one of {', '.join(NORMALIZERS)}; got {name!r}")
+        return name or ("sampled" if getattr(self.sampler, "neg_pos_ub", -1) != -1 else "batch_size")
 
     @classmethod
     def from_config(cls, cfg, input_shape):
         ret = super().from_config(cfg, input_shape)
         rpn = balanced_keys(cfg).RPN
+        ret["normalizer"] = rpn.NORMALIZER or None
         ret["sampler"] = build_component(PROPOSAL_SAMPLER_REGISTRY, rpn.SAMPLER, "MODEL.BALANCED.RPN.SAMPLER")
         ret["cls_loss"] = build_dense_cls_loss(rpn.CLS_LOSS, "MODEL.BALANCED.RPN.CLS_LOSS")
         ret["box_loss"] = build_box_loss(
@@ -164,7 +177,8 @@ class BalancedRPN(RPN):
             box_reg_loss_type=self.box_reg_loss_type,
             smooth_l1_beta=self.smooth_l1_beta,
         )
-        normalizer = self.batch_size_per_image * num_images
+        num_sampled = max(len(sampled), 1)
+        normalizer = num_sampled if self.normalizer == "sampled" else self.batch_size_per_image * num_images
         losses = {"loss_rpn_cls": objectness_loss / normalizer, "loss_rpn_loc": box_loss / normalizer}
         return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in losses.items()}
 

@@ -182,6 +182,11 @@ class BalancedROIHeads(StandardROIHeads):
         nms_thresh, topk = found.predictor.test_nms_thresh, found.predictor.test_topk_per_image
         return fast_rcnn_inference(found.boxes, scores, found.image_sizes, score_thresh, nms_thresh, topk)[0]
 
+    @property
+    def test_predictor(self):
+        """The predictor that gives the boxes at inference; its thresholds and number of detections hold."""
+        return self.branches[self._most_positive(self.test_branches)].predictor(self.stages.num_test - 1)
+
     def box_candidates(self, features, proposals):
         """Every proposal refined stage by stage, with merged scores, before NMS: :class:`~.candidates.BoxCandidates`."""
         features = [features[f] for f in self.box_in_features]
@@ -217,12 +222,14 @@ class BalancedROIHeads(StandardROIHeads):
         return act(self._mask_parts(features), instances)
 
     def _mask_parts(self, features, targets=None):
+        """``targets``: of a training stage whose masks train with its boxes, and so with its gradient scale."""
+        pool = self.pool_masks if targets is None else lambda *args: self._scale_gradient(self.pool_masks(*args))
         return MaskParts(
             mask_head=self.mask_head,
             mask_iou_head=self.mask_iou_head,
             stages=self.stages,
             num_classes=self.num_classes,
-            pool=lambda boxes: self.pool_masks(features, boxes),
+            pool=lambda boxes: pool(features, boxes),
             label_and_sample=lambda proposals, stage: self._sample_for_masks(proposals, targets, stage),
         )
 
@@ -314,13 +321,16 @@ class BalancedROIHeads(StandardROIHeads):
         """Pool all branches' samples in one call; returns one tensor (R, C, h, w) a branch."""
         boxes = [[s.proposal_boxes for s in image] for image in zip(*samples)]
         boxes = [Boxes.cat(image) if len(image) > 1 else image[0] for image in boxes]
-        pooled = self.box_pooler(features, boxes)  # rows ordered by image, then by branch
-        if self.stages.feature_grad_scale != 1.0:
-            pooled = _ScaleGradient.apply(pooled, self.stages.feature_grad_scale)
+        pooled = self._scale_gradient(self.box_pooler(features, boxes))  # rows ordered by image, then by branch
         if len(samples) == 1:
             return [pooled]
         parts = pooled.split([len(s) for image in zip(*samples) for s in image])
         return [torch.cat(parts[p :: len(samples)]) for p in range(len(samples))]
+
+    def _scale_gradient(self, pooled):
+        """The features of a training stage's heads, whichever they are: ``feature_grad_scale`` of their gradient flows on."""
+        scale = self.stages.feature_grad_scale
+        return pooled if scale == 1.0 else _ScaleGradient.apply(pooled, scale)
 
     def _box_losses(self, view, p):
         step = self.branches[p].predictor(view.stage), view.predictions[p], view.samples[p]
@@ -331,7 +341,8 @@ class BalancedROIHeads(StandardROIHeads):
 
     def _iou_branch_losses(self, maps, view):
         samples = view.samples[self.main_branch]
-        losses = self.iou_branch.losses(lambda boxes: self.box_pooler(maps, boxes), view.targets, samples, view.stage)
+        pool = lambda boxes: self._scale_gradient(self.box_pooler(maps, boxes))  # noqa: E731
+        losses = self.iou_branch.losses(pool, view.targets, samples, view.stage)
         return self._weigh(losses, view.stage, "")
 
     def _mask_losses(self, features, refined, view):
@@ -342,8 +353,10 @@ class BalancedROIHeads(StandardROIHeads):
         return self._weigh(losses, view.stage, "")
 
     def _weigh(self, losses, stage, suffix):
+        """The stage's losses with its weight and number; a mask IoU head, which trains in one stage only, has its own."""
         suffix = ("_stage%d" % stage if len(self.matchers) > 1 else "") + suffix
-        return {name + suffix: loss * self.stages.loss_weights[stage] for name, loss in losses.items()}
+        weights = {"loss_mask_iou": 1.0}
+        return {k + suffix: v * weights.get(k, self.stages.loss_weights[stage]) for k, v in losses.items()}
 
     @torch.no_grad()
     def _refine(self, view, p):

@@ -5,6 +5,8 @@ Every IoU branch has the methods of :class:`PredictorBoxes`, which is what a det
 Shape shorthand: R, Ri: RoIs of the minibatch, of image i; K: foreground classes; S: generated boxes of the batch.
 """
 
+from typing import Optional
+
 import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes
@@ -14,7 +16,7 @@ from ...utils.numbers import require
 from ..registry import IOU_BRANCH_REGISTRY
 from .branches import as_module
 from .iou_losses import interval_weights_of, iou_loss, weighted_box_loss, weights_by_iou
-from .iou_samples import SAMPLE_SOURCES
+from .iou_samples import SAMPLE_SOURCES, negatives_of
 
 __all__ = ["PredictorBoxes", "IoUBranch"]
 
@@ -96,9 +98,12 @@ class IoUBranch(PredictorBoxes, nn.Module):
         bbox_reg_weights: weights of the box deltas (1 / stds), 4 numbers; with a list of heads, a list of them.
         regressor_samples, iou_samples: what each of the two trains on, one of ``SAMPLE_SOURCES``: "uniform" and
             "rejection" are generated boxes (``iou_uniform.py``), "proposals" the minibatch's positives (table 6).
-        num_per_interval, max_per_image: of the generators.
-        samples_per_positive: if not 0, keep only so many generated boxes for every positive of the minibatch (table 5:
-            1 is "equal", 2 is "double").
+        num_intervals: IoU intervals that split the range of a stage evenly, 1 to 100; ``None``: the paper's four (sec. 4.1).
+        num_per_interval, max_per_image: of the generators. The paper's 64 boxes an object are 16 of four intervals.
+        samples_per_positive: if not 0, keep only so many generated boxes for every positive of the minibatch that the RPN
+            produced, appended ground truth not counted (table 5: 1 is "equal", 2 is "double").
+        iou_negatives: the IoU predictor trains on the minibatch's negatives, too, which the paper advises against (end of
+            sec. 3.2).
         interval_weights: regression weights (Eq. 2) by IoU: a name in ``iou_losses.INTERVAL_WEIGHTS``, or five numbers;
             ``None``: the paper's.
         predict_iou: without it there is only the regressor, and scores are not changed (table 4, row 2).
@@ -121,6 +126,8 @@ class IoUBranch(PredictorBoxes, nn.Module):
         bbox_reg_weights,
         regressor_samples="uniform",
         iou_samples="uniform",
+        iou_negatives=False,
+        num_intervals: Optional[int] = None,
         num_per_interval=16,
         max_per_image=2048,
         samples_per_positive=0.0,
@@ -146,9 +153,14 @@ class IoUBranch(PredictorBoxes, nn.Module):
             if name not in SAMPLE_SOURCES:
                 raise ValueError(f"IoUBranch: {argument} must be one of {sorted(SAMPLE_SOURCES)}, got {name!r}")
         require(self, "samples_per_positive", samples_per_positive, at_least=0)
+        if num_intervals is not None:
+            require(self, "num_intervals", num_intervals, at_least=1, at_most=100, integer=True)
+        self.num_classes, self.iou_negatives = num_classes, iou_negatives
         self.regressor_samples, self.iou_samples = regressor_samples, iou_samples
-        settings = (num_classes, len(heads), num_per_interval, max_per_image, samples_per_positive)
-        self.sources = nn.ModuleDict({name: SAMPLE_SOURCES[name](*settings) for name in sorted(set(names.values()))})
+        settings = {"num_intervals": num_intervals, "samples_per_positive": samples_per_positive}
+        settings.update(num_per_interval=num_per_interval, max_per_image=max_per_image)
+        settings.update(num_classes=num_classes, num_stages=len(heads))
+        self.sources = nn.ModuleDict({name: SAMPLE_SOURCES[name](**settings) for name in sorted(set(names.values()))})
         self.register_buffer("interval_weights", interval_weights_of(interval_weights), persistent=False)
         if iou_activation not in ("sigmoid", "clamp"):
             raise ValueError(f"IoUBranch: iou_activation must be 'sigmoid' or 'clamp', got {iou_activation!r}")
@@ -175,9 +187,13 @@ class IoUBranch(PredictorBoxes, nn.Module):
         weights = weights_by_iou(boxes.ious, self.interval_weights)
         losses = {"loss_iou_box_reg": weighted_box_loss(self.regressor[self._index(stage)](x), target, weights)}
         if self.iou_predictor is not None:
-            boxes, x = drawn[self.iou_samples], features[self.iou_samples]
+            ious, x = drawn[self.iou_samples].ious, features[self.iou_samples]
+            if self.iou_negatives:
+                negatives = negatives_of(samples, self.num_classes)
+                ious = torch.cat([ious, negatives.ious])
+                x = torch.cat([x, self._features(pool(negatives.per_image), stage)])
             predicted = self._activate(self.iou_predictor[self._index(stage)](x)[:, 0])
-            losses["loss_iou"] = iou_loss(predicted, boxes.ious)
+            losses["loss_iou"] = iou_loss(predicted, ious)
         return losses
 
     def boxes(self, predictor, predictions, pooled, proposals, stage):

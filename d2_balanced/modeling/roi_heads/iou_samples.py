@@ -6,9 +6,9 @@ import torch
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from ..iou_uniform import CASCADE_INTERVALS, RejectionIoUGenerator, UniformIoUGenerator
+from ..iou_uniform import RejectionIoUGenerator, UniformIoUGenerator, stage_intervals
 
-__all__ = ["IoUSamples", "GeneratedSamples", "ProposalSamples", "SAMPLE_SOURCES"]
+__all__ = ["IoUSamples", "GeneratedSamples", "ProposalSamples", "SAMPLE_SOURCES", "negatives_of"]
 
 
 class IoUSamples(NamedTuple):
@@ -30,15 +30,11 @@ class IoUSamples(NamedTuple):
 class GeneratedSamples(nn.Module):
     """Boxes made by a generator of ``iou_uniform.py``; the later stages of a cascade have higher intervals."""
 
-    def __init__(
-        self, generator_class, num_classes, num_stages, num_per_interval, max_per_image, samples_per_positive
-    ):
+    def __init__(self, generator_class, num_classes, num_stages, num_intervals, samples_per_positive, **settings):
         super().__init__()
         self.num_classes = num_classes
-        intervals = [CASCADE_INTERVALS[min(k, len(CASCADE_INTERVALS) - 1)] for k in range(num_stages)]
-        self.generators = nn.ModuleList(
-            generator_class(each, num_per_interval=num_per_interval, max_per_image=max_per_image) for each in intervals
-        )
+        intervals = [stage_intervals(k, num_intervals) for k in range(num_stages)]
+        self.generators = nn.ModuleList(generator_class(each, **settings) for each in intervals)
         self.samples_per_positive = samples_per_positive
 
     @torch.no_grad()
@@ -52,32 +48,46 @@ class GeneratedSamples(nn.Module):
         return IoUSamples([Boxes(m.boxes) for m in made], torch.cat(gt_boxes), torch.cat([m.ious for m in made]))
 
     def _thinned(self, made, samples):
-        """A random part of an image's boxes: ``samples_per_positive`` for every positive of its minibatch."""
-        positives = (samples.gt_classes < self.num_classes).sum()
+        """A random part of an image's boxes: ``samples_per_positive`` for every positive of its minibatch that the RPN
+        produced (table 5 counts "original" ones), so without appended ground truth."""
+        positives = (_is_positive(samples, self.num_classes) & ~samples.is_gt).sum()
         return made.random_part(self.samples_per_positive * positives)
 
 
 class ProposalSamples(nn.Module):
     """The positives of the minibatch that the classifier trains on."""
 
-    def __init__(self, num_classes, num_stages, num_per_interval, max_per_image, samples_per_positive):
+    def __init__(self, num_classes, **_):
         super().__init__()
         self.num_classes = num_classes
 
     @torch.no_grad()
     def forward(self, targets, samples, stage):
-        positives = [s[s.gt_classes < self.num_classes] for s in samples]
-        boxes = [p.proposal_boxes for p in positives]
-        gt_boxes = torch.cat([(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in positives])
-        return IoUSamples(boxes, gt_boxes, torch.cat([p.matched_ious for p in positives]))
+        return _with_objects([s[_is_positive(s, self.num_classes)] for s in samples])
 
 
-def _uniform(*args):
-    return GeneratedSamples(UniformIoUGenerator, *args)
+@torch.no_grad()
+def negatives_of(samples, num_classes):
+    """:class:`IoUSamples` of the minibatch's negatives, each with the object that it overlaps most."""
+    return _with_objects([s[s.gt_classes == num_classes] for s in samples])
 
 
-def _rejection(*args):
-    return GeneratedSamples(RejectionIoUGenerator, *args)
+def _is_positive(samples, num_classes):
+    return (samples.gt_classes >= 0) & (samples.gt_classes < num_classes)
+
+
+def _with_objects(samples):
+    boxes = [s.proposal_boxes for s in samples]
+    gt_boxes = torch.cat([(s.gt_boxes if s.has("gt_boxes") else s.proposal_boxes).tensor for s in samples])
+    return IoUSamples(boxes, gt_boxes, torch.cat([s.matched_ious for s in samples]))
+
+
+def _uniform(**settings):
+    return GeneratedSamples(UniformIoUGenerator, **settings)
+
+
+def _rejection(**settings):
+    return GeneratedSamples(RejectionIoUGenerator, **settings)
 
 
 SAMPLE_SOURCES = {"uniform": _uniform, "rejection": _rejection, "proposals": ProposalSamples}

@@ -10,9 +10,11 @@ from torch import nn
 from ...utils.errors import Refusal
 from ..registry import MASK_BRANCH_REGISTRY
 from .labeling import foreground_of
-from .mask_scoring import score_masks
+from .mask_scoring import masks_of_classes, score_masks
 
 __all__ = ["FirstStageMasks", "InterleavedMasks"]
+
+SCORED = ("last", "mean")
 
 
 @MASK_BRANCH_REGISTRY.register()
@@ -59,7 +61,8 @@ class FirstStageMasks:
         pooled = parts.pool([image.proposal_boxes for image in foreground])
         if parts.mask_iou_head is None:
             return parts.mask_head(pooled, foreground)
-        return parts.losses(parts.mask_head, pooled, parts.mask_head.layers(pooled), foreground, scored=True)
+        logits = parts.mask_head.layers(pooled)
+        return parts.losses(parts.mask_head, pooled, logits, foreground, scored=logits)
 
     def predict(self, parts, instances):
         """The instances, which have ``pred_boxes``, with ``pred_masks`` (R, 1, h, w)."""
@@ -80,14 +83,23 @@ class InterleavedMasks(FirstStageMasks):
     on the same RoIs, in training as at inference. At inference the masks of all stages are predicted on the final boxes
     and their probabilities averaged. The mask head (``FlowMaskHead``) is one for all stages, or a list with one each.
 
+    A mask IoU head trains in the last stage only, so its loss has no stage's weight.
+
     Args:
         information_flow: pass mask features from stage to stage.
+        scored: the mask that a mask IoU head trains on, and is asked about at inference: "last", that of the last stage
+            (as in R3-CNN's release), or "mean", the mean of all stages' probabilities, which is the mask that is given.
+
+    Raises ``ValueError`` for another mask to score.
     """
 
     refines_last_stage = True
 
-    def __init__(self, *, information_flow=True):
+    def __init__(self, *, information_flow=True, scored="last"):
+        if scored not in SCORED:
+            raise ValueError(f"InterleavedMasks: scored must be one of {', '.join(SCORED)}, got {scored!r}")
         self.information_flow = information_flow
+        self.scored = scored
 
     def build_heads(self, build_head, stages):
         """As above; ``build_head`` makes a ``FlowMaskHead`` from its keyword arguments."""
@@ -135,9 +147,15 @@ class InterleavedMasks(FirstStageMasks):
         """``loss_mask`` of a stage; a 0 connected to the graph without foreground."""
         foreground = foreground_of(parts.label_and_sample(refined, stage), parts.num_classes)
         pooled = parts.pool([image.proposal_boxes for image in foreground])
+        features = self._all_features(parts, pooled, stage + 1)
         mask_head = parts.head(stage)
-        logits = mask_head.predict(self._all_features(parts, pooled, stage + 1)[-1])
-        return parts.losses(mask_head, pooled, logits, foreground, scored=stage == parts.stages.num_train - 1)
+        logits = scored = mask_head.predict(features[-1])
+        if stage < parts.stages.num_train - 1 or parts.mask_iou_head is None:
+            scored = None
+        elif self.scored == "mean":
+            earlier = [parts.head(k).predict(each) for k, each in enumerate(features[:-1])]
+            scored = _mean_as_logits([*earlier, logits])
+        return parts.losses(mask_head, pooled, logits, foreground, scored)
 
     def losses(self, parts, samples):
         """Every stage has had its masks: {}."""
@@ -145,14 +163,13 @@ class InterleavedMasks(FirstStageMasks):
 
     def predict(self, parts, instances):
         pooled = parts.pool([image.pred_boxes for image in instances])
-        probabilities = [
-            parts.head(k).predict(mask_features).sigmoid()
-            for k, mask_features in enumerate(self._all_features(parts, pooled, parts.stages.num_test))
-        ]
-        mean = torch.stack(probabilities).mean(dim=0)
-        mask_rcnn_inference(torch.logit(mean, eps=1e-6), instances)  # it takes logits, and picks the predicted class
+        features = self._all_features(parts, pooled, parts.stages.num_test)
+        logits = [parts.head(k).predict(each) for k, each in enumerate(features)]
+        mask_rcnn_inference(_mean_as_logits(logits), instances)  # it takes logits, and picks the predicted class
         if parts.mask_iou_head is not None:
-            score_masks(parts.mask_iou_head, pooled, instances)
+            classes = torch.cat([image.pred_classes for image in instances])
+            masks = masks_of_classes(logits[-1], classes).sigmoid() if self.scored == "last" else None
+            score_masks(parts.mask_iou_head, pooled, instances, masks)
         return instances
 
     def _all_features(self, parts, pooled, num_stages):
@@ -162,6 +179,11 @@ class InterleavedMasks(FirstStageMasks):
             previous = chain[-1] if self._flows(parts.stages) else None
             chain.append(parts.head(k).features(pooled, previous))
         return chain[1:]
+
+
+def _mean_as_logits(stages):
+    """Logits (R, K, S, S) of the mean probability of several stages' logits."""
+    return torch.logit(torch.stack([logits.sigmoid() for logits in stages]).mean(dim=0), eps=1e-6)
 
 
 def without_masks(setting):

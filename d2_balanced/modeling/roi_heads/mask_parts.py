@@ -31,9 +31,9 @@ class MaskParts(NamedTuple):
         """The mask head of a stage."""
         return self.mask_head[stage] if isinstance(self.mask_head, nn.ModuleList) else self.mask_head
 
-    def losses(self, mask_head, pooled, logits, foreground, scored):
-        """``loss_mask``, and ``loss_mask_iou`` if there is a mask IoU head and these masks are ``scored`` by it."""
+    def losses(self, mask_head, pooled, logits, foreground, scored=None):
+        """``loss_mask``, and ``loss_mask_iou`` if there is a mask IoU head and masks (logits) that it is to score."""
         losses = {"loss_mask": mask_rcnn_loss(logits, foreground, mask_head.vis_period) * mask_head.loss_weight}
-        if scored and self.mask_iou_head is not None:
-            losses.update(mask_iou_losses(self.mask_iou_head, pooled, logits, foreground))
+        if scored is not None and self.mask_iou_head is not None:
+            losses.update(mask_iou_losses(self.mask_iou_head, pooled, scored, foreground))
         return losses

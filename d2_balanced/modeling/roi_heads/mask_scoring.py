@@ -107,7 +107,7 @@ def _image_targets(image, probabilities):
     return mask_iou_targets(probabilities, crops, area_ratio(image.gt_masks, boxes, crops))
 
 
-def score_masks(head, features, instances):
+def score_masks(head, features, instances, masks=None):
     """Set ``mask_scores`` (R,), box score times predicted mask IoU, which the evaluation ranks masks by.
 
     Args:
@@ -115,8 +115,10 @@ def score_masks(head, features, instances):
         features: pooled mask features (R, C, h, w) of all images.
         instances: list of ``Instances`` with ``scores``, ``pred_classes`` and ``pred_masks`` (R, 1, S, S), changed in
             place. The boxes keep their ``scores``.
+        masks: the masks (R, 1, S, S) that the head is asked about; ``None``: ``pred_masks``.
     """
     classes = torch.cat([image.pred_classes for image in instances])
-    ious = head(features, torch.cat([image.pred_masks for image in instances])).gather(1, classes[:, None])[:, 0]
+    masks = torch.cat([image.pred_masks for image in instances]) if masks is None else masks
+    ious = head(features, masks).gather(1, classes[:, None])[:, 0]
     for image, image_ious in zip(instances, ious.split([len(image) for image in instances])):
         image.mask_scores = image.scores * image_ious

@@ -27,7 +27,8 @@ class Stages:
             otherwise they train on all refined boxes of the previous stage's minibatch.
         keep_appended_gt: refine the ground-truth boxes that were appended to the proposals along with the others;
             otherwise they are dropped between stages.
-        feature_grad_scale: factor of the gradient that flows from each stage's heads into the feature maps.
+        feature_grad_scale: factor of the gradient that flows from all of a stage's heads into the feature maps: the box
+            heads of every branch, the IoU branch, and the mask heads that train in every stage.
         merge: how the stages' class scores are merged at inference, one of ``scoring.STAGE_MERGES``.
         num_test: stages at inference, at most 100 with a shared head, else at most as many as in training; ``None``:
             as many as in training.
@@ -100,8 +101,9 @@ class SingleStage(Stages):
 class CascadeStages(Stages):
     """A head for every stage, as in Cascade R-CNN: by default exactly detectron2's ``CascadeROIHeads``.
 
-    Class probabilities are averaged over the stages. The boxes' gradient into the feature maps is divided by the number of
-    stages, unless ``feature_grad_scale`` is given. For the arguments see :class:`Stages`.
+    Class probabilities are averaged over the stages. The gradient into the feature maps is divided by the number of stages,
+    unless ``feature_grad_scale`` is given. mmdetection's cascade, with which IoU-Uniform R-CNN and RGA + PRM were run, is
+    ``configs/base/models/mmdetection_cascade``. For the arguments see :class:`Stages`.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 from ....configs.base.compose import compose
-from .components.rga_prm import crowd, prm
+from .components.rga_prm import crowd, prm, smooth_l1
 
 model, data, dataloader, optimizer, lr_multiplier, train = compose("faster_rcnn", "R_50", "crowdhuman", "crowdhuman")
 crowd(model, dataloader)
+smooth_l1(model)
 prm(model)

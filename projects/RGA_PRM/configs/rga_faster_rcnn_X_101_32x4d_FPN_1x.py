@@ -1,5 +1,6 @@
 from ....configs.base.compose import compose
-from .components.rga_prm import rga
+from .components.rga_prm import rga, smooth_l1
 
 model, data, dataloader, optimizer, lr_multiplier, train = compose("faster_rcnn", "X_101_32x4d", "1x")
+smooth_l1(model)
 rga(train)

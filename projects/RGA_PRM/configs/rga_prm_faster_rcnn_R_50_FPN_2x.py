@@ -1,6 +1,7 @@
 from ....configs.base.compose import compose
-from .components.rga_prm import prm, rga
+from .components.rga_prm import prm, rga, smooth_l1
 
 model, data, dataloader, optimizer, lr_multiplier, train = compose("faster_rcnn", "R_50", "2x")
+smooth_l1(model)
 rga(train)
 prm(model)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 
 import roi_heads_tools as h
 from roi_heads_tools import AGNOSTIC, CASCADE, FLOW, RECURSIVE
@@ -143,6 +144,36 @@ def test_a_single_head_checkpoint_fills_every_branch():
     assert not result.missing_keys and not result.unexpected_keys
     for p in range(2):
         assert torch.equal(heads.branches[p].box_predictor.cls_score.weight, single.box_predictor.cls_score.weight)
+
+
+EVERY_HEAD = {
+    **AGNOSTIC, **h.FLOW,
+    "MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch"},
+    "MODEL__BALANCED__MASK_IOU_HEAD": {"NAME": "MaskIoUHead", "CONV_DIM": 8, "FC_DIMS": [16]},
+}  # fmt: skip
+
+
+def gradients_by_loss(seed=0, **stages):
+    """``{loss: its gradients at the feature maps}`` of a cascade with an IoU branch, masks and their scores."""
+    heads = h.build(h.tiny_cfg(**EVERY_HEAD, MODEL__BALANCED__STAGES={"NAME": "CascadeStages", **stages}), seed)
+    feats, props, _ = batch("objects")
+    feats = {name: value.requires_grad_() for name, value in feats.items()}
+    torch.manual_seed(4)
+    with EventStorage():
+        _, losses = heads.train()(None, feats, props, h.targets((4, 7), masks=True))
+    maps = list(feats.values())
+    return {k: torch.cat([g.flatten() for g in torch.autograd.grad(v, maps, retain_graph=True)]) for k, v in losses.items()}
+
+
+def test_all_heads_of_a_stage_have_its_gradient_scale_and_but_for_the_mask_iou_its_weight():
+    whole = gradients_by_loss(FEATURE_GRAD_SCALE=1.0)
+    scaled = gradients_by_loss(LOSS_WEIGHTS=(1.0, 0.5, 0.25))  # the default: one third in a cascade of three
+    kinds = {name.rsplit("_stage", 1)[0] for name in whole}
+    assert kinds == {"loss_cls", "loss_iou_box_reg", "loss_iou", "loss_mask", "loss_mask_iou"}
+    for name, gradient in whole.items():
+        weight = 1.0 if "mask_iou" in name else (1.0, 0.5, 0.25)[int(name[-1])]
+        assert gradient.abs().max() > 0, name
+        torch.testing.assert_close(scaled[name], gradient * weight / 3, atol=1e-7, rtol=1e-4)
 
 
 def one_loop(single, feats, props):

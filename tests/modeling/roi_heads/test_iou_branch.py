@@ -180,7 +180,8 @@ def test_scores_stay_positive_and_below_one(activation):
         assert len(detection) > 0 and (detection.scores > 0).all() and (detection.scores <= 1).all()
 
 
-def test_equal_and_double_follow_the_number_of_positives():
+def test_equal_and_double_follow_the_number_of_positives_that_the_rpn_produced():
+    """Appended ground truth, of which the minibatch has some, is not counted (table 5: "original positive samples")."""
     feats, props, targets = batch()
     for ratio in (1.0, 2.0):
         heads = heads_with(samples_per_positive=ratio)
@@ -189,14 +190,52 @@ def test_equal_and_double_follow_the_number_of_positives():
         source.register_forward_hook(lambda module, args, out: drawn.append((args, out)))
         h.train_step(heads, feats, props, targets)
         (_, samples, _), made = drawn[0]
-        positives = [int((image.gt_classes < 3).sum()) for image in samples]
+        assert any(((image.gt_classes < 3) & image.is_gt).any() for image in samples)
+        positives = [int(((image.gt_classes < 3) & ~image.is_gt).sum()) for image in samples]
         assert min(positives) > 0
         assert [len(boxes) for boxes in made.per_image] == [ratio * num for num in positives]
+
+
+def test_positives_that_are_all_appended_ground_truth_ask_for_no_boxes():
+    feats, props, targets = batch()
+    losses, *_ = h.train_step(heads_with(samples_per_positive=2.0), feats, [p[:0] for p in props], targets)
+    assert losses["loss_iou"] == losses["loss_iou_box_reg"] == 0
+
+
+@pytest.mark.parametrize("num, cascade", [(None, False), (5, False), (8, False), (2, True)])
+def test_the_number_of_intervals_can_be_set(num, cascade):
+    stages = {"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages"}, **h.AGNOSTIC} if cascade else {}
+    node = {"NAME": "IoUBranch", "NUM_PER_INTERVAL": 3, **({} if num is None else {"NUM_INTERVALS": num})}
+    heads, drawn = h.build(h.tiny_cfg(MODEL__BALANCED__IOU_BRANCH=node, **stages)), []
+    heads.iou_branch.sources["uniform"].register_forward_hook(lambda module, args, out: drawn.append(out.ious))
+    feats, props, targets = batch((1, 1))
+    losses, *_ = h.train_step(heads, feats, props, targets)
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    for stage, ious in enumerate(drawn):
+        low = 0.5 + 0.1 * stage
+        edges = [0.5, 0.6, 0.7, 0.8, 1.0] if num is None else [low + (1 - low) * k / num for k in range(num + 1)]
+        counts = [int(((ious >= a) & (ious <= b)).sum()) for a, b in zip(edges[:-1], edges[1:])]
+        assert counts == [3 * 2] * (len(edges) - 1), (stage, counts)
+
+
+def test_the_iou_predictor_trains_on_negatives_where_it_is_told_to():
+    feats, props, targets = batch()
+    seen = {}
+    for negatives in (False, True):
+        heads = heads_with(iou_negatives=negatives, regressor_samples="proposals", iou_samples="proposals")
+        heads.iou_branch.iou_predictor[0].register_forward_hook(lambda m, args, out: seen.update({negatives: len(out)}))
+        losses, _, samples, _, _ = h.train_step(heads, feats, props, targets)
+        assert torch.isfinite(losses["loss_iou"])
+    is_positive = torch.cat([image.gt_classes < 3 for image in samples])
+    assert seen == {False: int(is_positive.sum()), True: len(is_positive)} and not is_positive.all()
+    losses, *_ = h.train_step(heads_with(iou_negatives=True), *batch((0, 0)))
+    assert losses["loss_iou"] > 0, "negatives of images without objects have IoU 0"
 
 
 @pytest.mark.parametrize(
     "arguments, words",
     [
+        ({"num_intervals": 0}, "num_intervals"),
         ({"regressor_samples": "rpn"}, "regressor_samples"),
         ({"iou_samples": "rpn"}, "iou_samples"),
         ({"samples_per_positive": -1.0}, "samples_per_positive"),

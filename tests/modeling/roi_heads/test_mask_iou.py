@@ -15,7 +15,7 @@ from reference import mask_iou as reference
 
 import roi_heads_tools as h
 from d2_balanced.config import ConfigError
-from d2_balanced.modeling.roi_heads import MaskIoUHead, NonLocalConvHead, NonLocalMaskIoUHead
+from d2_balanced.modeling.roi_heads import InterleavedMasks, MaskIoUHead, NonLocalConvHead, NonLocalMaskIoUHead
 from d2_balanced.modeling.roi_heads.mask_scoring import (
     area_ratio,
     mask_iou_losses,
@@ -42,6 +42,9 @@ COMBINATIONS = {
     "r3-cnn-l": {**LOOPS, **LARGE, **LARGE_BOX_HEAD},
     "r3-cnn-l, more loops at inference": {
         **LOOPS, **LARGE, "MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages", "NUM_TEST": 4},
+    },
+    "r3-cnn-l, the mean is scored": {
+        **LOOPS, **LARGE, "MODEL__BALANCED__MASKS": {"NAME": "InterleavedMasks", "SCORED": "mean"},
     },
     "cascade, interleaved masks": {**HTC, **SMALL},
 }  # fmt: skip
@@ -195,6 +198,48 @@ def test_no_foreground_in_a_later_loop():
     assert all(torch.isfinite(g).all() for g in gradients.values())
 
 
+def scored_masks(heads, pooled, found, classes):
+    """The masks that the IoU head is to be asked about: those of the last stage, or the mean, which are given."""
+    if getattr(heads.mask_branch, "scored", "mean") == "mean":
+        return torch.cat([d.pred_masks for d in found])
+    features = None
+    for k in range(heads.stages.num_test):
+        head = heads.mask_head[k] if isinstance(heads.mask_head, torch.nn.ModuleList) else heads.mask_head
+        features = head.features(pooled, features)
+    return head.predict(features).sigmoid()[torch.arange(len(classes)), classes][:, None]
+
+
+@pytest.mark.parametrize("scored", ["last", "mean"])
+def test_the_iou_head_trains_on_the_masks_that_it_is_asked_about(scored):
+    """Of the last of three loops, or of the mean of all three on the last one's boxes."""
+    masks = {"NAME": "InterleavedMasks", "SCORED": scored}
+    heads, objects = h.build(h.tiny_cfg(**{**LOOPS, **SMALL, "MODEL__BALANCED__MASKS": masks})), h.targets((4, 7), masks=True)
+    predicted, given = [], []
+    predict = heads.mask_head.predict
+    heads.mask_head.predict = lambda features: predicted.append(predict(features)) or predicted[-1]
+    heads.mask_iou_head.register_forward_pre_hook(lambda module, args: given.append(args[1].detach()))
+    h.train_step(heads, h.features(2), h.proposals(objects), objects)
+    last = predicted[2:3] if scored == "last" else predicted[2:]
+    assert len(predicted) == (3 if scored == "last" else 5) and len({len(each) for each in last}) == 1
+    mean = torch.stack([each.detach().sigmoid() for each in last]).mean(dim=0)  # (F, K, S, S)
+    classes = [min(range(3), key=lambda k: float((mask[k] - seen).abs().sum())) for mask, seen in zip(mean, given[0][:, 0])]
+    expected = mean[torch.arange(len(classes)), torch.tensor(classes)][:, None]
+    torch.testing.assert_close(given[0], expected, atol=1e-5, rtol=0)
+
+
+def test_its_loss_has_its_own_weight_and_none_of_the_loops():
+    """The release: half of the mean squared error, whatever the loop weighs in which the head trains."""
+    losses = []
+    for weights in ((1.0, 1.0, 1.0), (1.0, 0.75, 0.5)):
+        cfg = h.tiny_cfg(**{**LOOPS, **SMALL, "MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages", "LOSS_WEIGHTS": weights}})
+        objects = h.targets((4, 7), masks=True)
+        losses.append(h.train_step(h.build(cfg), h.features(2), h.proposals(objects), objects)[0])
+    plain, weighted = losses
+    assert plain["loss_mask_iou_stage2"] > 0
+    assert torch.equal(weighted["loss_mask_iou_stage2"], plain["loss_mask_iou_stage2"])
+    assert torch.equal(weighted["loss_mask_stage2"], plain["loss_mask_stage2"] * 0.5)
+
+
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_infers_mask_scores_beside_unchanged_box_scores(name):
     heads = h.build(h.tiny_cfg(**COMBINATIONS[name]))
@@ -202,9 +247,9 @@ def test_infers_mask_scores_beside_unchanged_box_scores(name):
     feats, props = h.features(2), h.proposals(objects)
     found = h.detect(heads, feats, props)
     pooled = heads.pool_masks(feats, [d.pred_boxes for d in found])
-    with torch.no_grad():
-        ious = heads.mask_iou_head(pooled, torch.cat([d.pred_masks for d in found]))
     classes, scores = (torch.cat([d.get(key) for d in found]) for key in ("pred_classes", "scores"))
+    with torch.no_grad():
+        ious = heads.mask_iou_head(pooled, scored_masks(heads, pooled, found, classes))
     torch.testing.assert_close(torch.cat([d.mask_scores for d in found]), scores * ious[range(len(ious)), classes])
     plain = copy.deepcopy(heads)
     plain.mask_iou_head = None
@@ -261,6 +306,7 @@ SHAPE = ShapeSpec(channels=8, height=4, width=4)
         (lambda: MaskIoUHead(input_shape=SHAPE, num_classes=3, loss_weight=-1.0), "loss_weight"),
         (lambda: NonLocalMaskIoUHead(input_shape=SHAPE, num_classes=3, large_dims=[0]), "large_dims"),
         (lambda: NonLocalMaskIoUHead(input_shape=SHAPE, num_classes=3, kernel_size=4), "kernel_size"),
+        (lambda: InterleavedMasks(scored="first"), "scored must be one of last, mean"),
         (lambda: NonLocalConvHead(SHAPE, conv_dims=[0]), "conv_dims"),
         (lambda: NonLocalConvHead(SHAPE, reduction=3), "reduction"),
         (lambda: h.build(h.tiny_cfg(**SMALL)), "MODEL.MASK_ON"),

@@ -28,6 +28,11 @@ def uniform_samples(model, **settings):
     iou_uniform(model, predict_iou=False, interval_weights="none", **settings)
 
 
+def split_regressor(model):
+    """Section 4.3, figure 3: a regressor with a box head of its own on the RPN's positives; no IoU predictor."""
+    uniform_samples(model, regressor_samples="proposals")
+
+
 def iou_predictor(model, **settings):
     """Section 3.2 added: the IoU predictor and EFO, still without weights (table 4, row 3)."""
     iou_uniform(model, interval_weights="none", **settings)

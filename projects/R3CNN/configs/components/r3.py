@@ -16,6 +16,8 @@ from d2_balanced.modeling.roi_heads import (
     RecursiveStages,
 )
 
+from .....configs.base.models.mmdetection_cascade import mmdetection_cascade
+
 
 def loops(model, ious=(0.5, 0.6, 0.7), loss_weights=(1.0, 0.75, 0.5)):
     """One box head in a loop; class-agnostic boxes."""
@@ -34,7 +36,7 @@ def loop_masks(model):
 def htc(model):
     """Hybrid Task Cascade without the semantic branch, on a Cascade Mask R-CNN."""
     heads = model.roi_heads
-    heads.stages.update(resample=True, keep_appended_gt=False, loss_weights=[1.0, 0.5, 0.25], feature_grad_scale=1.0)
+    mmdetection_cascade(model)
     heads.mask_branch = L(InterleavedMasks)()
     heads.mask_head.update(_target_=FlowMaskHead, num_classes="${...num_classes}")  # one level up from inside a list
     heads.mask_head = [deepcopy(heads.mask_head) for _ in heads.stages.ious]

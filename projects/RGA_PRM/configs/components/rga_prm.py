@@ -18,6 +18,13 @@ def rga_prm(model, train):
     prm(model)
 
 
+def smooth_l1(model):
+    """mmdetection's box loss of that time, SmoothL1 with beta 1; goes before ``prm``, which copies the predictor."""
+    predictors = model.roi_heads.box_predictor
+    for predictor in predictors if isinstance(predictors, ListConfig) else [predictors]:
+        predictor.smooth_l1_beta = predictor.box_loss.beta = 1.0
+
+
 def rga(train, initial=7.0):
     """R-CNN gradient annealing, section 3.1: the box modules' gradients times a factor that falls from 7 to 1."""
     train["gradient_annealing"]["initial"] = initial
