@@ -1,8 +1,8 @@
-"""Training step of ``BalancedROIHeads`` at neutral settings against plain detectron2, interleaved in one run.
+"""Training step at neutral settings, with layers as ``MODEL.LAYERS`` can have them, against plain detectron2, interleaved.
 
     python benchmarks/train_step.py --config-file configs/quick/faster_rcnn_R_18_FPN.yaml --rounds 30
 
-Both models have the same weights, images and random numbers; forward, backward and optimizer step are timed.
+All models have the same weights, images and random numbers; forward, backward and optimizer step are timed.
 """
 
 import d2_balanced  # noqa: F401  (first: makes detectron2 importable)
@@ -16,6 +16,7 @@ from interleave import benchmark_parser, headline, memory_of_steps, parse, repor
 
 from d2_balanced.config import get_balanced_cfg
 from d2_balanced.engine.open import open_experiment
+from d2_balanced.modeling.fast_layers import set_layers
 
 PLAIN = {
     "SingleStage": "StandardROIHeads",
@@ -24,12 +25,26 @@ PLAIN = {
 }
 
 
+# What the layers of each variant are set to.
+CHANNELS_LAST = {"CHANNELS_LAST": True}
+FOLDED = {**CHANNELS_LAST, "FOLD_FROZEN_NORM": True}
+LAYERS = {
+    "detectron2": {},
+    "d2_balanced": {},
+    "channels last": CHANNELS_LAST,
+    "channels last, folded": FOLDED,
+    "bfloat16": {"PRECISION": "bfloat16"},
+    "bfloat16, channels last": {**CHANNELS_LAST, "PRECISION": "bfloat16"},
+    "bfloat16, channels last, folded": {**FOLDED, "PRECISION": "bfloat16"},
+}
+
+
 def plain_detectron2(cfg):
     """The same config with detectron2's own RPN and ROI heads; those of a cascade with a head each in place of a loop."""
     cfg = cfg.clone()
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"
     cfg.MODEL.ROI_HEADS.NAME = PLAIN[cfg.MODEL.BALANCED.STAGES.NAME]
-    cfg.MODEL.BALANCED = get_balanced_cfg().MODEL.BALANCED
+    cfg.MODEL.BALANCED, cfg.MODEL.LAYERS = get_balanced_cfg().MODEL.BALANCED, get_balanced_cfg().MODEL.LAYERS
     return cfg
 
 
@@ -55,6 +70,7 @@ def random_model(cfg):
     for block in model.modules():
         if isinstance(block, CNNBlockBase) and hasattr(block, "conv2"):
             torch.nn.init.zeros_(getattr(block, "conv3", block.conv2).norm.weight)
+    set_layers(model, **{key.lower(): value for key, value in cfg.MODEL.LAYERS.items()})
     return model
 
 
@@ -106,12 +122,15 @@ def step_of(args, name):
     """A function that takes one training step of the variant."""
     cfg = config_of(args)
     cfg = plain_detectron2(cfg) if name == "detectron2" else cfg
+    cfg.MODEL.LAYERS.update(LAYERS[name])
     return training_step(cfg, batch_of(cfg, args))
 
 
 def main():
-    args = parse(benchmark_parser(__doc__, "configs/quick/faster_rcnn_R_18_FPN.yaml"))
-    variants = {name: step_of(args, name) for name in ("detectron2", "d2_balanced")}
+    parser = benchmark_parser(__doc__, "configs/quick/faster_rcnn_R_18_FPN.yaml")
+    parser.add_argument("--variants", nargs="+", choices=LAYERS, default=list(LAYERS)[:2], help="the first is the reference")
+    args = parse(parser)
+    variants = {name: step_of(args, name) for name in args.variants}
     seconds = time_interleaved(variants, args.rounds, args.device, clock=args.clock)
     print(f"{headline(args)}\n\n{report(seconds, memory_of_steps(step_of, args, variants))}")
 

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode, get_cfg
 from PIL import Image
 
 from ..modeling import registry
+from ..modeling.fast_layers import PRECISIONS
 from ..modeling.proposal_generator.rpn import NORMALIZERS
 from ..modeling.spec import check_spec
 from ..utils.errors import ConfigError, did_you_mean
@@ -26,6 +27,7 @@ _LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 _ONE_OF = {
     **{f"MODEL.{part}.BBOX_REG_LOSS_TYPE": _LOSSES for part in ("ROI_BOX_HEAD", "RPN", "RETINANET")},
     "MODEL.BALANCED.RPN.NORMALIZER": ("", *NORMALIZERS),
+    "MODEL.LAYERS.PRECISION": PRECISIONS,
     "INPUT.FORMAT": ("BGR", "YUV-BT.601", *Image.MODES),
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
 }

@@ -41,6 +41,13 @@ def add_balanced_config(cfg: CfgNode) -> None:
     # Which branches (indices) are merged at inference. Empty: all.
     balanced.TEST_BRANCHES = []
 
+    # How the layers compute, in training, evaluation and prediction (d2_balanced/modeling/fast_layers.py). PRECISION:
+    # float32 or bfloat16; what is done with the layers' results stays in float32.
+    cfg.MODEL.LAYERS = CfgNode()
+    cfg.MODEL.LAYERS.PRECISION = "float32"
+    cfg.MODEL.LAYERS.CHANNELS_LAST = False
+    cfg.MODEL.LAYERS.FOLD_FROZEN_NORM = False
+
     # MODEL.PROPOSAL_GENERATOR.NAME: BalancedRPN
     balanced.RPN = CfgNode()
     balanced.RPN.SAMPLER = _spec("RandomSampler")

@@ -13,6 +13,7 @@ _TRAIN = {
     "init_checkpoint": "",
     "max_iter": 90000,
     "amp": {"enabled": False},
+    "layers": {"precision": "float32", "channels_last": False, "fold_frozen_norm": False},  # yacs: MODEL.LAYERS
     "ddp": {"broadcast_buffers": False, "find_unused_parameters": True},
     "checkpointer": {"period": 5000, "max_to_keep": 100},
     "eval_period": 5000,

@@ -83,7 +83,13 @@ def check_compiled_lazy(cfg: DictConfig, where: str = "") -> None:
 
 
 def check_refusals_lazy(cfg: DictConfig) -> None:
-    """Raise ``Refusal`` if the mapper of a LazyConfig keeps ignore regions that a module would not read."""
+    """Raise ``Refusal`` for what does not go together in a LazyConfig, whose ``train`` is complete.
+
+    Two number formats of training; a mapper that keeps ignore regions which a module would not read.
+    """
+    precision = cfg.train.layers.precision
+    if cfg.train.amp.enabled and precision != "float32":
+        raise _formats_of_training(f"train.layers.precision: {precision}", "train.amp.enabled: true")
     mapper = cfg.dataloader.train.get("mapper") or {}
     target = _target(mapper, "dataloader.train.mapper")
     if not (isinstance(target, type) and issubclass(target, IgnoreRegionMapper)):
@@ -197,6 +203,15 @@ def _unsupported(cfg, changes) -> Iterator[Refusal]:
         yield Refusal(sampler, "this trainer", "its data order is exact", f"take {' or '.join(_TRAIN_SAMPLERS)}")
 
 
+def _two_formats(cfg, changes) -> Iterator[Refusal]:
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.LAYERS.PRECISION != "float32":
+        yield _formats_of_training(_shown(cfg, "MODEL.LAYERS.PRECISION"), "SOLVER.AMP.ENABLED: True")
+
+
+def _formats_of_training(precision: str, amp: str) -> Refusal:
+    return Refusal(precision, amp, "both choose the number format of training", "leave one of them at its default")
+
+
 def _rotated(cfg, changes) -> Iterator[Refusal]:
     for key in (_GENERATOR, _HEADS, *_POOLERS):
         yield from _uncompiled(_shown(cfg, key), value_at(cfg, key))
@@ -213,5 +228,5 @@ def _uncompiled(setting, name) -> Iterator[Refusal]:
 
 
 _RULES = (
-    _unread, _without_part, _given_proposals, _own_to_branches, _cascade, _mask_pooler, _unsupported, _rotated,
+    _unread, _without_part, _given_proposals, _own_to_branches, _cascade, _mask_pooler, _unsupported, _two_formats, _rotated,
 )  # fmt: skip

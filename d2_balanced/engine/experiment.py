@@ -15,9 +15,10 @@ from detectron2.evaluation import inference_on_dataset
 from torch import nn
 
 from ..data.coco_paths import register_train_val
+from ..modeling.fast_layers import set_layers
 from ..evaluation.coco import INFERENCE
 from ..utils.atomic import atomic_write
-from ..utils.errors import ConfigError
+from ..utils.errors import ConfigError, usage
 from ..utils.shipped import shipped_file
 from .class_match import in_classes_of
 from .schedule import Schedule
@@ -47,6 +48,7 @@ class RunSettings(NamedTuple):
     batch_size: int  # SOLVER.IMS_PER_BATCH | dataloader.train.total_batch_size: images an optimizer step, all processes
     accumulate: int  # SOLVER.ACCUMULATE | train.accumulate
     amp: bool  # SOLVER.AMP.ENABLED | train.amp.enabled
+    layers: Dict[str, Any]  # MODEL.LAYERS | train.layers: arguments of set_layers
     log_period: int  # SOLVER.LOG_PERIOD | train.log_period
     max_to_keep: Optional[int]  # SOLVER.MAX_TO_KEEP | train.checkpointer.max_to_keep; None: all checkpoints stay
     best_metric: str  # TEST.BEST_METRIC | train.best_metric
@@ -237,9 +239,16 @@ class Experiment(ABC):
     def build_loader(self):
         """The training loader (reads the annotations)."""
 
-    @abstractmethod
     def build_model(self) -> nn.Module:
-        """The model on its device, with random weights."""
+        """The model on its device, with random weights, its layers as the config says."""
+        model = self._build_model()
+        with usage("MODEL.LAYERS (yaml), train.layers (LazyConfig)", ValueError):
+            set_layers(model, **self.settings.layers)
+        return model
+
+    @abstractmethod
+    def _build_model(self) -> nn.Module:
+        """detectron2's part of ``build_model``."""
 
     def build_without_memory(self) -> Optional[nn.Module]:
         """The model without memory for its weights, to see whether it can be built; the config's device is changed.

@@ -95,6 +95,7 @@ class LazyExperiment(Experiment):
             batch_size=self.cfg.dataloader.train.total_batch_size,
             accumulate=train.accumulate,
             amp=train.amp.enabled,
+            layers=dict(train.layers),
             log_period=train.log_period,
             max_to_keep=train.checkpointer.max_to_keep or None,
             best_metric=train.best_metric,
@@ -232,7 +233,7 @@ class LazyExperiment(Experiment):
             train.seed = self.cfg.train.seed
         return build_node(train, "dataloader.train")
 
-    def build_model(self):
+    def _build_model(self):
         return build_node(self.cfg.model, "model").to(self.cfg.train.device)
 
     @property

@@ -94,6 +94,7 @@ class YacsExperiment(Experiment):
             batch_size=cfg.SOLVER.IMS_PER_BATCH,
             accumulate=cfg.SOLVER.ACCUMULATE,
             amp=cfg.SOLVER.AMP.ENABLED,
+            layers={key.lower(): value for key, value in cfg.MODEL.LAYERS.items()},
             log_period=cfg.SOLVER.LOG_PERIOD,
             max_to_keep=cfg.SOLVER.MAX_TO_KEEP or None,
             best_metric=cfg.TEST.BEST_METRIC,
@@ -196,7 +197,7 @@ class YacsExperiment(Experiment):
     def build_loader(self):
         return build_yacs_loader(self.cfg)
 
-    def build_model(self):
+    def _build_model(self):
         torch.backends.cudnn.benchmark = self.cfg.CUDNN_BENCHMARK
         with constructing("MODEL", flatten(self.cfg.MODEL, "MODEL."), SECTIONS):
             return build_model(self.cfg)

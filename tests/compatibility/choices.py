@@ -400,6 +400,11 @@ REFUSED_ALONE: Tuple[Choice, ...] = (
         {f"{_BALANCED}.STAGES.NAME": "CascadeStages", _CASCADE_WEIGHTS: [[10.0, 10.0, 5.0, 5.0]]},
         ("IOUS",),
     ),
+    Choice(
+        "two number formats of training",
+        {"SOLVER.AMP.ENABLED": True, "MODEL.LAYERS.PRECISION": "bfloat16"},
+        ("SOLVER.AMP.ENABLED",),
+    ),
     Choice("precise batch statistics", {"TEST.PRECISE_BN.ENABLED": True}, ("PRECISE_BN",)),
     Choice("expected results", {"TEST.EXPECTED_RESULTS": [["bbox", "AP", 38.5, 0.2]]}, ("EXPECTED_RESULTS",)),
     Choice("a reference number of processes", {"SOLVER.REFERENCE_WORLD_SIZE": 8}, ("REFERENCE_WORLD_SIZE",)),

@@ -146,6 +146,7 @@ def run_settings(cfg, lazy):
         "batch size": (cfg.SOLVER.IMS_PER_BATCH, loader.total_batch_size),
         "accumulate": (cfg.SOLVER.ACCUMULATE, train.accumulate),
         "amp": (cfg.SOLVER.AMP.ENABLED, train.amp.enabled),
+        "layers": ({key.lower(): value for key, value in cfg.MODEL.LAYERS.items()}, dict(train.layers)),
         "checkpoint period": (cfg.SOLVER.CHECKPOINT_PERIOD, train.checkpointer.period),
         "kept checkpoints": (cfg.SOLVER.MAX_TO_KEEP, train.checkpointer.max_to_keep),
         "log period": (cfg.SOLVER.LOG_PERIOD, train.log_period),

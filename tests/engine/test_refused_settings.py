@@ -58,6 +58,12 @@ REFUSED = [
     (LAZY, ["model.roi_heads.num_classes='${nowhere.x}'"], "model.roi_heads.num_classes: Interpolation key 'nowhere.x' not"),
     (LAZY, ["model.roi_heads.box_predictor.box_reg_loss_type=giou"],
      "model.roi_heads.box_predictor: BalancedFastRCNNOutputLayers: box_loss=SmoothL1 does not go with"),
+    (YAML, ["SOLVER.AMP.ENABLED", "True", "MODEL.LAYERS.PRECISION", "bfloat16"],
+     "MODEL.LAYERS.PRECISION: bfloat16 does not go with SOLVER.AMP.ENABLED: True, because both choose the number format"),
+    (LAZY, ["train.amp.enabled=true", "train.layers.precision=bfloat16"],
+     "train.layers.precision: bfloat16 does not go with train.amp.enabled: true, because both choose the number format"),
+    (YAML, ["MODEL.LAYERS.PRECISION", "float64"], "MODEL.LAYERS.PRECISION: must be one of float32, bfloat16, got 'float64'"),
+    (LAZY, ["train.layers.precision=float64"], "MODEL.LAYERS .*: precision must be one of float32, bfloat16"),
     (LAZY, ["lr_multiplier.warmup_method=quadratic"], "lr_multiplier.warmup_method: Unknown warmup method"),
     (LAZY, ["optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer: Nesterov momentum requires a momentum"),
     (LAZY, ["optimizer.learning=1"], r"optimizer.learning: .* unexpected keyword argument 'learning'"),
@@ -120,6 +126,7 @@ def test_the_number_of_classes_may_be_left_to_own_data(tmp_path):
     (["MODEL.DEVICE", "hpu"], "MODEL.DEVICE / train.device: .*hpu"),
     (["ANALYSIS.RECORD", "True", "ANALYSIS.GRADIENT_PERIOD", "1", "ANALYSIS.GRADIENT_PARAMETER", "x"],
      "ANALYSIS .*gradient_parameter must be the name of a trainable parameter"),
+    (["MODEL.LAYERS.PRECISION", "bfloat16", "MODEL.DEVICE", "meta"], "MODEL.LAYERS .*: precision bfloat16 is for cpu"),
     (["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "meta"], "SOLVER.AMP.ENABLED .*: MixedPrecision: device_type"),
 ])  # fmt: skip
 def test_what_only_a_run_refuses_is_told_before_training(words, message, tmp_path, capsys):

@@ -46,6 +46,11 @@ CASES = {
         ["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD", 0.9], 9, [],
     ),
     "bfloat16 and accumulation": ("faster_rcnn", ["SOLVER.AMP.ENABLED", True, "SOLVER.ACCUMULATE", 2], 3, []),
+    "layers in bfloat16, channels last and folded": (
+        "cascade_rcnn",
+        ["MODEL.LAYERS.PRECISION", "bfloat16", "MODEL.LAYERS.CHANNELS_LAST", True, "MODEL.LAYERS.FOLD_FROZEN_NORM", True,
+         "MODEL.RESNETS.NORM", "FrozenBN", "TEST.EVAL_PERIOD", 4], 5, [],
+    ),
     "masks, stages and accumulated gradients of classes": (
         "cascade_mask_rcnn", ["MODEL.BALANCED.CLS_LOSS.NAME", "EQLv2"], 7, [],
     ),
