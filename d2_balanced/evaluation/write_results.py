@@ -14,7 +14,7 @@ from ..utils.json_file import read_json
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets start to compute at
 
-__all__ = ["class_table", "csv_text", "read_report", "summary_table", "without_nan", "write_reports", "write_text"]
+__all__ = ["class_table", "csv_rows", "csv_text", "read_report", "summary_table", "without_nan", "write_reports", "write_text"]
 
 
 def write_text(path, text):
@@ -71,9 +71,13 @@ def _shown(value):
 
 def csv_text(header, rows):
     """A CSV file's text; NaN is left empty, and text that a spreadsheet would take for a formula gets a ' before it."""
+    return csv_rows([header, *rows])
+
+
+def csv_rows(rows):
+    """Lines of a CSV file, as :func:`csv_text` has them; an empty text of none."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([[_cell(value) for value in row] for row in [header, *rows]])
+    csv.writer(text, lineterminator="\n").writerows([[_cell(value) for value in row] for row in rows])
     return text.getvalue()
 
 

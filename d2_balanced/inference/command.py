@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import List, Optional
-
-from detectron2.structures import Instances
-from tqdm import tqdm
 
 from ..utils.command import called, command
 from ..utils.errors import DataError
+from .find_in_files import FindInFiles, Wanted
 from .images import find_images
-from .output import PredictionFolder, drawable_names
+from .output import PredictionFolder
 from .predictor import Predictor
-from .reading import read_images
 from .tiles import Tiles
+from .video import is_video, require_pyav
 
 __all__ = ["argument_parser", "main"]
 
@@ -37,7 +34,7 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--input", required=True, nargs="+", metavar="PATH",
-        help="image files, folders of images, or patterns in quotes ('photos/**/*.jpg')",
+        help="image or video files, folders of images, or patterns in quotes ('photos/**/*.jpg')",
     )  # fmt: skip
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for what is found; it is made")
     parser.add_argument("--score", type=_score, default=0.5, help="leave out objects below it (default: 0.5)")
@@ -91,53 +88,38 @@ def _at_least(least: int, text: str) -> int:
 
 @command("python -m d2_balanced.inference")
 def main(argv=None) -> None:
-    """The command at the top of this module; status 2 if images could not be read, the results of the others kept."""
+    """The command at the top of this module; status 2 if files could not be read, the results of the others kept."""
     args = argument_parser().parse_args(argv)
     paths = find_images(args.input)
+    videos = [path for path in paths if is_video(path)]
+    if videos:
+        require_pyav()
     folder = PredictionFolder(args.output, paths, args.overwrite)
     tiles = Tiles(args.tile, args.overlap) if args.tile else None
     predictor = Predictor.from_run(
         args.run, args.weights, device=args.device, overrides=args.opts, tta=args.tta, tiles=tiles
     )
-    print(f"{len(paths)} image(s), weights {predictor.weights}", flush=True)
-    folder.clear()
-    faults = _predict(args, predictor, folder, paths)
-    if faults:
-        more = f"\n  and {len(faults) - _TOLD} more" if len(faults) > _TOLD else ""
-        listed = "".join(f"\n  {fault}" for fault in faults[:_TOLD])
+    counted = [f"{len(paths) - len(videos)} image(s)"] + [f"{len(videos)} video(s)"] * bool(videos)
+    print(f"{', '.join(counted)}, weights {predictor.weights}", flush=True)
+    most = args.max or (None if args.tile else _MOST)
+    find = FindInFiles(predictor, folder, Wanted(args.score, most, args.batch, args.workers, args.pictures))
+    try:
+        with folder.writing():
+            find.in_images([path for path in paths if not is_video(path)])
+            for path in videos:
+                find.in_video(path)
+    finally:  # also when it is interrupted: what was found is kept, and how much that is gets told
+        _tell(find, folder, len(paths) - len(videos), len(videos), args.pictures)
+    if find.faults:
+        more = f"\n  and {len(find.faults) - _TOLD} more" if len(find.faults) > _TOLD else ""
+        listed = "".join(f"\n  {fault}" for fault in find.faults[:_TOLD])
         raise DataError(
-            f"{len(faults)} of {len(paths)} image(s) could not be read; what was found in the others is in "
+            f"{len(find.faults)} of {len(paths)} file(s) could not be read; what was found in the others is in "
             f"{args.output}.{listed}{more}"
         )
 
 
-def _predict(args, predictor: Predictor, folder: PredictionFolder, paths: List[str]) -> List[str]:
-    """Go through all images; returns what was wrong with those that cannot be read."""
-    names = drawable_names(predictor.class_names) if args.pictures else []
-    most = args.max or (None if args.tile else _MOST)
-    faults: List[str] = []
-    objects = done = 0
-    try:
-        with tqdm(total=len(paths), unit="image", disable=None) as bar:
-            for batch in read_images(predictor.reader, paths, args.batch, args.workers):
-                faults += [image.fault for image in batch if image.fault]
-                readable = [image for image in batch if not image.fault]
-                found = predictor.find([image.inputs for image in readable], args.batch)
-                for image, instances in zip(readable, found):
-                    shown = predictor.to_dicts(best(instances, args.score, most))
-                    folder.add(image.path, shown)
-                    objects, done = objects + len(shown), done + 1
-                    if args.pictures:
-                        folder.draw(image.path, shown, names)
-                bar.update(len(batch))
-    finally:  # also when it is interrupted: what was found is kept, and how much that is gets told
-        folder.write()
-        places = [folder.json, folder.csv] + [folder.pictures] * args.pictures
-        print(f"{objects} object(s) in {done} of {len(paths)} image(s): {', '.join(places)}")
-    return faults
-
-
-def best(instances: Instances, score: float, most: Optional[int]) -> Instances:
-    """Those with a score of at least ``score``, the best first, and no more than ``most`` of them (None: all)."""
-    good = instances[instances.scores >= score]
-    return good[good.scores.argsort(descending=True, stable=True)[:most]]
+def _tell(find: FindInFiles, folder: PredictionFolder, images: int, videos: int, pictures: bool) -> None:
+    done = [f"{find.images} of {images} image(s)"] * (images > 0) + [f"{find.frames} frame(s)"] * (videos > 0)
+    drawn_in = [folder.pictures] * (images > 0) + [folder.videos] * (videos > 0) if pictures else []
+    print(f"{find.objects} object(s) in {' and '.join(done)}: {', '.join([folder.json, folder.csv, *drawn_in])}")

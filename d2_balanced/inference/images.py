@@ -1,4 +1,4 @@
-"""Which image files a command is given: files, folders, patterns."""
+"""Which image and video files a command is given: files, folders, patterns."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from typing import Iterable, List
 
 from ..utils.errors import DataError
+from .video import VIDEO_ENDINGS
 
 __all__ = ["ENDINGS", "find_images"]
 
@@ -18,7 +19,8 @@ def find_images(words: Iterable[str]) -> List[str]:
 
     Args:
         words: a file, whatever its name ends in; a folder, whose image files are taken (not those of its folders); or a
-            pattern such as ``photos/**/*.jpg``. The last two take files that end as in ``ENDINGS``.
+            pattern such as ``photos/**/*.jpg``. The last two take files that end as in ``ENDINGS``, a pattern also
+            those that end as in ``VIDEO_ENDINGS``.
 
     Raises ``DataError`` for a word that names nothing, or a folder or pattern without images.
     """
@@ -35,12 +37,12 @@ def _of_word(word: str) -> List[str]:
     if os.path.isfile(word):
         return [word]
     if os.path.isdir(word):
-        candidates = [os.path.join(word, name) for name in os.listdir(word) if not name.startswith(".")]
+        candidates, endings = [os.path.join(word, name) for name in os.listdir(word) if not name.startswith(".")], ENDINGS
     else:
-        candidates = glob.glob(word, recursive=True)
+        candidates, endings = glob.glob(word, recursive=True), ENDINGS + VIDEO_ENDINGS
         if not candidates:
             raise DataError(f"--input {word!r}: there is no such file or folder, and no file fits it as a pattern.")
-    paths = sorted(path for path in candidates if os.path.isfile(path) and path.lower().endswith(ENDINGS))
+    paths = sorted(path for path in candidates if os.path.isfile(path) and path.lower().endswith(endings))
     if not paths:
-        raise DataError(f"--input {word!r} has no images: none of its files ends in {', '.join(ENDINGS)}.")
+        raise DataError(f"--input {word!r} has no images: none of its files ends in {', '.join(endings)}.")
     return paths

@@ -182,7 +182,7 @@ def test_what_cannot_be_decoded_is_told_at_the_end_and_the_rest_is_kept(place, t
     words = ["--input", "bad.png", "=good.png", *ALL, "--batch", 2]
     status, found, rows = predict(place, tmp_path / "out", *words)
     again = message("--run", place / "run", "--output", tmp_path / "out", "--overwrite", *words)
-    assert "1 of 2 image(s) could not be read" in again and "bad.png" in again
+    assert "1 of 2 file(s) could not be read" in again and "bad.png" in again
     assert status == 2 and found and {item["file_name"] for item in found} == {"=good.png"}
     assert {row["file"] for row in rows} == {"'=good.png"}  # no formula
 
@@ -300,3 +300,23 @@ def test_scores_of_masks_are_told(predictor):
     instances.pred_classes, instances.pred_masks = torch.tensor([1]), torch.ones(1, 8, 8, dtype=torch.bool)
     instances.mask_scores = torch.tensor([0.5])
     assert [(item["score"], item["mask_score"]) for item in predictor.to_dicts(instances)] == [(0.75, 0.5)]
+
+
+def test_a_video_on_the_command_line(place, tmp_path):
+    av = pytest.importorskip("av", reason="PyAV is an extra: pip install 'd2_balanced[video]'")
+    with av.open(str(tmp_path / "film.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in (1, 2):
+            image = read_image(str(place / "val" / f"{k}.png"), format="RGB")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    (tmp_path / "none.mp4").write_bytes(b"")
+    words = ["--input", place / "val" / "1.png", tmp_path / "film.mp4", tmp_path / "none.mp4", "--score", 0, "--max", 2]
+    status, found, _ = predict(place, tmp_path / "out", *words)
+    assert status == 2 and sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == [
+        "pictures/1.jpg", "predictions.csv", "predictions.json", "videos/film.mp4"]  # fmt: skip
+    assert [(item["image_id"], item.get("frame"), item.get("time")) for item in found] == [
+        (1, None, None)] * 2 + [(2, 0, 0.0)] * 2 + [(2, 1, 0.2)] * 2  # fmt: skip
+    told = message("--run", place / "run", "--output", tmp_path / "out", "--overwrite", *words)
+    assert "1 of 3 file(s) could not be read" in told and "none.mp4" in told
