@@ -12,7 +12,7 @@ from ..engine.experiment import OwnData
 from ..utils.command import called, command
 from ..utils.errors import ConfigError
 from .data import without_unusable_data
-from .execute import FINISHED, Interrupted, execute
+from .execute import FINISHED, Interrupted, execute, measure_speeds
 from .files import SCALES, Table, find_papers, select_tables
 from .plan import Options, PlannedRow, Run, plan_rows, runs_of
 from .results import measure_row, write_table
@@ -57,6 +57,8 @@ def argument_parser() -> argparse.ArgumentParser:
         data.add_argument(f"--{split}-images", default="", metavar="DIR", help="folder of the images")
     parser.add_argument("--adopt", action="append", default=[], metavar="DIR",
                         help="link finished runs of equal config and seed from below this folder (may be repeated)")
+    parser.add_argument("--speed", action="store_true",
+                        help="then measure images a second, time and memory of a step of every run, one at a time")
     parser.add_argument("--final-only", action="store_true", help="of finished runs keep model_final.pth only")
     parser.add_argument("--overrides", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
                         help="config overrides for all rows; everything after this word")
@@ -170,6 +172,9 @@ def _run(planned: List[PlannedRow], chosen: List[Run], tasks: Dict[Run, List[Tas
     results, status = ({}, 0) if args.report else _execute(everything, args.jobs)
     problems = {task: results.get(task, "not finished") for of_seeds in tasks.values() for task in of_seeds
                 if results.get(task) != FINISHED and not task.is_finished()}
+    if args.speed and not args.report and not status:
+        slow = measure_speeds([task for task in everything if task not in problems])
+        status = SOMETHING_FAILED if slow else status
     _write_reports(planned, tasks, problems, args)
     failed = [task for task in everything if task in problems]
     for task in everything if args.final_only else ():

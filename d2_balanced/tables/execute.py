@@ -8,11 +8,13 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence
 
 from ..utils.errors import ConfigError
+from .speed import SPEED_FILE
 from .state import Task
 
 __all__ = ["FAILED", "FINISHED", "Interrupted", "LOG", "execute", "last_lines"]
@@ -96,7 +98,7 @@ class _Pool:
             log.flush()
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=[lock],
-                start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+                start_new_session=True, env=_environment(),
             )
         self.running.append(_Started(task, process, lock, time.time()))
         self.say(f"{task.label}: started, log in {path}")
@@ -136,6 +138,28 @@ def _outcome(task: Task, status: int) -> str:
             return f"{FAILED}: {error}"
         return f"{FAILED}: it ended well, but left no results in {task.folder}"
     return f"{FAILED} with status {status}, see {os.path.join(task.folder, LOG)}\n{last_lines(task.folder)}"
+
+
+def measure_speeds(tasks: Sequence[Task], say=print) -> List[Task]:
+    """Measure what finished tasks cost (``speed.py``), one at a time; returns those for which that failed.
+
+    A measurement that is newer than the task's weights is not repeated.
+    """
+    failed = []
+    for task in tasks:
+        path = os.path.join(task.folder, SPEED_FILE)
+        if os.path.exists(path) and os.path.getmtime(path) >= os.path.getmtime(task.weights):
+            continue
+        command = [sys.executable, "-m", "d2_balanced.tables.speed", task.folder, "--weights", task.weights]
+        result = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+        if result.returncode:
+            failed.append(task)
+        say(f"{task.label}: costs {(result.stderr if result.returncode else result.stdout).strip()[-2000:]}")
+    return failed
+
+
+def _environment() -> Dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 
 
 def last_lines(folder: str, count: int = 6) -> str:

@@ -1,4 +1,4 @@
-"""The figures of a finished run: what its evaluation wrote, class-agnostic AP75, and the model's size."""
+"""The figures of a finished run: what its evaluation wrote, class-agnostic AP75, the model's size, and its costs."""
 
 from __future__ import annotations
 
@@ -15,31 +15,44 @@ from ..evaluation.compare import load_metrics
 from ..evaluation.ground_truth import GroundTruth
 from ..evaluation.summary import METRICS, RESULTS_NAME, run_metrics
 from ..utils.atomic import atomic_write
+from ..utils.json_file import read_json
 from .plan import Run
+from .speed import SPEED_FILE
 from .state import Task
 
-__all__ = ["AGNOSTIC", "NOT_MEASURED", "PARAMETERS", "is_measured", "measure", "parameters_in_thousands"]
+__all__ = ["AGNOSTIC", "COSTS", "PARAMETERS", "measure", "parameters_in_thousands"]
 
 AGNOSTIC = METRICS[-1]
 PARAMETERS = "params_K"
-NOT_MEASURED = ("speed", "FPS", "memory_GB", "size_MB")  # of the authors' machines
+COSTS = ("FPS", "step_s", "memory_GB", "size_MB")
+"""Of this machine (``speed.py``), and the size of a checkpoint; ``speed`` is another name of ``FPS``."""
 _CACHE = "class_agnostic.json"
-
-
-def is_measured(metric: str) -> bool:
-    """Whether a run has this figure of a table; speed and memory say nothing about the paper's machines."""
-    return metric not in NOT_MEASURED
 
 
 def measure(task: Task, metrics: List[str]) -> Dict[str, Optional[float]]:
     """``{metric: value, or None where there is none}`` of a finished task, in percent.
 
-    ``AP75 (class-agnostic)``, which no table has, is computed from the saved detections once and kept beside them.
+    ``AP75 (class-agnostic)``, which no table has, is computed from the saved detections once and kept beside them. A
+    run with test-time augmentation has the figures of that. Costs are ``None`` until they have been measured
+    (``speed.py``).
     Raises ``ValueError``, which names the file, where results cannot be read.
     """
-    folder = os.path.join(task.folder, "inference", task.run.test_set)
+    folder = os.path.join(task.folder, task.run.results, task.run.test_set)
     tasks = load_metrics(os.path.join(folder, "metrics.json"))
-    return {metric: _agnostic(task, folder) if metric == AGNOSTIC else _look_up(tasks, metric) for metric in metrics}
+    values = {metric: _look_up(tasks, metric) for metric in metrics if metric not in (AGNOSTIC, *COSTS, "speed")}
+    costs = _costs(task)
+    values.update({metric: costs.get("FPS" if metric == "speed" else metric) for metric in metrics if metric not in values})
+    return {**values, AGNOSTIC: _agnostic(task, folder)} if AGNOSTIC in metrics else values
+
+
+def _costs(task: Task) -> Dict[str, float]:
+    """What ``speed.json`` says, and the size of the last checkpoint, optimizer included, in 2^20 bytes."""
+    costs, path = {}, os.path.join(task.folder, SPEED_FILE)
+    if os.path.exists(task.weights):
+        costs["size_MB"] = os.path.getsize(task.weights) / 2**20
+    if os.path.exists(path):
+        costs.update(read_json(path))
+    return costs
 
 
 def _look_up(tasks: Dict[str, Any], metric: str) -> Optional[float]:

@@ -11,8 +11,10 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from detectron2.config import CfgNode
 
+from ..engine.augmented_test import SUFFIX
 from ..engine.experiment import Experiment, OwnData
 from ..engine.open import open_experiment
+from ..evaluation.coco import INFERENCE
 from ..utils.errors import ConfigError
 from .files import ROOT, Row, Table
 from .identity import run_key
@@ -68,6 +70,11 @@ class Run:
         more = {"MODEL.WEIGHTS": weights} if weights else {}
         program = [*train_program(), "--config-file", short_path(self.config_file)]
         return [*program, *mode, "--output-dir", folder, *data, *gpus, *self.words(**more, SEED=seed)]
+
+    @property
+    def results(self) -> str:
+        """The folder of the run's results, below its own: those with test-time augmentation, where it has that."""
+        return INFERENCE + SUFFIX if self.cfg.TEST.AUG.ENABLED else INFERENCE
 
     @property
     def test_set(self) -> str:

@@ -16,13 +16,18 @@ from ..evaluation.summary import difference, is_seen, mean_and_sd, show_differen
 from ..evaluation.write_results import write_text
 from ..utils.errors import UsageError
 from .files import Table
-from .measure import AGNOSTIC, PARAMETERS, is_measured, measure, parameters_in_thousands
+from .measure import AGNOSTIC, COSTS, PARAMETERS, measure, parameters_in_thousands
 from .plan import Options, PlannedRow
 from .state import Task
 
 __all__ = ["RowResult", "measure_row", "table_csv", "table_markdown", "write_table"]
 
 _NOTHING = "-"
+_COSTS = (*COSTS, "speed")
+_COSTS_ARE = (
+    "Costs are this machine's: FPS, or speed, are images a second at inference, one at a time; step_s seconds of a training "
+    "step, without loading; memory_GB the most memory in one, on the CPU of the whole process; size_MB a checkpoint's."
+)
 
 
 @dataclass
@@ -47,7 +52,7 @@ def measure_row(planned: PlannedRow, tasks: Sequence[Task], problems: Mapping[Ta
     problem becomes a remark."""
     if planned.run is None:
         return RowResult(planned, remark=planned.reason)
-    metrics = [metric for metric in planned.table.metrics if is_measured(metric) and metric != PARAMETERS]
+    metrics = [metric for metric in dict.fromkeys([*planned.table.metrics, *COSTS]) if metric != PARAMETERS]
     found, unreadable = _measure_each([task for task in tasks if task not in problems], [*metrics, AGNOSTIC])
     told = {**problems, **unreadable}
     remark = _grouped({task.seed: told[task].splitlines()[0] for task in tasks if task in told})
@@ -100,7 +105,7 @@ def _variant(options: Options) -> str:
 
 def table_markdown(table: Table, results: List[RowResult], options: Options) -> str:
     """Mean +- SD over the seeds, the difference to the baseline with its standard error, and the paper's figures."""
-    measured = [m for m in table.metrics if is_measured(m)] + [AGNOSTIC] * any(AGNOSTIC in r.values for r in results)
+    measured = _measured_columns(table, results)
     compared = [m for m in measured if m != PARAMETERS and m in (_first_metric(measured), AGNOSTIC)]
     printed = [m for m in table.metrics if any(m in r.planned.row.paper for r in results)]
     baseline = _baseline(table, results)
@@ -112,8 +117,16 @@ def table_markdown(table: Table, results: List[RowResult], options: Options) -> 
         figures = [result.planned.row.paper.get(metric, _NOTHING) for metric in printed]
         rows.append([result.name, len(result.seeds) or _NOTHING, *cells, *deltas, *figures])
     text = tabulate(rows, headers + [f"the paper's {m}" for m in printed], tablefmt="github", disable_numparse=True)
-    parts = [f"# {table.paper}: {table.title}", _introduction(table, options), text, *_remarks(results)]
+    parts = [f"# {table.paper}: {table.title}", _introduction(table, options, measured), text, *_remarks(results)]
     return "\n\n".join(parts) + "\n"
+
+
+def _measured_columns(table: Table, results: List[RowResult]) -> List[str]:
+    """The table's metrics, but for costs that were not measured; class-agnostic AP75, and all costs where there are any."""
+    there = {metric for result in results for metric in result.values}
+    columns = [metric for metric in table.metrics if metric in there or metric not in _COSTS]
+    more = [AGNOSTIC] + [cost for cost in COSTS if "step_s" in there and not (cost == "FPS" and "speed" in columns)]
+    return columns + [metric for metric in more if metric in there and metric not in columns]
 
 
 def _first_metric(measured: List[str]) -> str:
@@ -127,7 +140,7 @@ def _baseline(table: Table, results: List[RowResult]) -> Optional[RowResult]:
     return baseline if baseline and baseline.seeds else None
 
 
-def _introduction(table: Table, options: Options) -> str:
+def _introduction(table: Table, options: Options, measured: List[str]) -> str:
     scale = {"tiny": "the quick recipe (tiny), not the paper's", "coco": "the paper's (coco)"}[options.scale]
     data = ", ".join(f"`{path}`" for path in (options.data.train_json, options.data.val_json) if path)
     overrides = " ".join(f"{key} {value}" for key, value in options.overrides.items())
@@ -138,8 +151,9 @@ def _introduction(table: Table, options: Options) -> str:
         '"no difference seen".',
         "Columns headed \"the paper's\" are as printed in the paper, on its data; they are no measurement of ours.",
     ]
-    unmeasured = [metric for metric in table.metrics if not is_measured(metric)]
-    lines += [f"Not measured here: {', '.join(unmeasured)}."] if unmeasured else []
+    unmeasured = [metric for metric in table.metrics if metric in _COSTS and metric not in measured]
+    lines += [f"Not measured here: {', '.join(unmeasured)} (--speed measures what a run costs)."] if unmeasured else []
+    lines += [_COSTS_ARE] if set(_COSTS) & set(measured) else []
     return "\n".join(lines + ([f"About the paper's table: {table.note}"] if table.note else []))
 
 

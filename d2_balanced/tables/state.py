@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 
 from ..engine.from_yacs import YacsExperiment
 from ..engine.open import open_experiment
+from ..evaluation.coco import INFERENCE
 from ..utils.errors import ConfigError
 from .identity import run_key
 from .plan import Run
@@ -40,6 +41,11 @@ class Task(NamedTuple):
     def label(self) -> str:
         return f"{self.run.name} seed {self.seed}"
 
+    @property
+    def weights(self) -> str:
+        """The checkpoint that the task ends with, or that it evaluates."""
+        return os.path.join((self.source or self).folder, FINAL)
+
     def is_trained(self) -> bool:
         return os.path.exists(os.path.join(self.folder, FINAL))
 
@@ -48,8 +54,7 @@ class Task(NamedTuple):
 
         Raises ``ConfigError`` if they are those of another config.
         """
-        weights = os.path.join((self.source or self).folder, FINAL)
-        if not is_evaluated(self.folder, weights):
+        if not is_evaluated(self.folder, self.weights, self.run.results):
             return False
         found = saved_key(self.folder, self.run.trained.key if self.run.trained else "")
         if found != self.run.key:
@@ -59,7 +64,7 @@ class Task(NamedTuple):
 
     def command(self) -> List[str]:
         """What is left to do here, as a command line."""
-        weights = os.path.join(self.source.folder, FINAL) if self.source else ""
+        weights = self.weights if self.source else ""
         return self.run.command(self.folder, self.seed, weights=weights, evaluate=self.is_trained())
 
     def prepare(self) -> None:
@@ -69,9 +74,9 @@ class Task(NamedTuple):
             Path(self.folder, CONFIG).write_text(self.run.cfg.dump(), encoding="utf-8")
 
 
-def is_evaluated(folder: str, weights: str) -> bool:
+def is_evaluated(folder: str, weights: str, results: str = INFERENCE) -> bool:
     """Whether the metrics in ``folder`` are newer than the weights; a run may have been killed in between."""
-    metrics = glob(os.path.join(escape(folder), "inference", "*", "metrics.json"))
+    metrics = glob(os.path.join(escape(folder), results, "*", "metrics.json"))
     if not (metrics and os.path.exists(weights) and os.path.exists(os.path.join(folder, CONFIG))):
         return False
     return max(map(os.path.getmtime, metrics)) >= os.path.getmtime(weights)

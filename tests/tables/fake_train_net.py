@@ -1,7 +1,7 @@
 """Stands in for train_net.py where the runner is tested: FOLDER CONFIG BEHAVIOUR; takes milliseconds.
 
 Leaves what a run leaves. BEHAVIOUR: "good", "bad" (ends with status 3), "slow" (waits for a signal, saves a checkpoint,
-and ends well when it is started again), "evaluate" (no training).
+and ends well when it is started again), "evaluate" (no training), "augmented" (the same, with test-time augmentation).
 """
 
 import json
@@ -30,12 +30,13 @@ if behaviour == "bad":
 if behaviour == "slow" and not os.path.exists(path("last_checkpoint")):
     open(path("is_waiting"), "w").close()
     time.sleep(60)
-if behaviour != "evaluate":
+if behaviour not in ("evaluate", "augmented"):
     shutil.copy(config, path("config.yaml"))
     open(path("model_final.pth"), "w").close()
 with open(path("starts"), "a") as file:
     file.write("once\n")
-os.makedirs(path("inference", "generated_val"), exist_ok=True)
 seed = int(os.path.basename(folder)[len("seed"):])
-with open(path("inference", "generated_val", "metrics.json"), "w") as file:
-    json.dump({"metrics": {"bbox": {"AP": 40.0 + seed, "AP50": 60.0}}}, file)
+for results, more in {"inference": 0.0, **({"inference_TTA": 10.0} if behaviour == "augmented" else {})}.items():
+    os.makedirs(path(results, "generated_val"), exist_ok=True)
+    with open(path(results, "generated_val", "metrics.json"), "w") as file:
+        json.dump({"metrics": {"bbox": {"AP": 40.0 + seed + more, "AP50": 60.0}}}, file)

@@ -1,14 +1,17 @@
 """The command as a user meets it: lists, dry runs, data that do not fit; and one real, small table."""
 
+import functools
 import os
 import re
 import shlex
+import subprocess
 
 import pytest
-from commands import refusal
+from commands import refusal, status
 import yaml
 from d2_balanced.train import argument_parser
 from d2_balanced.engine.run import load_experiment
+from d2_balanced.tables import execute, speed
 from d2_balanced.tables.cli import main
 from paths import ROOT
 from tiny_runs import TINY, data_arguments, make_dataset
@@ -60,7 +63,7 @@ def without_masks(json_file):
         file.write(text)
 
 
-def test_a_real_table(experiment, capfd):
+def test_a_real_table(experiment, capfd, tmp_path, monkeypatch):
     """Trains, evaluates with other settings, reports; the saved config has the key of the row; masks are missed."""
     path, data, words = experiment
     without_masks(data[1])
@@ -74,6 +77,26 @@ def test_a_real_table(experiment, capfd):
     assert float(rows["boxes"][3]) >= 0 and int(rows["boxes"][4]) > 10 and rows["boxes"][-2] == "35.0"
     assert main([*command[:1], "--report", *command[1:]]) == 0
     assert "2 of them finished already" in capfd.readouterr().out
+    for words in told_costs(tmp_path, monkeypatch):
+        assert main([*command[:1], words, *command[1:]]) == 0
+        text = capfd.readouterr().out
+        assert "FPS | step_s | memory_GB | size_MB" in re.sub(" +", " ", text) and "Costs are this machine's" in text
+    line = next(line for line in text.splitlines() if line.startswith("| boxes"))
+    fps, step, memory, size = (float(cell) for cell in line.split("|")[6:10])
+    assert fps > 0 and step > 0 and 0.1 < memory < 20
+    assert size == pytest.approx(os.path.getsize(next(tmp_path.glob("out/runs/*boxes*/seed1/model_final.pth"))) / 2**20, abs=0.01)
+
+
+def told_costs(tmp_path, monkeypatch):
+    """Measure in this process, which is faster; then show what is there."""
+    monkeypatch.setattr(speed, "measure_speed", functools.partial(speed.measure_speed, images=1, steps=1))
+
+    def here(command, **_):
+        assert command[1:3] == ["-m", "d2_balanced.tables.speed"]
+        return subprocess.CompletedProcess(command, status(speed.main, *command[3:]), "", "")
+
+    monkeypatch.setattr(execute.subprocess, "run", here)
+    return "--speed", "--report"
 
 
 def test_data_are_checked_first(experiment, tmp_path, capsys):

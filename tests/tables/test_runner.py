@@ -36,6 +36,7 @@ def run(tmp_path, monkeypatch):
         cfg.SEED = seed
         config.write_text(cfg.dump())
         behaviour = "evaluate" if weights or evaluate else BEHAVIOUR.get(str(cfg.SOLVER.WARMUP_ITERS), "good")
+        behaviour = "augmented" if cfg.TEST.AUG.ENABLED else behaviour
         return [sys.executable, "-S", FAKE, folder, str(config), behaviour]
 
     monkeypatch.setattr(Run, "command", command)
@@ -100,6 +101,15 @@ def test_an_evaluation_takes_the_weights_of_its_training(run, tmp_path):
     os.utime(metrics, (1, 1))  # the weights are newer
     assert run(rows) == 0
     assert sorted(starts(tmp_path / "out" / "runs").values()) == [1, 1, 1, 2]
+
+
+def test_a_row_with_test_time_augmentation_has_its_results(run, tmp_path, capsys):
+    rows = [row("plain"), row("multi-scale", eval_of="plain", overrides={"TEST.AUG.ENABLED": True})]
+    assert run(rows) == 0 and run(rows) == 0
+    assert set(starts(tmp_path / "out" / "runs").values()) == {1}
+    cells = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in capsys.readouterr().out.splitlines()
+             if line.startswith("| ")}  # fmt: skip
+    assert cells["plain"] == "41.50 +- 0.71" and cells["multi-scale"] == "51.50 +- 0.71"
 
 
 def test_killed_in_its_last_evaluation_it_is_only_evaluated(run, tmp_path):
