@@ -24,6 +24,9 @@ SYNCS = {
     "Dynamic": 11,
     "RGA + PRM": 15,
     "IoU-Uniform": 16,
+    "OHEM": 15,  # a forward pass more
+    "PISA": 11,
+    "SamplingFree": 11,
     "cascade": 23,
     "R3, 3 loops": 23,
     "IoU-Uniform, cascade": 38,

@@ -23,6 +23,7 @@ from d2_balanced.engine.open import open_experiment
 from d2_balanced.engine.run import load_experiment
 from d2_balanced.modeling.box_losses import BalancedL1
 from d2_balanced.modeling.registry import BOX_LOSS_REGISTRY, PROPOSAL_SAMPLER_REGISTRY
+from d2_balanced.modeling.sample_weights import SampleWeights
 from d2_balanced.modeling.sampling import RandomSampler
 from detectron2.config import instantiate
 from d2_balanced.train import argument_parser
@@ -356,7 +357,31 @@ def test_the_suggested_command_is_one(system, tmp_path, monkeypatch):
 
 SEATS = ("matcher", "RoI sampler", "stages", "branches", "IoU branch", "box loss", "gradients", "other heads")
 SEEN = [choice for seat in SEATS for choice in choices.SEATS[seat]]
-DEFAULTS = {"RandomSampler", "SmoothL1", "SingleStage", "FixedMatcher", "PredictorBoxes"}
+SEEN += [choice for choice in choices.all_choices() if choice.name in ("PISA", "SeesawLoss")]
+DEFAULTS = {"RandomSampler", "CrossEntropy", "SmoothL1", "SingleStage", "FixedMatcher", "FirstStageMasks", "SampleWeights"}
+
+
+def test_components_of_every_kind_are_seen():
+    """Every choice that names a component of a two-stage detector; of the RPN's, the name says so."""
+    for seat, of_seat in choices.SEATS.items():
+        for choice in of_seat if seat not in ("detector", "backbone", "pyramid") else ():
+            for key, name in choice.settings.items():
+                if key.startswith("MODEL.BALANCED.") and key.endswith(".NAME"):
+                    shown = f"{name} (RPN)" if ".RPN." in key else name
+                    assert shown in in_use(experiment_of(choice.name)), choice.name
+
+
+def test_components_that_nobody_has_registered_are_seen():
+    class Own(torch.nn.Module):
+        def forward(self, logits, labels):
+            return logits.sum(dim=1)
+
+    class Weights(SampleWeights):
+        pass
+
+    model = experiment_of().build_model()
+    model.roi_heads.box_predictor.cls_loss, model.roi_heads.sample_weights = Own(), Weights()
+    assert {"Own", "Weights"} <= components_of(model)
 
 
 def built(cfg):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import glob
+import inspect
 import os
 import time
-from typing import Dict, FrozenSet, List, NamedTuple, Optional, Sequence
+from typing import Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from torch import nn
 
 from ...engine.history import results_rows
 from ...evaluation.by_objects import ObjectCountGroups
 from ...evaluation.detections import internal_detections, load_results
 from ...evaluation.ground_truth import GroundTruth
 from ...evaluation.write_results import read_report
+from ...modeling import registry
 from ...recording.file import Recording, read_recording
 from ...recording.hook import find_recorded_heads
 from ...utils.errors import DataError, UsageError
@@ -21,6 +24,8 @@ from ...utils.errors import DataError, UsageError
 __all__ = ["RunData", "components_of", "gather", "names_of_classes"]
 
 
+# Attributes at which components stand, also those of a class that nobody has registered.
+_SEATS = {"proposal_matcher", "sampler", "cls_loss", "box_loss", "extra_proposals", "sample_weights"}
 # Ways to draw positives that other samplers have as well -> the sampler that is known for it.
 _POSITIVES = {"instance_balanced": "InstanceBalancedSampler", "hard_ratio": "HardRatioSampler"}
 
@@ -95,14 +100,35 @@ def _facts(folder: str, datasets: Sequence[str], iterations: Optional[int], eval
 
 
 def components_of(model) -> FrozenSet[str]:
-    """Class names of matchers, samplers, box losses, stages, IoU branch and backbone; "branches" for several heads."""
-    heads = find_recorded_heads(model)
-    found = [model.backbone, heads.stages, heads.iou_branch, *heads.matchers]
-    for branch in heads.branches:
-        found += [branch.sampler, getattr(branch.predictor(0), "box_loss", None)]
-        found.append(_POSITIVES.get(getattr(branch.sampler, "positives", "")))
-    names = {each if isinstance(each, str) else type(each).__name__ for each in found if each is not None}
+    """Class names of the components in the ROI heads, whatever their kind, and of the backbone; "branches" for several heads.
+    Those of the RPN have " (RPN)" behind their names."""
+    heads, rpn = find_recorded_heads(model), getattr(model, "proposal_generator", None)
+    names = {type(model.backbone).__name__, *_components_in(heads)}
+    names |= {f"{name} (RPN)" for name in _components_in(rpn)}
     return frozenset(names | ({"branches"} if len(heads.branches) > 1 else set()))
+
+
+def _components_in(part) -> Iterator[str]:
+    classes = tuple({c for name in registry.__all__ for _, c in getattr(registry, name) if inspect.isclass(c)})
+    for seat, each in _objects_in(part, set()):
+        if isinstance(each, classes) or seat in _SEATS:
+            yield type(each).__name__
+        positives = _POSITIVES.get(getattr(each, "positives", ""))
+        if positives:
+            yield positives
+
+
+def _objects_in(owner, seen: Set[int]) -> Iterator[Tuple[str, object]]:
+    """``(attribute, object)`` of all that hangs on an object, of whatever depth, but for what torch and others make."""
+    attributes = {**getattr(owner, "_modules", {}), **getattr(owner, "__dict__", {})}
+    for name, value in attributes.items():
+        for each in value if isinstance(value, (list, tuple)) else (value,):
+            if name == "observers" or name.startswith("_") or id(each) in seen or not hasattr(each, "__dict__"):
+                continue
+            seen.add(id(each))
+            yield name, each
+            if isinstance(each, nn.Module) or type(each).__module__.startswith("d2_balanced."):
+                yield from _objects_in(each, seen)
 
 
 def names_of_classes(datasets: Sequence[str]) -> List[str]:

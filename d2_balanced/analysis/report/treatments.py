@@ -8,18 +8,22 @@ a run is not written down here: a treatment is tried on the run's own config, wh
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import shlex
 from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
 
+from ...config import get_balanced_cfg
+from ...config.check_yacs import spec_registries
+from ...config.yacs import value_at
 from ...engine.experiment import Experiment
 from ...engine.start import CONFIG
 from .gather import components_of
 
 __all__ = ["TREATMENTS", "Treatment", "beside"]
 
-# The defaults of the seats; and what is no part of the model.
-_NOT_REPLACED = {"FixedMatcher", "RandomSampler", "SmoothL1", "SingleStage", "PredictorBoxes", "GradientAnnealing"}
+# What stands at an empty seat; and what is no part of the model.
+_NOT_REPLACED = {"SampleWeights", "GradientAnnealing"}
 
 
 class Treatment(NamedTuple):
@@ -65,8 +69,16 @@ def beside(treatment: Treatment, components: FrozenSet[str], experiment: Optiona
         model = _build(experiment, treatment)
     except ValueError as error:
         return treatment._replace(refusal=str(error))
-    gone = components - components_of(model) - _NOT_REPLACED if model is not None else ()
+    gone = components - components_of(model) - _NOT_REPLACED - _defaults() if model is not None else ()
     return treatment._replace(in_place_of=tuple(sorted(gone)), command=_command(experiment, treatment))
+
+
+@functools.lru_cache(maxsize=None)
+def _defaults() -> FrozenSet[str]:
+    """What stands at the seats of a detector where nothing is chosen."""
+    cfg = get_balanced_cfg()
+    names = {key: value_at(cfg, key).NAME for key in spec_registries()}
+    return frozenset(f"{name} (RPN)" if ".RPN." in key else name for key, name in names.items())
 
 
 def _words(treatment: Treatment) -> Tuple[List[str], List[str]]:
