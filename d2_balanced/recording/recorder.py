@@ -14,6 +14,7 @@ from detectron2.structures.boxes import matched_pairwise_iou
 from torch import Tensor
 
 from ..modeling.predictions import log_variances_of
+from ..modeling.sample_weights import RoIWeights
 from ..modeling.stage_view import StageView
 from .counts import MAX_OBJECTS, ImbalanceCounts
 from .sample_gradients import box_loss_and_gradient, class_loss_and_gradient
@@ -26,7 +27,8 @@ class ImbalanceRecorder:
 
     Put it into ``heads.observers``. It draws nothing and changes nothing, so training with it is bit-identical (box
     heads with BatchNorm or dropout aside: branches beside the main one predict its RoIs, too). The counters stay on the
-    device; nothing waits for it, but for a check that detectron2's ``get_deltas`` makes in every call.
+    device; nothing waits for it, but for a check that detectron2's ``get_deltas`` makes in every call, and for the
+    foreground's rows where samples are weighed. Losses and gradients are counted as they are weighed.
 
     Args:
         heads: the ROI heads whose steps it will see: branches, predictors and the IoU branch are read from it.
@@ -52,9 +54,10 @@ class ImbalanceRecorder:
             self._count_objects(counts, targets, labeled[p], samples[p])
             rois = _Rois(samples[p], self.heads.num_classes)
             predictor = self.heads.branches[p].predictor(stage)
-            self._count_classes(counts, rois, predictor, predictions[p], samples[p])
+            weights = self._weights(view, p)
+            self._count_classes(counts, rois, predictor, predictions[p], samples[p], weights.cls)
             self._count_boxes(counts, rois, self._refined(stage, p, predictions[p], pooled[p], samples[p]))
-            self._count_box_loss(counts, rois, predictor, predictions[p])
+            self._count_box_loss(counts, rois, predictor, predictions[p], weights.box)
             self._count_predicted_ious(counts, rois, samples[p], pooled[p], stage)
             if p != main:
                 on_main = self.heads.branches[p].predict(pooled[main], stage)
@@ -94,7 +97,14 @@ class ImbalanceRecorder:
                 number = torch.zeros_like(objects.gt_classes).index_add_(0, image.matched_idxs, positive.long())
                 counts.tally(field, number, every)
 
-    def _count_classes(self, counts, rois, predictor, predictions, samples):
+    def _weights(self, view, p) -> RoIWeights:
+        """The weights of a branch's RoIs, as its losses get them."""
+        if not self.heads.sample_weights.weighs:
+            return RoIWeights()
+        losses = self.heads.branches[p].predictor(view.stage).roi_losses(view.predictions[p], view.samples[p])
+        return self.heads.sample_weights.weigh(view.of_branch(p), losses)
+
+    def _count_classes(self, counts, rois, predictor, predictions, samples, weights):
         scores = _scores(predictor, predictions, samples)
         correct = scores.argmax(dim=1) == rois.gt_classes
         for kind, rows in (("positive", rois.positive), ("negative", ~rois.positive)):
@@ -104,9 +114,10 @@ class ImbalanceRecorder:
             counts.histogram(f"{kind}_ious", rois.ious, rows & ~rois.is_gt)
         counts.count("appended_gt", rois.positive & rois.is_gt)
         counts.tally("class_positives", rois.gt_classes, rois.positive)
-        loss, gradient = class_loss_and_gradient(predictor, predictions, samples)
-        counts.histogram("cls_loss", rois.ious, ~rois.is_gt, loss)
-        counts.histogram("cls_gradient", rois.ious, ~rois.is_gt, gradient)
+        for field, values in zip(
+            ("cls_loss", "cls_gradient"), class_loss_and_gradient(predictor, predictions, samples)
+        ):
+            counts.histogram(field, rois.ious, ~rois.is_gt, values if weights is None else values * weights)
 
     def _count_boxes(self, counts, rois, boxes):
         rows = rois.positive & ~rois.is_gt
@@ -115,7 +126,7 @@ class ImbalanceRecorder:
         counts.histogram("refined_ious", ious, rows)
         counts.histogram("refined_iou_sum", rois.ious, rows, ious)
 
-    def _count_box_loss(self, counts, rois, predictor, predictions):
+    def _count_box_loss(self, counts, rois, predictor, predictions, weights):
         if not any(parameter.requires_grad for parameter in predictor.bbox_pred.parameters()):
             return  # an IoU branch regresses the boxes, and not these
         deltas = _of_gt_class(predictions[1].float(), rois.gt_classes)
@@ -123,9 +134,10 @@ class ImbalanceRecorder:
         if log_variances is not None:
             log_variances = _of_gt_class(log_variances.float(), rois.gt_classes)
         boxes = rois.proposal_boxes.tensor, rois.gt_boxes.tensor
-        loss, gradient = box_loss_and_gradient(predictor, deltas, *boxes, rois.positive, log_variances)
-        counts.histogram("box_loss", rois.ious, rois.positive & ~rois.is_gt, loss)
-        counts.histogram("box_gradient", rois.ious, rois.positive & ~rois.is_gt, gradient)
+        of_rois = box_loss_and_gradient(predictor, deltas, *boxes, rois.positive, log_variances)
+        for field, values in zip(("box_loss", "box_gradient"), of_rois):
+            rows = rois.positive & ~rois.is_gt
+            counts.histogram(field, rois.ious, rows, values if weights is None else values * weights)
 
     def _count_predicted_ious(self, counts, rois, samples, pooled, stage):
         boxes = [s.proposal_boxes.tensor for s in samples]

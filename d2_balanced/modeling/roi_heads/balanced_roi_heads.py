@@ -308,10 +308,12 @@ class BalancedROIHeads(StandardROIHeads):
             self._awaited_hook.check()
 
     def _show(self, view):
-        """Show a stage to whoever watches: losses see their branch, the matcher the main branch, observers all."""
+        """Show a stage to whoever watches: losses see their branch, sample weights one branch after another, the matcher
+        the main branch, observers all."""
         predictors = [branch.predictor(view.stage) for branch in self.branches]
         losses = [(p, getattr(pr, name, None)) for name in ("cls_loss", "box_loss") for p, pr in enumerate(predictors)]
-        for p, component in [*losses, (self.main_branch, self.matchers[view.stage])]:
+        weights = [(p, self.sample_weights) for p in range(len(self.branches))]
+        for p, component in [*losses, *weights, (self.main_branch, self.matchers[view.stage])]:
             if hasattr(component, "observe"):
                 component.observe(view.of_branch(p).without_generated())
         for observer in self.observers:

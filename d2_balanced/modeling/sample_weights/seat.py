@@ -104,7 +104,8 @@ class SampleWeights(nn.Module):
         """Called once with every predictor, before training: it may set how the predictor's layers start."""
 
     def weigh(self, view: StageView, losses: RoILosses) -> RoIWeights:
-        """The factors of the losses of one branch.
+        """The factors of the losses of one branch. A call changes nothing: what learns has a method ``observe(view)``, which
+        is called once a stage and branch.
 
         Called after the predictions, before the losses are summed. What the weights are computed from has to be detached,
         unless the weighed losses are meant to reach it.

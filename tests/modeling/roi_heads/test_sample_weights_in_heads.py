@@ -161,7 +161,10 @@ def test_ignored_proposals_take_no_part():
 class Doubled(SampleWeights):
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.seen, self.observed = [], []
+
+    def observe(self, view):
+        self.observed.append(view)
 
     def weigh(self, view, losses):
         self.seen.append((view, losses))
@@ -180,6 +183,7 @@ def test_a_component_sees_every_stage_and_branch_with_the_losses(axes):
         torch.testing.assert_close(losses[name], factor * plain[name], rtol=1e-5, atol=1e-6, msg=name)
     branches = range(len(heads.branches))
     assert len(heads.sample_weights.seen) == len(views) * len(branches)
+    assert [view.samples for view in heads.sample_weights.observed] == [v.samples for v, _ in heads.sample_weights.seen]
     for (view, of_rois), (whole, p) in zip(heads.sample_weights.seen, [(v, p) for v in views for p in branches]):
         assert view.samples == [whole.samples[p]] and view.stage == whole.stage
         assert len(of_rois.cls) == len(of_rois.box) == sum(len(image) for image in whole.samples[p])
