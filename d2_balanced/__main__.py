@@ -1,11 +1,13 @@
 """``d2_balanced COMMAND ...``, also ``python -m d2_balanced COMMAND ...``: all commands of this package.
 
-A command is imported when it is run. So the help, and what is wrong with a command's name, come at once.
+A command is imported when it is run, and its options are read before that: those of ``d2_balanced iou-scores`` are in
+``arguments/iou_scores.py``, as are those of all commands that import torch. So help and misuse are told at once.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from typing import Dict, NamedTuple, Optional, Sequence
 
@@ -28,7 +30,7 @@ class Command(NamedTuple):
 COMMANDS: Dict[str, Command] = {
     "train": Command("train:main", "train a detector"),
     "eval": Command("train:evaluate", "evaluate a checkpoint: train's options, nothing is trained"),
-    "predict": Command("inference.command:main", "find objects in images with a trained detector"),
+    "predict": Command("inference.command:main", "find objects in images and videos with a trained detector"),
     "configs": Command("zoo:main", "list the configs and fragments, show one in full"),
     "check": Command("data.check:main", "check a data set before training on it"),
     "report": Command("analysis.report.__main__:main", "what is out of balance in a run, on one page"),
@@ -70,11 +72,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _run(name: str, words: Sequence[str]) -> int:
     call(f"{NAME} {name}")
     sys.argv[0] = f"{NAME} {name}"  # what argparse calls the command
+    _read_arguments(name, words)
     if name not in _WITHOUT_DETECTRON2:
         _prepare()
     module, function = COMMANDS[name].target.split(":")
     status = getattr(importlib.import_module(f".{module}", __package__), function)(words)
     return status if isinstance(status, int) else 0  # many return what they wrote or counted
+
+
+def _read_arguments(name: str, words: Sequence[str]) -> None:
+    """End with the help, or with what is wrong with an option; the command itself reads the words again."""
+    module = f"{__package__}.arguments.{name.replace('-', '_')}"
+    if importlib.util.find_spec(module):
+        importlib.import_module(module).argument_parser().parse_args(words)
 
 
 def _prepare() -> None:

@@ -13,6 +13,7 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 
 from . import compat
+from .arguments.doctor import argument_parser
 from .utils.command import command
 
 __all__ = ["diagnose", "main"]
@@ -147,7 +148,8 @@ def diagnose():
 
 
 @command("python -m d2_balanced.doctor")
-def main():
+def main(argv=None):
+    argument_parser().parse_args(argv)
     rows, faults = diagnose()
     width = max(len(what) for what, _ in rows)
     for what, found in rows:

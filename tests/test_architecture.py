@@ -94,7 +94,7 @@ IMPORTS = {name: {i for i in imports_of(path) if i in FILES and i != name} for n
 
 # The rooms of the package, from the ground up (docs/ARCHITECTURE.md). A room imports itself and those above it here.
 ROOMS = (
-    "__init__", "compat", "utils", "doctor", "modeling", "data", "evaluation", "config", "recording", "engine",
+    "__init__", "compat", "utils", "arguments", "doctor", "modeling", "data", "evaluation", "config", "recording", "engine",
     "inference", "analysis", "tables", "tuning", "zoo", "train", "__main__",
 )
 # Python runs this file before every other one; it makes detectron2 importable, and is no room to import from.

@@ -1,6 +1,7 @@
 """The command ``d2_balanced``: its table, its help, and what it says of misuse."""
 
 import importlib
+import inspect
 import os
 import subprocess
 import sys
@@ -32,19 +33,18 @@ def run(code, **environment):
 def test_every_command_is_a_function_that_takes_words(name, capsys):
     module, function = program.COMMANDS[name].target.split(":")
     assert callable(getattr(importlib.import_module(f"d2_balanced.{module}"), function))
-    if name != "doctor":  # which takes no words
-        with pytest.raises(SystemExit) as stop:
-            getattr(importlib.import_module(f"d2_balanced.{module}"), function)(["--help"])
-        assert not stop.value.code and "usage: " in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        getattr(importlib.import_module(f"d2_balanced.{module}"), function)(["--help"])
+    assert not stop.value.code and "usage: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words, status, said", [
     (["--help"], 0, "  train  "),
     ([], 2, "usage: d2_balanced COMMAND"),
     (["trian"], 2, "there is no command 'trian'. Did you mean train"),
-    (["train", "--help"], 0, "usage: d2_balanced train"),
     (["train", "--no-such-option"], 2, "d2_balanced train: error: "),
-    (["tune", "--help"], 0, "usage: d2_balanced tune"),
+    (["predict", "--run", "a"], 2, "d2_balanced predict: error: the following arguments are required: --input"),
+    *((each, 0, f"usage: d2_balanced {each[0]}") for each in [[name, "--help"] for name in program.COMMANDS]),
     (["configs", "quick"], 0, "quick/faster_rcnn_R_18_FPN"),
 ])  # fmt: skip
 def test_what_needs_no_torch_does_not_wait_for_it(words, status, said):
@@ -82,3 +82,22 @@ def test_the_evaluation_is_trainings_own(monkeypatch):
     monkeypatch.setattr(train, "main", given.append)
     train.evaluate(["--config-file", "x"])
     assert given == [["--eval-only", "--config-file", "x"]]
+
+
+def test_options_name_what_there_is():
+    """They are written down without the modules that do the work."""
+    from d2_balanced.arguments import check, generated
+    from d2_balanced.data.generated import generate
+    from d2_balanced.data.input_size import DEFAULT_SIZE
+    from d2_balanced.data.scene import LEVELS
+    from d2_balanced.inference import Tiles
+
+    levels = next(action for action in generated.argument_parser()._actions if action.dest == "level").choices
+    assert list(levels) == list(LEVELS)
+    signature = inspect.signature(generate).parameters
+    for name, value in {**generated.DEFAULTS, "level": "mild"}.items():
+        assert signature[name].default == value
+    help_of_check = " ".join(check.argument_parser().format_help().split())
+    assert f"default: {DEFAULT_SIZE.short_edge} {DEFAULT_SIZE.max_size}" in help_of_check
+    predict = importlib.import_module("d2_balanced.arguments.predict").argument_parser()
+    assert predict.get_default("overlap") == inspect.signature(Tiles).parameters["overlap"].default

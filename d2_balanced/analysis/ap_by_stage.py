@@ -18,12 +18,13 @@ from typing import NamedTuple, Optional
 
 from tabulate import tabulate
 
+from ..arguments.ap_by_stage import argument_parser
 from ..engine.build import check_data
 from ..evaluation.summary import show_mean
 from ..evaluation.write_results import csv_text, without_nan, write_text
 from ..utils.command import command
 from ..utils.errors import ConfigError, usage
-from .checkpoints import checkpoint_parser, load_each, open_for_evaluation, parse
+from .checkpoints import load_each, open_for_evaluation, parse
 
 __all__ = ["Row", "evaluate_rows", "main", "stage_rows"]
 
@@ -87,9 +88,7 @@ def table(results):
 @command("python -m d2_balanced.analysis.ap_by_stage")
 def main(argv=None):
     """The command at the top of this module; prints the table and returns the results, one dict a checkpoint."""
-    parser = checkpoint_parser("AP of a trained multi-stage detector after each of its stages.")
-    parser.add_argument("--up-to", type=int, help="most stages; default: as many as the config has")
-    args = parse(parser, argv)
+    args = parse(argument_parser(), argv)
     results = _run(args)
     _write(args.output, args.weights, results)
     return results

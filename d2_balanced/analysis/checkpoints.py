@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 
 from ..engine.experiment import OwnData
@@ -10,23 +9,11 @@ from ..engine.open import load_weights, open_experiment
 from ..engine.start import choose_device
 from ..utils.errors import ConfigError
 
-__all__ = ["checkpoint_parser", "load_each", "open_for_evaluation", "parse"]
-
-
-def checkpoint_parser(description):
-    """A parser with the config, its checkpoints, the data and the output folder; :func:`parse` adds the overrides."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--config-file", required=True, help="config of the model (.yaml or .py)")
-    parser.add_argument("--weights", required=True, nargs="+", help="its checkpoint, or several of the same config")
-    parser.add_argument("--val-json", default="", help="COCO annotation file, in place of the config's test set")
-    parser.add_argument("--val-images", default="", help="folder of its images")
-    parser.add_argument("--output", required=True, help="folder for everything that is written")
-    return parser
+__all__ = ["load_each", "open_for_evaluation", "parse"]
 
 
 def parse(parser, argv=None):
     """The parsed arguments, with ``overrides``. Half a pair of data paths and missing weights end the command."""
-    parser.add_argument("overrides", nargs="*", help="settings of the config, after any option but --weights")
     args = parser.parse_args(argv)
     if bool(args.val_json) != bool(args.val_images):
         parser.error("--val-json and --val-images belong together")

@@ -19,9 +19,10 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
+from ..arguments.iou_scores import argument_parser
 from ..evaluation.write_results import without_nan, write_text
 from ..utils.command import command
-from .checkpoints import checkpoint_parser, load_each, open_for_evaluation, parse
+from .checkpoints import load_each, open_for_evaluation, parse
 from .nms_recall import MATCHING_IOUS
 from .panels import curve_figure, density_figure
 from .pictures import choose_evenly
@@ -36,10 +37,7 @@ _MEASURES = ("pearson", "spearman", "mean_error", "mean_absolute_error")
 @command("python -m d2_balanced.analysis.iou_scores")
 def main(argv=None):
     """The commands at the top of this module; prints the numbers and returns the summaries, one a checkpoint."""
-    parser = checkpoint_parser("Ranking by class score and by predicted IoU, of a trained detector.")
-    parser.add_argument("--images", type=int, help="use only so many images, evenly spaced over the data set")
-    parser.add_argument("--min-iou", type=float, default=0.5, help="true IoU above which boxes are correlated")
-    args = parse(parser, argv)
+    args = parse(argument_parser(), argv)
     return _report(args, _measure_checkpoints(args))
 
 

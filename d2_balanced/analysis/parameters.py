@@ -5,11 +5,11 @@
 Models are built without values, so nothing is read and hardly any memory is needed.
 """
 
-import argparse
 
 import torch
 from tabulate import tabulate
 
+from ..arguments.parameters import argument_parser
 from ..engine.open import open_experiment
 from ..utils.command import command
 
@@ -41,9 +41,7 @@ def count_parameters(model):
 @command("python -m d2_balanced.analysis.parameters")
 def main(args=None):
     """The command line; returns ``{config: counts}``."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("configs", nargs="+", metavar="CONFIG", help=".yaml (yacs) or .py (LazyConfig)")
-    arguments = parser.parse_args(args)
+    arguments = argument_parser().parse_args(args)
     counts = {path: count_parameters(model_without_values(open_experiment(path))) for path in arguments.configs}
     parts = list(dict.fromkeys(part for count in counts.values() for part in count))
     rows = [[path, *(count.get(part, 0) for part in parts)] for path, count in counts.items()]

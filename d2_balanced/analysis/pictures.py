@@ -6,7 +6,6 @@ From a trained model, or from the results file of an evaluation:
     python -m d2_balanced.analysis.pictures --dataset NAME --results coco_instances_results.json --output pictures
 """
 
-import argparse
 import os
 
 import numpy as np
@@ -17,6 +16,7 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import BoxMode
 from PIL import Image
 
+from ..arguments.pictures import argument_parser
 from ..data.class_names import distinct_names
 from ..data.coco_paths import register_by_path  # importing it registers the data sets of this package, too
 from ..data.image_file import read_image
@@ -169,17 +169,7 @@ def _mask(segmentation, width=None, height=None):
 @command("python -m d2_balanced.analysis.pictures")
 def main(argv=None):
     """The commands at the top of this module; prints where the pictures are and returns their paths."""
-    parser = argparse.ArgumentParser(description="Pictures of detections beside the ground truth.")
-    parser.add_argument("--config-file", help="config of the model (.yaml or .py)")
-    parser.add_argument("--weights", help="its checkpoint; default: the one that the config names")
-    parser.add_argument("--results", help="COCO results file, in place of a model")
-    parser.add_argument("--dataset", help="registered data set; default: the config's first test data set")
-    parser.add_argument("--json", help="COCO annotation file, in place of a registered data set (with --images)")
-    parser.add_argument("--images", help="folder of its images")
-    parser.add_argument("--output", default="pictures", help="folder for the pictures")
-    parser.add_argument("--num", type=int, default=12, help="number of images")
-    parser.add_argument("--score-thresh", type=float, default=0.5, help="detections below it are not drawn")
-    parser.add_argument("overrides", nargs="*", help="settings of the config, in the form that its kind has")
+    parser = argument_parser()
     args = parser.parse_args(argv)
     if bool(args.config_file) == bool(args.results):
         parser.error("give either --config-file (a model) or --results (the results file of an evaluation)")

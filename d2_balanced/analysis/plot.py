@@ -8,9 +8,9 @@ The first writes into ``OUTPUT_DIR/imbalance/``. ``--first`` and ``--last`` choo
 
 from __future__ import annotations
 
-import argparse
 import os
 
+from ..arguments.plot import argument_parser
 from ..recording.file import read_recording
 from ..utils.command import command
 from ..utils.errors import ConfigError
@@ -22,12 +22,7 @@ __all__ = ["main"]
 @command("python -m d2_balanced.analysis.plot")
 def main(argv=None):
     """The commands at the top of this module; prints and returns the paths of the PNGs."""
-    parser = argparse.ArgumentParser(description="Figures of what runs recorded, one PNG each.")
-    parser.add_argument("runs", nargs="+", metavar="[NAME=]OUTPUT_DIR", help="folders of runs; several are overlaid")
-    parser.add_argument("--output", help="folder for the PNGs; default: OUTPUT_DIR/imbalance of the first run")
-    parser.add_argument("--first", type=int, default=0, help="leave out windows that end before this iteration")
-    parser.add_argument("--last", type=int, help="leave out windows that begin after this iteration")
-    args = parser.parse_args(argv)
+    args = argument_parser().parse_args(argv)
     runs = dict(_name_and_folder(word) for word in args.runs)
     if len(runs) < len(args.runs):
         raise ConfigError("two runs have one name: give them as NAME=OUTPUT_DIR")

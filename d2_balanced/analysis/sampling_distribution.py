@@ -8,13 +8,13 @@ The proposals are those that a detector would train on, labeled by the config's 
 Without ``--config-file``, from random boxes around random objects (nothing is read).
 """
 
-import argparse
 import os
 
 import torch
 from detectron2.structures import Boxes, Instances
 from tabulate import tabulate
 
+from ..arguments.sampling import argument_parser
 from ..engine.experiment import OwnData
 from ..engine.open import open_checkpoint, open_experiment
 from ..modeling.matcher import FixedMatcher
@@ -134,16 +134,7 @@ def plot_shares(shares, edges, title, path):
 @command("python -m d2_balanced.analysis.sampling_distribution")
 def main(argv=None):
     """The command at the top of this module; prints the shares and returns them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", help="config of a detector with RPN and ROI heads (.yaml or .py)")
-    parser.add_argument("--weights", help="its checkpoint; default: the one that the config names")
-    parser.add_argument("--train-json", default="", help="COCO annotation file, in place of the config's training set")
-    parser.add_argument("--train-images", default="", help="folder of its images")
-    parser.add_argument("--num", type=int, default=40, help="number of images")
-    parser.add_argument("--num-bins", type=int, default=3, help="bins of the IoU-balanced sampler")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", default="sampling_distribution.png", help="where the plot goes")
-    parser.add_argument("overrides", nargs="*", help="settings of the config, in the form that its kind has")
+    parser = argument_parser()
     args = parser.parse_args(argv)
     if args.num < 1:
         parser.error(f"--num must be 1 or more, got {args.num}")

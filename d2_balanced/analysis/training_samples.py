@@ -11,13 +11,13 @@ CascadeROIHeads is built with BalancedROIHeads, which have the same weights and 
 
 from __future__ import annotations
 
-import argparse
 import os
 
 import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from ..arguments.samples import argument_parser
 from ..engine.build import check_data
 from ..engine.experiment import OwnData
 from ..engine.open import open_checkpoint, open_experiment
@@ -29,7 +29,6 @@ from ..utils.errors import ConfigError, OutputError
 from .imbalance_figures import save_plots
 
 __all__ = [
-    "add_checkpoint_options",
     "inspect_model",
     "main",
     "open_recordable",
@@ -133,17 +132,8 @@ def refuse_folder_of_run(folder):
         )
 
 
-def add_checkpoint_options(parser, config_required=True):
-    """Options of a command that measures a checkpoint on training images: config, weights, the images, how many."""
-    parser.add_argument("--config-file", required=config_required, default="", help="config of a model (.yaml or .py)")
-    parser.add_argument("--weights", default="", help="its checkpoint; default: the one that the config names")
-    parser.add_argument("--train-json", default="", help="COCO annotation file, in place of the config's training set")
-    parser.add_argument("--train-images", default="", help="folder of its images")
-    parser.add_argument("--images", type=int, default=100, help="how many images to measure on")
-
-
 def own_training_data(parser, args):
-    """The data set of :func:`add_checkpoint_options`; the command ends with an error where only half of it is given."""
+    """The data set of ``--train-json`` and ``--train-images``; the command ends with an error where only half of it is given."""
     if bool(args.train_json) != bool(args.train_images):
         parser.error("--train-json and --train-images belong together")
     return OwnData(train_json=args.train_json, train_images=args.train_images)
@@ -152,10 +142,7 @@ def own_training_data(parser, args):
 @command("python -m d2_balanced.analysis.training_samples")
 def main(argv=None):
     """The commands at the top of this module; prints and returns the paths of the PNGs."""
-    parser = argparse.ArgumentParser(description="What a checkpoint's box heads would train on, as figures.")
-    add_checkpoint_options(parser)
-    parser.add_argument("--output", required=True, help="folder for imbalance.jsonl and the figures")
-    parser.add_argument("overrides", nargs="*", help="settings of the config, in the form that its kind has")
+    parser = argument_parser()
     args = parser.parse_args(argv)
     own_data = own_training_data(parser, args)
     paths = _run(args, own_data)

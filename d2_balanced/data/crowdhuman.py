@@ -9,7 +9,6 @@ y, width, height in pixels; it may reach outside of the image) and perhaps ``ext
 "person" (they are tagged "mask") and those with ``ignore`` 1 are ignore regions: ``iscrowd`` in COCO's format.
 """
 
-import argparse
 import hashlib
 import json
 import logging
@@ -19,7 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ..utils.command import called, command
+from ..arguments.crowdhuman import argument_parser
+from ..utils.command import command
 from ..utils.errors import DataError, OutputError, usage
 from .check_boxes import tolerated
 from .image_file import image_facts
@@ -175,13 +175,7 @@ def _size(path):
 @command("python -m d2_balanced.data.crowdhuman")
 def main(args=None):
     """The command; returns the exit status; 2 for annotations or images that cannot be used."""
-    parser = argparse.ArgumentParser(
-        prog=called("python -m d2_balanced.data.crowdhuman"),
-        description="Convert CrowdHuman's .odgt annotations to COCO JSON.")
-    parser.add_argument("--odgt", required=True, help="annotation file")
-    parser.add_argument("--images", required=True, help="folder of its images")
-    parser.add_argument("--output", required=True, help="JSON file to write")
-    args = parser.parse_args(args)
+    args = argument_parser().parse_args(args)
     content = convert_crowdhuman(args.odgt, args.images)
     with usage(f"--output {args.output}", OSError, error=OutputError):
         write_json(args.output, content)

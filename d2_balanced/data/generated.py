@@ -10,7 +10,6 @@ Without ``--output`` it goes to ``$DETECTRON2_DATASETS/generated``, where the na
 ``generated_val`` look for it.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -20,7 +19,8 @@ import tempfile
 from PIL import Image
 from tqdm import tqdm
 
-from ..utils.command import called, command
+from ..arguments.generated import argument_parser
+from ..utils.command import command
 from ..utils.errors import ConfigError, DataError, OutputError, usage
 from .outlines import CLASS_NAMES
 from .raster import box_of, trace
@@ -32,7 +32,6 @@ __all__ = ["generate", "ensure", "annotation_file", "main"]
 VERSION = 2
 """Part of the settings; raise it when the drawing changes, so that an older folder is not taken for a new one."""
 
-DEFAULTS = {"train_images": 200, "val_images": 100, "size": 256, "seed": 0}
 SPLITS = ("train", "val")
 
 
@@ -170,14 +169,7 @@ def _write_json(path, content):
 @command("python -m d2_balanced.data.generated")
 def main(args=None):
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=called("python -m d2_balanced.data.generated"), description=__doc__.split("\n")[0]
-    )
-    parser.add_argument("--output", default=None, help="folder (default: $DETECTRON2_DATASETS/generated)")
-    for key, value in DEFAULTS.items():
-        parser.add_argument("--" + key.replace("_", "-"), type=int, default=value, help=f"default {value}")
-    parser.add_argument("--level", default="mild", choices=LEVELS, help="how hard the pictures are (default: mild)")
-    settings = vars(parser.parse_args(args))
+    settings = vars(argument_parser().parse_args(args))
     output = settings.pop("output") or generated_folder()
     with usage(f"--output {output}", OSError, error=OutputError):
         written = generate(output, **settings)

@@ -4,7 +4,6 @@ A proposal network writes such a file (``inference/<data set>/box_proposals.pkl`
 Fast R-CNN trains on it. ``python -m d2_balanced.data.proposal_files FILE --name DATA_SET`` says whether the two fit.
 """
 
-import argparse
 import os
 import pickle
 import sys
@@ -14,7 +13,8 @@ import numpy as np
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
-from ..utils.command import called, command
+from ..arguments.proposals import argument_parser
+from ..utils.command import command
 from ..utils.errors import DataError
 from ..utils.safe_load import load_pickled_arrays
 from .problems import Report
@@ -129,11 +129,7 @@ def _place(record):
 @command("python -m d2_balanced.data.proposal_files")
 def main(args=None):
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog=called("python -m d2_balanced.data.proposal_files"),
-                                     description="Does a proposal file fit a data set?")
-    parser.add_argument("file")
-    parser.add_argument("--name", required=True, help="registered data set, e.g. coco_2017_train")
-    args = parser.parse_args(args)
+    args = argument_parser().parse_args(args)
     report = check_proposals(args.file, load_registered(args.name))
     print(report)
     return 1 if report.errors else 0

@@ -3,11 +3,11 @@
     python -m d2_balanced.evaluation.by_objects --gt val.json --results coco_instances_results.json
 """
 
-import argparse
 import math
 
 from tabulate import tabulate
 
+from ..arguments.by_objects import argument_parser
 from ..utils.command import command
 from ..utils.errors import usage
 from .coco_metrics import evaluate_coco
@@ -70,13 +70,7 @@ class ObjectCountGroups:
 @command("python -m d2_balanced.evaluation.by_objects")
 def main(argv=None):
     """The command at the top of this module; prints one row per group and returns the metrics."""
-    parser = argparse.ArgumentParser(description="AP on images grouped by their number of objects.")
-    parser.add_argument("--gt", required=True, help="COCO JSON with the ground truth")
-    parser.add_argument("--results", required=True, help="COCO results JSON (coco_instances_results.json)")
-    parser.add_argument("--starts", type=int, nargs="+", default=[1, 4, 8], help="least objects of each group")
-    parser.add_argument("--task", choices=["bbox", "segm"], default="bbox")
-    parser.add_argument("--max-dets", type=int, default=100)
-    args = parser.parse_args(argv)
+    args = argument_parser().parse_args(argv)
     values, notes = _from_files(args)
     names = [key[len("images[") : -1] for key in values if key.startswith("images[")]
     rows = [[name, values[f"images[{name}]"]] + [values[f"{metric}[{name}]"] for metric in _METRICS] for name in names]

@@ -5,11 +5,11 @@
 A folder in place of a file stands for the one metrics.json of an evaluation below it.
 """
 
-import argparse
 from pathlib import Path
 
 from tabulate import tabulate
 
+from ..arguments.compare import argument_parser
 from ..utils.command import command
 from ..utils.errors import DataError
 from .write_results import read_report
@@ -46,10 +46,7 @@ def compare(first, second):
 @command("python -m d2_balanced.evaluation.compare")
 def main(argv=None):
     """The command at the top of this module; prints the table and returns the rows."""
-    parser = argparse.ArgumentParser(description="Table of the metrics of two evaluations and their differences.")
-    parser.add_argument("first", help="metrics.json of an evaluation, or a folder with one")
-    parser.add_argument("second", help="the same for the run to compare with it")
-    args = parser.parse_args(argv)
+    args = argument_parser().parse_args(argv)
     rows = compare(load_metrics(args.first), load_metrics(args.second))
     shown = [[task, metric, *map(_shown, (a, b)), _shown(delta, "+.2f")] for task, metric, a, b, delta in rows]
     headers = ["task", "metric", "first", "second", "delta"]

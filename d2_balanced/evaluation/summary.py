@@ -6,12 +6,12 @@ Every arm is a folder with one run (an OUTPUT_DIR with its evaluation) per seed.
 runs' detections, so arms that were trained with other evaluation settings stay comparable.
 """
 
-import argparse
 import statistics
 from pathlib import Path
 
 from tabulate import tabulate
 
+from ..arguments.summary import argument_parser
 from ..utils.command import command
 from ..utils.errors import ConfigError, DataError
 from .coco_metrics import evaluate_coco
@@ -97,12 +97,7 @@ def show_difference(values, reference):
 @command("python -m d2_balanced.evaluation.summary")
 def main(argv=None):
     """The command at the top of this module; prints a Markdown table and returns its rows."""
-    parser = argparse.ArgumentParser(description="Mean and spread of the arms of an experiment.")
-    parser.add_argument("arms", nargs="+", metavar="NAME=FOLDER", help="the first one is the reference")
-    parser.add_argument("--gt", required=True, help="COCO JSON with the ground truth")
-    parser.add_argument("--task", choices=["bbox", "segm"], default="bbox")
-    parser.add_argument("--max-dets", type=int, default=100)
-    args = parser.parse_args(argv)
+    args = argument_parser().parse_args(argv)
     folders = dict(_split(arm) for arm in args.arms)
     ground_truth = GroundTruth.from_file(args.gt)
     arms = {name: arm_metrics(ground_truth, folder, args.task, args.max_dets) for name, folder in folders.items()}

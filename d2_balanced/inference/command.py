@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import argparse
-import math
-
-from ..utils.command import called, command
+from ..arguments.predict import argument_parser
+from ..utils.command import command
 from ..utils.errors import DataError
 from .find_in_files import FindInFiles, Wanted
 from .images import find_images
@@ -17,73 +15,10 @@ from .predictor import Predictor
 from .tiles import Tiles
 from .video import is_video, require_pyav
 
-__all__ = ["argument_parser", "main"]
+__all__ = ["main"]
 
 _MOST = 100  # objects an image
 _TOLD = 20  # unreadable files that are named
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog=called("python -m d2_balanced.inference"), description="Find objects in images with a trained detector."
-    )
-    parser.add_argument("--run", required=True, metavar="DIR", help="output folder of the training run")
-    parser.add_argument(
-        "--weights", default="", metavar="FILE", help="default: its model_best.pth, else its newest checkpoint"
-    )
-    parser.add_argument(
-        "--input", required=True, nargs="+", metavar="PATH",
-        help="image or video files, folders of images, or patterns in quotes ('photos/**/*.jpg')",
-    )  # fmt: skip
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for what is found; it is made")
-    parser.add_argument("--score", type=_score, default=0.5, help="leave out objects below it (default: 0.5)")
-    parser.add_argument(
-        "--max", type=_positive, help="at most so many an image, the best (default: 100; with --tile as many as there are)"
-    )
-    parser.add_argument("--batch", type=_positive, default=1, help="images or tiles that the model gets at once (default: 1)")
-    parser.add_argument("--workers", type=_natural, default=0, metavar="N", help="processes that read ahead (default: 0)")
-    parser.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True, help="draw what is found")
-    parser.add_argument("--tile", type=_positive, metavar="SIZE", help="look at larger images also in tiles of SIZE pixels")
-    parser.add_argument(
-        "--overlap", type=_overlap, default=0.2, metavar="F", help="part of a tile that its neighbour covers (default: 0.2)"
-    )
-    parser.add_argument("--tta", action="store_true", help="test-time augmentation, as the config describes it")
-    parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 ... (default: the config's)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the predictions that the output folder holds")
-    parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, help="overrides of the config, last: KEY VALUE of a yaml run, key=value of a lazy one"
-    )
-    return parser
-
-
-def _score(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and 0 <= value <= 1):
-        raise argparse.ArgumentTypeError(f"has to be from 0 to 1, not {text}")
-    return value
-
-
-def _overlap(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"has to be from 0 and below 1, not {text}")
-    return value
-
-
-def _positive(text: str) -> int:
-    return _at_least(1, text)
-
-
-def _natural(text: str) -> int:
-    return _at_least(0, text)
-
-
-def _at_least(least: int, text: str) -> int:
-    value = int(text)
-    if value < least:
-        raise argparse.ArgumentTypeError(f"has to be {least} or more, not {text}")
-    return value
 
 
 @command("python -m d2_balanced.inference")

@@ -11,9 +11,8 @@ from ..config.yaml_files import read_with_bases
 from ..utils.errors import ConfigError, did_you_mean
 from ..utils.shipped import ROOT
 
-__all__ = ["ROOT", "SCALES", "Row", "Table", "find_papers", "read_tables", "select_tables"]
+__all__ = ["ROOT", "Row", "Table", "find_papers", "read_tables", "select_tables"]
 
-SCALES = ("tiny", "coco")
 _OVERRIDES = ("overrides", "tiny_overrides", "coco_overrides")
 _TABLE_KEYS = ("title", "metrics", "scale_note", "baseline", "rows")
 _ROW_KEYS = ("name", "config", "tiny", "no_tiny", *_OVERRIDES, "eval_of", "cannot_run", "paper")

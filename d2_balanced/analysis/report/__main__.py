@@ -1,10 +1,9 @@
 """Command line of the imbalance report; see the package's docstring."""
 
-import argparse
-
+from ...arguments.report import argument_parser
 from ...engine.open import open_experiment
-from ...utils.command import called, command
-from ..training_samples import add_checkpoint_options, own_training_data
+from ...utils.command import command
+from ..training_samples import own_training_data
 from .write import report_of_checkpoint, report_of_folder
 
 __all__ = ["main"]
@@ -13,15 +12,7 @@ __all__ = ["main"]
 @command("python -m d2_balanced.analysis.report")
 def main(argv=None):
     """Write the report; prints and returns the path of the page."""
-    parser = argparse.ArgumentParser(
-        prog=called("python -m d2_balanced.analysis.report"),
-        description="The imbalance report of a run or of a checkpoint.",
-    )
-    parser.add_argument("run", nargs="?", metavar="RUN_DIR", help="output folder of a run")
-    add_checkpoint_options(parser, config_required=False)  # in place of a run
-    parser.add_argument("--pictures", type=int, default=4, help="training images to draw")
-    parser.add_argument("--output", default="", help="the report goes to OUTPUT/imbalance; default: RUN_DIR")
-    parser.add_argument("--opts", nargs="*", default=[], metavar="SETTING", help="overrides of --config-file")
+    parser = argument_parser()
     args = parser.parse_args(argv)
     if bool(args.run) == bool(args.config_file):
         parser.error("give either RUN_DIR or --config-file")

@@ -1,0 +1,14 @@
+"""``d2_balanced doctor``"""
+
+import argparse
+
+from ..utils.command import called
+
+__all__ = ["argument_parser"]
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """No options."""
+    return argparse.ArgumentParser(
+        prog=called("python -m d2_balanced.doctor"), description="What is installed, what is wrong with it, and the fix."
+    )
