@@ -45,15 +45,17 @@ class BestCheckpoint(HookBase):
     def before_train(self):
         if self.trainer.start_iter > 0 and comm.is_main_process():
             self._read()
+        if not self.trainer.ended_early:  # what ended is trained on by will
+            self._end_without_progress(self.trainer.start_iter - 1)  # where a killed run found no time to end
 
     def after_step(self):
         iteration, metrics = self.trainer.evaluation
         if iteration != self.trainer.iter:
             return
+        self.trainer.collect_state()
         if comm.is_main_process() and metrics:
             self._judge(metrics.get(self._metric), metrics)
-        if self._patience and comm.all_gather(self._without_progress() >= self._patience)[0]:
-            self.trainer.finish(f"{self._metric} has not improved in {self._patience} evaluations")
+        self._end_without_progress(iteration)
 
     def _judge(self, value: Optional[float], metrics: Dict[str, float]):
         if value is None or not value >= 0:
@@ -72,8 +74,13 @@ class BestCheckpoint(HookBase):
         with atomic_write(self._path, "w") as file:
             json.dump({"metric": self._metric, **self.best, "evaluations": self.evaluations}, file)
 
-    def _without_progress(self) -> int:
-        if self.best is None:
+    def _end_without_progress(self, iteration: int):
+        """End training if the evaluation after ``iteration`` used up the patience; all processes call it."""
+        if self._patience and comm.all_gather(self._without_progress(iteration) >= self._patience)[0]:
+            self.trainer.finish(f"{self._metric} has not improved in {self._patience} evaluations")
+
+    def _without_progress(self, iteration: int) -> int:
+        if not self.evaluations or self.evaluations[-1]["iteration"] != iteration:
             return 0
         return sum(evaluation["iteration"] > self.best["iteration"] for evaluation in self.evaluations)
 

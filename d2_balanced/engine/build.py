@@ -93,6 +93,7 @@ def build_trainer(experiment: Experiment, loader, *, resume: bool, accept_data: 
         trainer.resume_changes = _changes(checkpoint, about, accept_data)
 
     checkpointer.resume_or_load(settings.weights, resume=resume, check=compare)
+    trainer.resumed_from = checkpointer.resumed_from
     return trainer
 
 

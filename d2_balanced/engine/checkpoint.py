@@ -47,11 +47,12 @@ class BalancedCheckpointer(DetectionCheckpointer):
             raise ValueError(f"BalancedCheckpointer: max_to_keep must be at least 1 or None, got {max_to_keep}")
         self.max_to_keep = max_to_keep
         self.about = about
+        self.resumed_from = ""
 
     def check_before_training(self):
         """Fail now rather than hours later if a state cannot be saved; delete what killed runs left unfinished.
 
-        (Whether the folder can be written to is tried earlier still, by ``setup.require_writable``.)
+        (Whether the folder can be written to is tried earlier still, by ``start.require_writable``.)
 
         Raises:
             TypeError: a state holds something that a checkpoint cannot; the message names it.
@@ -116,6 +117,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
             if not reason:
                 if check is not None:
                     check(checkpoint)
+                self.resumed_from = os.path.splitext(os.path.basename(file))[0]
                 return self.use(checkpoint, file, checkpointables=None, strict=True)
             self.logger.warning("%s; trying the checkpoint before it", reason)
             reasons.append(reason)

@@ -96,12 +96,17 @@ class Checkpoints(HookBase):
         period: iterations between two checkpoints, 1 or more.
     """
 
+    repeats_last_step = True
+
     def __init__(self, checkpointer, period: int):
         if period < 1:
             raise ValueError(f"Checkpoints: period must be 1 or more iterations, got {period}.")
         self._checkpointer = checkpointer
         self._period = period
-        self._saved_iter, self._saved_as = -1, ""
+        self._saved = (-1, "")
+
+    def before_train(self):
+        self._saved = (self.trainer.last_finished_iter, self.trainer.resumed_from)
 
     def after_step(self):
         done = self.trainer.iter + 1
@@ -114,13 +119,16 @@ class Checkpoints(HookBase):
         """Save what a requested stop ended; after an error there is nothing here that is better than what is saved."""
         if not self.trainer.completed:
             return
-        if not self.trainer.interrupted and self._saved_as != "model_final":
+        iteration = self.trainer.last_finished_iter
+        if not self.trainer.interrupted and self.trainer.stop_reason:
             self._save("model_final")  # of a run that ended early, also where a periodic checkpoint has the same
-        elif self._saved_iter != self.trainer.last_finished_iter:
-            self._save(f"model_{self.trainer.last_finished_iter:07d}")
+        elif self._saved[0] != iteration:
+            self._save(f"model_{iteration:07d}")
 
     def _save(self, name: str):
         iteration = self.trainer.last_finished_iter
+        if self._saved == (iteration, name):
+            return
         for parameter_name, parameter in self._checkpointer.model.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise FloatingPointError(
@@ -130,7 +138,7 @@ class Checkpoints(HookBase):
                 )
         self.trainer.collect_state()
         self._checkpointer.save(name, iteration=iteration)
-        self._saved_iter, self._saved_as = iteration, name
+        self._saved = (iteration, name)
 
 
 class Evaluate(HookBase):
@@ -168,6 +176,7 @@ class Evaluate(HookBase):
         finite = {name: float(value) for name, value in metrics.items() if math.isfinite(float(value))}
         self.trainer.storage.put_scalars(**finite, smoothing_hint=False)
         self.trainer.evaluation = (self.trainer.iter, finite)
+        self.trainer.evaluated.update(finite)
         comm.synchronize()  # all processes start the next iteration together
         logger.info("Evaluation after %d iterations took %.1f s.", done, time.perf_counter() - start)
 

@@ -110,6 +110,8 @@ def prepare(
     logger.info("Settings that differ from the defaults (all of them are in config.yaml):\n%s", experiment.describe())
     trainer = build_trainer(experiment, loader, resume=resume, accept_data=accept_changed_data)
     _require_something_left(trainer, experiment)
+    if _lacks_evaluation(trainer, experiment):
+        logger.warning("The evaluation after %d iterations is missing: it is made up for.", trainer.last_finished_iter + 1)
     if trainer.last_finished_iter < 0:
         start.keep_older_metrics(settings.output_dir)
     if comm.is_main_process():
@@ -126,16 +128,22 @@ def _require_something_left(trainer: BalancedTrainer, experiment: Experiment) ->
             f"Nothing is left to train: the run ended after {done} iterations, as {trainer.ended_early}. Raise "
             "TEST.PATIENCE / train.patience to go on, or evaluate with --eval-only --resume."
         )
-    if done < last:
-        return
-    folder = experiment.settings.output_dir
-    if done == last and experiment.test_datasets and not start.is_evaluated(folder, last - 1):
-        logger.warning("All %d iterations are done, but the last evaluation is missing: it is made up for.", last)
+    if done < last or (done == last and _lacks_evaluation(trainer, experiment)):
         return
     raise ConfigError(
         f"Nothing is left to train: the checkpoint has done {done} iterations, and SOLVER.MAX_ITER / "
         f"train.max_iter is {last}. Raise it to go on, or evaluate with --eval-only --resume."
     )
+
+
+def _lacks_evaluation(trainer: BalancedTrainer, experiment: Experiment) -> bool:
+    """Whether the run that is resumed was stopped or killed in the evaluation after its last step."""
+    done, schedule = trainer.last_finished_iter + 1, experiment.schedule
+    last = done == schedule.max_iter
+    due = last or (schedule.eval_period > 0 and done % schedule.eval_period == 0)
+    if not done or not due or not experiment.test_datasets:
+        return False
+    return not start.is_evaluated(experiment.settings.output_dir, done - 1, last)
 
 
 def _start(experiment: Experiment, resume: bool) -> None:
@@ -157,10 +165,11 @@ def train(trainer: BalancedTrainer, experiment: Experiment) -> int:
     """
     folder = experiment.settings.output_dir
     try:
-        if trainer.last_finished_iter + 1 < experiment.schedule.max_iter:
-            trainer.train(trainer.last_finished_iter + 1, experiment.schedule.max_iter)
-        else:
-            trainer.finish_up(experiment.schedule.max_iter)
+        done, last = trainer.last_finished_iter + 1, experiment.schedule.max_iter
+        if _lacks_evaluation(trainer, experiment):
+            trainer.finish_up(last)
+        if done < last and not trainer.stop_reason:
+            trainer.train(done, last)
     except NonFiniteLossError as error:
         logger.error("%s", error)
         error.write(folder)

@@ -89,11 +89,14 @@ def require_divisible(batch_size: int, accumulate: int) -> None:
         )
 
 
-def is_evaluated(output_dir: str, iteration: int) -> bool:
-    """Whether the run in this folder has the evaluation after ``iteration`` in its metrics, with what follows from it."""
+def is_evaluated(output_dir: str, iteration: int, last: bool) -> bool:
+    """Whether the run in this folder has the evaluation after ``iteration`` in its metrics; and if it is the last one,
+    what follows from it.
+    """
     lines = read_metrics(os.path.join(output_dir, "metrics.json"))
     evaluated = any(line["iteration"] == iteration and is_evaluation(line) for line in lines)
-    return comm.all_gather(evaluated and os.path.isfile(os.path.join(output_dir, "results.png")))[0]
+    ended = not last or os.path.isfile(os.path.join(output_dir, "results.png"))
+    return comm.all_gather(evaluated and ended)[0]
 
 
 def keep_older_metrics(output_dir: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 import torch
 from detectron2.engine import TrainerBase
@@ -66,6 +66,7 @@ class BalancedTrainer(TrainerBase):
         self.batch: List[dict] = []
         self.last_finished_iter = -1
         self.evaluation: Tuple[int, Dict[str, float]] = (-1, {})
+        self.evaluated: Set[str] = set()  # names of metrics; in no checkpoint, which may precede the evaluation or not
         self.stop_reason = ""
         self.interrupted = False
         self.completed = False
@@ -74,6 +75,7 @@ class BalancedTrainer(TrainerBase):
         self._saved_scalars: Dict[str, list] = {}
         self._plain_attributes: Dict[str, list] = {}
         self.resume_changes: List[str] = []  # what is not as in the run that is resumed, in words
+        self.resumed_from = ""  # name of the checkpoint, without its ending
         self.ended_early = ""  # why the run that is resumed ended before its last iteration; empty if it did not
         model.train()
 
@@ -86,34 +88,32 @@ class BalancedTrainer(TrainerBase):
             raise ValueError(f"Nothing to train: {start_iter} iterations are done, and the last is number {max_iter}.")
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
+        self.completed = False
         with EventStorage(start_iter) as self.storage:
             load_recent_scalars(self.storage, self._saved_scalars)
             try:
                 self.before_train()
                 self._data = self._read_from(start_iter)  # after StopOnSignal, whose handler the data workers inherit
-                for self.iter in range(start_iter, max_iter):
+                while self.iter < max_iter and not self.stop_reason:
                     self.before_step()
                     self.run_step()
                     self.last_finished_iter = self.iter
                     self.after_step()
-                    if self.stop_reason:
-                        break
-                self.iter += 1
+                    self.iter += 1
                 self.completed = True
             finally:
                 self.after_train()
 
     def finish_up(self, max_iter: int) -> None:
-        """Repeat what follows the last step of a run whose iterations are all done: evaluation, best checkpoint, logs.
+        """Repeat what follows the last step of a run that is resumed: final checkpoint, evaluation, best one, logs.
 
-        Only the hooks with ``repeats_last_step`` take part.
+        Only the hooks with ``repeats_last_step`` take part. ``train`` may go on from there.
         """
-        self.iter = self.start_iter = max_iter - 1
+        self.iter = self.start_iter = self.last_finished_iter
         self.max_iter = max_iter
         hooks = [hook for hook in self._hooks if getattr(hook, "repeats_last_step", False)]
         with EventStorage(self.iter) as self.storage:
             load_recent_scalars(self.storage, self._saved_scalars)
-            self.collect_state()
             try:
                 for hook in hooks:
                     hook.before_train()
@@ -213,7 +213,7 @@ class BalancedTrainer(TrainerBase):
             "precision": self.precision.state_dict(),
             "hooks": {name: hook.state_dict() for name, hook in self._named_hooks() if hook.state_dict()},
             "plain_attributes": self._plain_attributes,
-            "recent_scalars": recent_scalars(self.storage),
+            "recent_scalars": recent_scalars(self.storage, self.evaluated),
             "process": describe_process(),
             "ended_early": "" if self.interrupted else self.stop_reason,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Dict, Optional
+from typing import Collection, Dict, Optional
 
 import torch
 from detectron2.solver import LRMultiplier
@@ -91,14 +91,18 @@ def load_plain_attributes(model: nn.Module, state: Dict[str, list]) -> None:
         setattr(modules[path], attribute, values[comm.get_rank()] if same_world else sum(values) / len(values))
 
 
-def recent_scalars(storage: Optional[EventStorage]) -> Dict[str, list]:
-    """``{name: [smoothing_hint, [[iteration, value], ...]]}``: what the writers' moving medians look back on."""
+def recent_scalars(storage: Optional[EventStorage], without: Collection[str] = ()) -> Dict[str, list]:
+    """``{name: [smoothing_hint, [[iteration, value], ...]]}``: what the writers' moving medians look back on.
+
+    ``without``: names that are left out.
+    """
     if storage is None:
         return {}
     hints = storage.smoothing_hints()
     return {
         name: [hints[name], [[int(iteration), float(value)] for value, iteration in history.values()[-_WINDOW:]]]
         for name, history in storage.histories().items()
+        if name not in without
     }
 
 

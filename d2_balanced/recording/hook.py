@@ -55,10 +55,12 @@ class RecordImbalance(HookBase):
         self._gradients = GradientNorms(model, gradient_parameter) if gradient_period else None
         self._first = 0
         self._state = {}
+        self._began = False
 
     def before_train(self):
         start = self.trainer.start_iter
         self._first = self._state.get("first", start)
+        self._began = True
         self._recorder.counts.clear()
         if comm.is_main_process():
             drop_from(self._output_dir, self._first, start)
@@ -89,7 +91,12 @@ class RecordImbalance(HookBase):
             self._write(counts_line(self._first, self.trainer.last_finished_iter, self._of_all_processes()))
 
     def collect_state(self):
-        """Add up all processes' counts of the window that was begun, for ``state_dict()``; all of them call it."""
+        """Add up all processes' counts of the window that was begun, for ``state_dict()``; all of them call it.
+
+        Before training begins the state is what was loaded.
+        """
+        if not self._began:
+            return
         counts = {f"{k}/{p}": counts.values.cpu().clone() for (k, p), counts in self._of_all_processes().items()}
         self._state = {"first": self._first, "counts": counts}
 
