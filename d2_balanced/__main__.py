@@ -42,6 +42,8 @@ COMMANDS: Dict[str, Command] = {
     "samples": Command("analysis.training_samples:main", "what a checkpoint's box heads would train on"),
     "sampling": Command("analysis.sampling_distribution:main", "what samplers draw: the IoUs of the negatives"),
     "iou-scores": Command("analysis.iou_scores:main", "ranking by class score and by predicted IoU"),
+    "branch-scores": Command("analysis.branch_scores:main", "what parallel heads think of the same test proposals"),
+    "loss-curves": Command("analysis.loss_curves:main", "box losses and their gradients as curves"),
     "ap-by-stage": Command("analysis.ap_by_stage:main", "AP of a multi-stage detector after each stage"),
     "parameters": Command("analysis.parameters:main", "the parameters of configs' models, by part"),
     "tune": Command("tuning.command:main", "tune the learning rate and named keys, with the same budget in every arm"),

@@ -13,6 +13,7 @@ from ..recording.counts import MAX_OBJECTS
 from ..utils.fonts import fit_figure
 from .curves import curves_of, histograms, means_by_bin, over_time, shares_by_bin
 from .panels import curve_figure, per_image, share
+from .quality_figures import draw_positives_by_threshold, draw_proposal_quality, draw_regression_targets
 from .sample_figures import draw_gradients_by_iou, draw_iou_by_time, draw_positives_per_object, draw_predicted_iou
 
 __all__ = ["FIGURES", "save_plots"]
@@ -181,6 +182,9 @@ FIGURES = {
     "proposals_by_iou": _proposals,
     "samples_by_iou": _samples,
     "iou_by_time": draw_iou_by_time,
+    "positives_by_threshold": draw_positives_by_threshold,
+    "proposal_quality": draw_proposal_quality,
+    "regression_targets": draw_regression_targets,
     "regression": _refinement,
     "losses_by_iou": _losses,
     "gradients_by_iou": draw_gradients_by_iou,

@@ -40,14 +40,15 @@ def curve_figure(title, panels, steps=False, ordered=False):
     return figure
 
 
-def density_figure(title, panels, x_label, y_label, x_limits, y_limits, bins=50):
-    """A row of two-dimensional histograms, darker where there are more points, with the line y = x.
+def density_figure(title, panels, x_label, y_label, x_limits, y_limits, bins=50, diagonal=True):
+    """A row of two-dimensional histograms, darker where there are more points.
 
     Args:
         title: over the whole figure.
         panels: list of ``(title, x (n,), y (n,))``; points outside the limits are left out.
         x_label, y_label, x_limits, y_limits: of all panels.
         bins: along each axis.
+        diagonal: draw the line y = x.
 
     Returns a matplotlib figure.
     """
@@ -61,7 +62,8 @@ def density_figure(title, panels, x_label, y_label, x_limits, y_limits, bins=50)
             counts = np.where(counts > 0, counts, np.nan).T
             mesh = axes.pcolormesh(x_edges, y_edges, counts, norm=LogNorm(), cmap="viridis_r")
             figure.colorbar(mesh, ax=axes, label="boxes")
-        axes.plot(x_limits, x_limits, color="grey", linestyle="--", linewidth=1)
+        if diagonal:
+            axes.plot(x_limits, x_limits, color="grey", linestyle="--", linewidth=1)
         axes.set(title=panel_title, xlabel=x_label, ylabel=y_label, xlim=x_limits, ylim=y_limits)
     return figure
 

@@ -4,6 +4,11 @@ From a trained model, or from the results file of an evaluation:
 
     python -m d2_balanced.analysis.pictures --config-file CONFIG --weights model_final.pth --output pictures
     python -m d2_balanced.analysis.pictures --dataset NAME --results coco_instances_results.json --output pictures
+
+With ``--beside``, what the same weights find with other settings, too (IoU-Uniform R-CNN, figure 9):
+
+    python -m d2_balanced.analysis.pictures --config-file CONFIG --weights model_final.pth \\
+        --beside MODEL.BALANCED.IOU_BRANCH.EFO False --output with_and_without_efo
 """
 
 import os
@@ -42,7 +47,7 @@ def choose_evenly(records, num):
     return [records[k * len(records) // count] for k in range(count)]
 
 
-def save_pictures(dataset_name, predictions_json, output_dir, num=12, score_thresh=0.5):
+def save_pictures(dataset_name, predictions_json, output_dir, num=12, score_thresh=0.5, beside=None):
     """Pictures from a COCO results file.
 
     Args:
@@ -51,6 +56,7 @@ def save_pictures(dataset_name, predictions_json, output_dir, num=12, score_thre
         output_dir: folder for the pictures; it is made.
         num: number of images, evenly spaced over the data set.
         score_thresh: detections below it are not drawn.
+        beside: ``{title: results}`` of more panels, of what is drawn beside the first results.
 
     Returns:
         list of paths: one PNG per image, and ``contact_sheet.png`` last.
@@ -60,11 +66,17 @@ def save_pictures(dataset_name, predictions_json, output_dir, num=12, score_thre
     """
     results = predictions_json if isinstance(predictions_json, list) else load_results(predictions_json)
     records = choose_evenly(load_registered(dataset_name), num)
+    columns = {title: _by_image(records, each, score_thresh) for title, each in {"": results, **(beside or {})}.items()}
+    return _save(dataset_name, records, columns, output_dir, score_thresh)
+
+
+def _by_image(records, results, score_thresh):
+    """``{image id: its results with at least this score}``."""
     by_image = {record["image_id"]: [] for record in records}
     for result in results:
         if result["image_id"] in by_image and result["score"] >= score_thresh:
             by_image[result["image_id"]].append(result)
-    return _save(dataset_name, records, by_image, output_dir, score_thresh)
+    return by_image
 
 
 def save_pictures_of_model(model, mapper, dataset_name, output_dir, num=12, score_thresh=0.5):
@@ -75,6 +87,11 @@ def save_pictures_of_model(model, mapper, dataset_name, output_dir, num=12, scor
         mapper: detectron2's test mapper, dataset dict -> the model's input.
         The others, what is returned and what is raised: as in :func:`save_pictures`.
     """
+    return save_pictures(dataset_name, _found_by(model, mapper, dataset_name, num), output_dir, num, score_thresh)
+
+
+def _found_by(model, mapper, dataset_name, num):
+    """A model's detections, as in a COCO results file, in the ``num`` images that are drawn."""
     model.eval()
     to_category = {k: category for category, k in _contiguous_ids(dataset_name).items()}
     results = []
@@ -85,7 +102,7 @@ def save_pictures_of_model(model, mapper, dataset_name, output_dir, num=12, scor
             raise ConfigError("save_pictures_of_model: this model has no detections; it only proposes boxes.")
         for found in instances_to_coco_json(output["instances"].to("cpu"), record["image_id"]):
             results.append({**found, "category_id": to_category.get(found["category_id"], found["category_id"])})
-    return save_pictures(dataset_name, results, output_dir, num, score_thresh)
+    return results
 
 
 def _contiguous_ids(dataset_name):
@@ -95,19 +112,21 @@ def _contiguous_ids(dataset_name):
     return metadata.get("thing_dataset_id_to_contiguous_id", identity)
 
 
-def _save(dataset_name, records, results_by_image, output_dir, score_thresh):
+def _save(dataset_name, records, columns, output_dir, score_thresh):
     if not records:
         raise DataError(f"save_pictures: data set {dataset_name!r} has no images.")
     os.makedirs(output_dir, exist_ok=True)
-    draw = _Drawing(dataset_name, any("segmentation" in r for found in results_by_image.values() for r in found))
+    found = [result for by_image in columns.values() for results in by_image.values() for result in results]
+    draw = _Drawing(dataset_name, any("segmentation" in result for result in found))
     paths, pictures = [], []
     for number, record in enumerate(records):
         stem = os.path.splitext(os.path.basename(record["file_name"]))[0]
-        pictures.append(draw.picture(record, results_by_image[record["image_id"]], stem, score_thresh))
+        results = {title: by_image[record["image_id"]] for title, by_image in columns.items()}
+        pictures.append(draw.picture(record, results, stem, score_thresh))
         paths.append(os.path.join(output_dir, f"{number:02d}_{stem}.png"))
         pictures[-1].save(paths[-1])
     paths.append(os.path.join(output_dir, "contact_sheet.png"))
-    contact_sheet(pictures, columns=min(2, len(pictures))).save(paths[-1])
+    contact_sheet(pictures, columns=min(2, len(pictures)) if len(columns) == 1 else 1).save(paths[-1])
     return paths
 
 
@@ -121,16 +140,18 @@ class _Drawing:
         self.names = names_to_draw(distinct_names(names, ids), [f"id {i}" for i in ids])
         self.with_masks = with_masks
 
-    def picture(self, record, results, title, score_thresh):
+    def picture(self, record, columns, title, score_thresh):
+        """``columns``: ``{title: results}`` of the panels beside the ground truth."""
         image = Image.fromarray(read_image(record["file_name"], format="RGB"))
         truth = [self._annotation(annotation, image.size) for annotation in record.get("annotations", ())]
-        found = [self._result(result) for result in sorted(results, key=lambda r: r["score"])]  # best on top
+        found = [[self._result(r) for r in sorted(results, key=lambda r: r["score"])] for results in columns.values()]
         scale = min(max(_PANEL / max(image.size), 1.0), 4.0)
-        panels = [draw_objects(image, objects, scale) for objects in (truth, found)]
+        panels = [draw_objects(image, objects, scale) for objects in (truth, *found)]  # the best is drawn on top
         if not title.isascii() and font_of(title) is None:
             title = f"image {record['image_id']}"
-        titles = [f"{title}: {len(truth)} objects", f"{len(found)} detections with score >= {score_thresh:g}"]
-        return side_by_side(panels, titles)
+        titles = [f"{len(each)} detections with score >= {score_thresh:g}" for each in found]
+        titles = [f"{name}: {text}" if name else text for name, text in zip(columns, titles)]
+        return side_by_side(panels, [f"{title}: {len(truth)} objects", *titles])
 
     def _annotation(self, annotation, size):
         crowd, index = bool(annotation.get("iscrowd", 0)), annotation["category_id"]
@@ -171,6 +192,8 @@ def main(argv=None):
     """The commands at the top of this module; prints where the pictures are and returns their paths."""
     parser = argument_parser()
     args = parser.parse_args(argv)
+    if args.beside and not args.config_file:
+        parser.error("--beside needs --config-file: a results file has one set of settings")
     if bool(args.config_file) == bool(args.results):
         parser.error("give either --config-file (a model) or --results (the results file of an evaluation)")
     if bool(args.json) != bool(args.images):
@@ -186,17 +209,21 @@ def _run(args, parser):
             parser.error("--results needs --dataset, or --json and --images")
         dataset = args.dataset or register_by_path("pictures", args.json, args.images, replace=True).name
         return save_pictures(dataset, args.results, args.output, args.num, args.score_thresh)
-    model, mapper, datasets = _open_model(args)
+    model, mapper, datasets = _open_model(args, args.overrides)
     dataset = args.dataset or next(iter(datasets), None)
     if dataset is None:
         parser.error("the config names no test data set: give --dataset, or --json and --images")
-    return save_pictures_of_model(model, mapper, dataset, args.output, args.num, args.score_thresh)
+    results, beside = _found_by(model, mapper, dataset, args.num), {}
+    if args.beside:
+        other, mapper, _ = _open_model(args, [*args.overrides, *args.beside])
+        beside[" ".join(args.beside)] = _found_by(other, mapper, dataset, args.num)
+    return save_pictures(dataset, results, args.output, args.num, args.score_thresh, beside)
 
 
-def _open_model(args):
+def _open_model(args, overrides):
     """The trained model of a config, its test mapper, and the names of its test data sets."""
     own_data = OwnData(val_json=args.json or "", val_images=args.images or "")
-    experiment = open_experiment(args.config_file, args.overrides, own_data)
+    experiment = open_experiment(args.config_file, overrides, own_data)
     model = open_checkpoint(experiment, args.weights or "")
     return model, experiment.build_mapper(False), experiment.test_datasets
 

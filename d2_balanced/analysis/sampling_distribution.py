@@ -1,6 +1,8 @@
-"""A plot of the negatives that a sampler draws: their share of the minibatch by IoU, beside random sampling.
+"""A plot of the negatives that a sampler draws, and of hard negatives: shares by IoU (Libra R-CNN, figure 3).
 
-The proposals are those that a detector would train on, labeled by the config's own matcher and drawn with its quotas:
+The proposals are those that a detector would train on, labeled by the config's own matcher and drawn with its quotas.
+Hard negatives are those of an image that the detector gives the highest foreground probabilities, as many as are drawn
+at random (the paper does not say what it counts as hard):
 
     python -m d2_balanced.analysis.sampling_distribution --config-file CONFIG --weights model_final.pth \\
         --train-json train.json --train-images train --output sampling_distribution.png
@@ -25,7 +27,7 @@ from ..utils.errors import ConfigError, usage
 
 __all__ = ["main", "negative_shares", "plot_shares", "random_proposals", "training_proposals"]
 
-_CANDIDATES = "all negatives"
+_CANDIDATES, _HARD = "all negatives", "hard negatives"
 _BIN_WIDTH = 0.05
 
 
@@ -33,21 +35,33 @@ def negative_shares(labeled, samplers, num_samples, positive_fraction, bg_label,
     """For every sampler, and for all negatives together: the share of the negatives in each IoU bin.
 
     Args:
-        labeled: list of labeled proposals (``Instances`` with ``gt_classes``, ``matched_ious``, ``matched_idxs``).
+        labeled: list of labeled proposals (``Instances`` with ``gt_classes``, ``matched_ious``, ``matched_idxs``). Where
+            all have ``foreground_scores``, there are shares of hard negatives, too.
         samplers: ``{name: sampler}``; each draws ``num_samples`` with at most ``positive_fraction`` positives.
         bg_label: label of the background.
         edges: (B + 1,) increasing tensor of IoUs. The last bin also counts IoUs at or above its end.
 
     Returns ``{name: (B,) tensor}``; each sums up to 1, or is 0 where there are no negatives.
     """
-    ious = {name: [] for name in (_CANDIDATES, *samplers)}
+    scored = [_HARD] * (bool(labeled) and all(image.has("foreground_scores") for image in labeled))
+    ious = {name: [] for name in (_CANDIDATES, *samplers, *scored)}
     for image in labeled:
         ious[_CANDIDATES].append(image.matched_ious[image.gt_classes == bg_label])
+        if scored:
+            ious[_HARD].append(_hard_negatives(image, num_samples, positive_fraction, bg_label))
         fields = (image.gt_classes, image.matched_ious, image.matched_idxs)
         for name, sampler in samplers.items():
             negative = sampler(*fields, num_samples, positive_fraction, bg_label)[1]
             ious[name].append(image.matched_ious[negative])
     return {name: _shares(torch.cat(values), edges) for name, values in ious.items()}
+
+
+def _hard_negatives(image, num_samples, positive_fraction, bg_label):
+    """IoUs of as many negatives as random sampling draws, of the highest foreground probabilities."""
+    fields = (image.gt_classes, image.matched_ious, image.matched_idxs)
+    number = len(RandomSampler()(*fields, num_samples, positive_fraction, bg_label)[1])
+    negatives = image[image.gt_classes == bg_label]
+    return negatives.matched_ious[negatives.foreground_scores.topk(number).indices]
 
 
 def _shares(ious, edges):
@@ -83,8 +97,15 @@ def _require_rpn_and_heads(model):
 def _label(model, rpn, heads, batch):
     images = model.preprocess_image(batch)
     targets = [item["instances"].to(model.device) for item in batch]
-    proposals, _ = rpn(images, model.backbone(images.tensor), None)
-    return label_proposals(append_gt(proposals, targets), targets, heads.proposal_matcher, heads.num_classes)
+    features = model.backbone(images.tensor)
+    proposals, _ = rpn(images, features, None)
+    labeled = label_proposals(append_gt(proposals, targets), targets, heads.proposal_matcher, heads.num_classes)
+    if hasattr(heads, "branches"):
+        branch, maps = heads.branches[heads.main_branch], [features[name] for name in heads.box_in_features]
+        predictions = branch.predict(heads.box_pooler(maps, [image.proposal_boxes for image in labeled]), 0)
+        for image, scores in zip(labeled, branch.predictor(0).predict_probs(predictions, labeled)):
+            image.foreground_scores = 1 - scores[:, -1]
+    return labeled
 
 
 def random_proposals(num_images, num_proposals=2000, num_objects=10, size=800, seed=0):
@@ -151,6 +172,7 @@ def main(argv=None):
     plot_shares(shares, edges, f"Negatives of {len(labeled)} images, {source}", args.output)
     rows = [[f"{low:.2f} - {low + _BIN_WIDTH:.2f}"] + [f"{100 * s[k]:.1f}" for s in shares.values()]
             for k, low in enumerate(edges[:-1].tolist())]
+    rows.append([f"above {_BIN_WIDTH}", *(f"{100 * s[1:].sum():.1f}" for s in shares.values())])
     print(tabulate(rows, ["IoU", *(f"{name}, %" for name in shares)], tablefmt="github", disable_numparse=True))
     print(f"Plot: {args.output}")
     return shares
@@ -162,6 +184,7 @@ def _proposals(args):
         return random_proposals(args.num, seed=args.seed), (512, 0.25, 1), "random proposals"
     own_data = OwnData(train_json=args.train_json, train_images=args.train_images)
     experiment = open_experiment(args.config_file, args.overrides, own_data)
+    experiment.make_recordable()
     experiment.set_run(seed=args.seed)
     torch.manual_seed(args.seed)
     labeled, model = training_proposals(experiment, args.weights or "", args.num)

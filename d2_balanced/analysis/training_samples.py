@@ -5,7 +5,8 @@
         --train-json val.json --train-images val --images 500 --output inspected
 
 Images come from the training loader, with its augmentation; proposals, matching and sampling are those of training.
-Writes ``imbalance.jsonl`` (one window) and its figures. A config with detectron2's StandardROIHeads or
+Writes ``imbalance.jsonl`` (one window) and its figures; with ``--targets`` also ``targets.png``, the regression targets of
+single proposals (Dynamic R-CNN, figure 2; take checkpoints of several iterations). A config with detectron2's StandardROIHeads or
 CascadeROIHeads is built with BalancedROIHeads, which have the same weights and train in the same way.
 """
 
@@ -23,12 +24,15 @@ from ..engine.experiment import OwnData
 from ..engine.open import open_checkpoint, open_experiment
 from ..recording.file import FILE, append_line, counts_line, read_recording
 from ..recording.hook import find_recorded_heads
-from ..recording.recorder import ImbalanceRecorder
+from ..recording.recorder import ImbalanceRecorder, regression_targets
 from ..utils.command import command
 from ..utils.errors import ConfigError, OutputError
+from ..utils.fonts import fit_figure
 from .imbalance_figures import save_plots
+from .quality_figures import draw_targets
 
 __all__ = [
+    "TargetPoints",
     "inspect_model",
     "main",
     "open_recordable",
@@ -59,6 +63,26 @@ def inspect_model(model, batches, num_images, seed=0):
     recorder = ImbalanceRecorder(find_recorded_heads(model))
     run_in_training_mode(model, _first(batches, num_images), recorder, seed)
     return recorder.counts
+
+
+class TargetPoints:
+    """An observer that keeps the IoU and the regression targets (n, 5) of the first stage's proposals above an IoU."""
+
+    def __init__(self, above=0.5):
+        self.above, self.rows = above, []
+
+    @torch.no_grad()
+    def observe(self, view):
+        for image in view.labeled[0] if view.stage == 0 else ():
+            if image.has("gt_boxes"):
+                chosen = image[(image.matched_ious >= self.above) & ~image.is_gt & (image.gt_classes >= 0)]
+                targets = regression_targets(chosen.proposal_boxes.tensor, chosen.gt_boxes.tensor)
+                self.rows.append(torch.cat([chosen.matched_ious[:, None], targets], dim=1).cpu())
+
+    @property
+    def points(self):
+        """All of them, as an array."""
+        return torch.cat(self.rows).numpy() if self.rows else torch.zeros(0, 5).numpy()
 
 
 def _first(batches, num_images):
@@ -153,9 +177,16 @@ def main(argv=None):
 def _run(args, own_data):
     refuse_folder_of_run(args.output)  # before time is spent on the model
     experiment = open_experiment(args.config_file, args.overrides, own_data)
-    model = open_recordable(experiment, args.weights)
+    model, targets = open_recordable(experiment, args.weights), TargetPoints()
+    if args.targets:
+        find_recorded_heads(model).observers.append(targets)
     recording = record_once(experiment, model, args.images, args.output)
-    return save_plots({os.path.basename(os.path.normpath(args.output)): recording}, args.output)
+    paths = save_plots({os.path.basename(os.path.normpath(args.output)): recording}, args.output)
+    figure = draw_targets(targets.points) if args.targets else None
+    if figure is not None:
+        paths.append(os.path.join(args.output, "targets.png"))
+        fit_figure(figure).savefig(paths[-1], dpi=110)
+    return paths
 
 
 if __name__ == "__main__":

@@ -12,5 +12,6 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="What a checkpoint's box heads would train on, as figures.")
     add_training_images(parser)
     parser.add_argument("--output", required=True, help="folder for imbalance.jsonl and the figures")
+    parser.add_argument("--targets", action="store_true", help="draw the regression targets of single proposals, too")
     add_overrides(parser)
     return parser

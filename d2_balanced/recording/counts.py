@@ -10,12 +10,24 @@ from typing import Dict
 import torch
 from torch import Tensor
 
-__all__ = ["CLASS_FIELDS", "FIELDS", "IOU_BINS", "MAX_OBJECTS", "MAX_POSITIVES", "SCORE_BINS", "ImbalanceCounts"]
+__all__ = [
+    "BEST_ERROR",
+    "BEST_IOU",
+    "CLASS_FIELDS",
+    "FIELDS",
+    "IOU_BINS",
+    "MAX_OBJECTS",
+    "MAX_POSITIVES",
+    "SCORE_BINS",
+    "ImbalanceCounts",
+]
 
 IOU_BINS = 20  # of 0.05
 SCORE_BINS = 20  # of 0.05
 MAX_OBJECTS = 30  # the last entry of the fields by number of objects is "so many or more"
 MAX_POSITIVES = 30  # and of those by number of positives
+BEST_IOU, BEST_ERROR = 75, 10
+"""Dynamic R-CNN's K_I and K_beta: which of an image's proposals, from the best one, tells how good they are."""
 
 FIELDS: Dict[str, int] = {
     "images": 1,
@@ -43,6 +55,13 @@ FIELDS: Dict[str, int] = {
     "predicted_ious": IOU_BINS,
     "predicted_iou_sum": IOU_BINS,
     "predicted_iou_true_sum": IOU_BINS,  # sum of their IoUs with the best ground truth
+    # Of the images with objects: sums of the IoU of the BEST_IOU-th best proposal, and of the error of the BEST_ERROR-th
+    # best, in the predictor's units, as in Dynamic R-CNN's statistics. The last one, where there are fewer.
+    "best_iou_sum": 1,
+    "best_error_sum": 1,
+    # By IoU, of everything that could be sampled: sums of the regression targets, and of their squares, in units of the
+    # proposals (Dynamic R-CNN, eq. 2).
+    **{f"target_{name}{kind}": IOU_BINS for name in "xywh" for kind in ("", "_squares")},
     # By number of objects in the image, appended ground truth left out: how many proposals are positive.
     "images_by_objects": MAX_OBJECTS + 1,
     "positives_by_objects": MAX_OBJECTS + 1,

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 FILE = "imbalance.jsonl"
+_LATER_FIELDS = [name for name in FIELDS if name.startswith(("target_", "best_"))]  # which older files do not have
 
 Recording = namedtuple("Recording", ["windows", "gradients"])
 """``windows``: list of ``(first, last, {(stage, branch): {field: array}})``.
@@ -108,6 +109,7 @@ def _read_line(line: Dict[str, Any]):
 
 def _arrays(entry: Dict[str, Any]) -> Dict[str, np.ndarray]:
     sizes = {**FIELDS, **{name: len(entry[CLASS_FIELDS[0]]) for name in CLASS_FIELDS}}
+    entry = {**{name: np.zeros(FIELDS[name]) for name in _LATER_FIELDS}, **entry}
     arrays = {name: np.asarray(entry[name], dtype=float) for name in sizes}
     for name, values in arrays.items():
         if values.shape != (sizes[name],):

@@ -13,13 +13,14 @@ from detectron2.structures import Boxes
 from detectron2.structures.boxes import matched_pairwise_iou
 from torch import Tensor
 
+from ..modeling.dynamic_statistics import EXCLUDED, kth_largest
 from ..modeling.predictions import log_variances_of
 from ..modeling.sample_weights import RoIWeights
 from ..modeling.stage_view import StageView
-from .counts import MAX_OBJECTS, ImbalanceCounts
+from .counts import BEST_ERROR, BEST_IOU, MAX_OBJECTS, ImbalanceCounts
 from .sample_gradients import box_loss_and_gradient, class_loss_and_gradient
 
-__all__ = ["ImbalanceRecorder"]
+__all__ = ["ImbalanceRecorder", "regression_targets"]
 
 
 class ImbalanceRecorder:
@@ -54,6 +55,7 @@ class ImbalanceRecorder:
             self._count_objects(counts, targets, labeled[p], samples[p])
             rois = _Rois(samples[p], self.heads.num_classes)
             predictor = self.heads.branches[p].predictor(stage)
+            self._count_targets(counts, labeled[p], predictor.box2box_transform.weights)
             weights = self._weights(view, p)
             self._count_classes(counts, rois, predictor, predictions[p], samples[p], weights.cls)
             self._count_boxes(counts, rois, self._refined(stage, p, predictions[p], pooled[p], samples[p]))
@@ -103,6 +105,22 @@ class ImbalanceRecorder:
             return RoIWeights()
         losses = self.heads.branches[p].predictor(view.stage).roi_losses(view.predictions[p], view.samples[p])
         return self.heads.sample_weights.weigh(view.of_branch(p), losses)
+
+    def _count_targets(self, counts, labeled, weights):
+        """How far the proposals are from their objects; an image without objects has none to count."""
+        for image in labeled:
+            if not image.has("gt_boxes"):
+                continue
+            proposal = (image.gt_classes >= 0) & ~image.is_gt
+            targets = regression_targets(image.proposal_boxes.tensor, image.gt_boxes.tensor)
+            for name, values in zip("xywh", targets.unbind(1)):
+                counts.histogram(f"target_{name}", image.matched_ious, proposal, values)
+                counts.histogram(f"target_{name}_squares", image.matched_ious, proposal, values**2)
+            errors = (weights[0] * targets[:, 0].abs() + weights[1] * targets[:, 1].abs()) / 2
+            best = ("best_iou_sum", image.matched_ious, BEST_IOU), ("best_error_sum", -errors, BEST_ERROR)
+            for field, values, k in best:
+                rows = torch.where(proposal, values, EXCLUDED)[None]
+                counts[field].add_(kth_largest(rows, k)[0].abs().nan_to_num())
 
     def _count_classes(self, counts, rois, predictor, predictions, samples, weights):
         scores = _scores(predictor, predictions, samples)
@@ -170,6 +188,13 @@ class _Rois:
         self.positive = self.gt_classes < num_classes
         self.proposal_boxes = Boxes.cat([s.proposal_boxes for s in samples])
         self.gt_boxes = Boxes.cat([s.gt_boxes if s.has("gt_boxes") else s.proposal_boxes for s in samples])
+
+
+def regression_targets(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    """(dx, dy, dw, dh) (N, 4) from boxes to ground truth, in units of the boxes; 0 where a box has no extent."""
+    sizes, gt_sizes = boxes[:, 2:] - boxes[:, :2], gt_boxes[:, 2:] - gt_boxes[:, :2]
+    shifts = (gt_boxes[:, :2] + gt_sizes / 2 - boxes[:, :2] - sizes / 2) / sizes
+    return torch.cat([shifts, (gt_sizes / sizes).log()], dim=1).nan_to_num(0.0, 0.0, 0.0)
 
 
 def _scores(predictor, predictions, samples) -> Tensor:

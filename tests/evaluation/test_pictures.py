@@ -137,6 +137,7 @@ def test_pictures_of_a_model(dataset, tmp_path):
     (["--config-file", "a.yaml", "--results", "b.json"], "give either --config-file"),
     (["--results", "b.json"], "--results needs --dataset"),
     (["--results", "b.json", "--json", "c.json"], "belong together"),
+    (["--results", "b.json", "--dataset", "a", "--beside", "X", "1"], "--beside needs --config-file"),
 ])  # fmt: skip
 def test_wrong_arguments(args, message, capsys):
     with pytest.raises(SystemExit):
@@ -169,6 +170,18 @@ def test_command_with_a_config(quick_run, tmp_path, extension):
     assert [os.path.basename(path) for path in paths] == ["00_1.png", "01_2.png", "contact_sheet.png"]
     with pytest.raises(SystemExit, match="--weights is missing"):
         pictures.main(args)
+
+
+def test_what_the_weights_find_with_other_settings_is_drawn_beside(quick_run, tmp_path):
+    args = ["--config-file", os.path.join(ROOT, f"{QUICK}.yaml"), "--weights", str(quick_run / "model.pth"), "--num", "1"]
+    args += ["--json", str(quick_run / "val.json"), "--images", str(quick_run), "--score-thresh", "0.06"]
+    alone = Image.open(pictures.main([*args, "--output", str(tmp_path / "a")])[0])
+    words = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.99"]
+    both = Image.open(pictures.main([*args, "--beside", *words, "--output", str(tmp_path / "b")])[0])
+    assert both.height == alone.height and both.width > 1.4 * alone.width
+    strip = np.asarray(alone), np.asarray(both)[:, : alone.width]
+    assert np.array_equal(*strip), "truth and the first detections are as they are alone"
+    assert colors(both.crop((alone.width + 4, 30, both.width - 4, both.height))) == {GREY}, "a threshold of 0.99: nothing"
 
 
 def test_names_that_no_font_has_are_the_category_ids(dataset, tmp_path, monkeypatch, caplog):

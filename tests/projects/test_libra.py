@@ -101,6 +101,16 @@ def test_balanced_negatives_overlap_more_than_random_ones():
     assert shares["random"][1] < 0.35  # 60 draws of which 10 % are hits: 0.35 is more than six deviations away
 
 
+def test_hard_negatives_are_those_that_are_most_taken_for_objects():
+    """As many as are drawn: 10 of an image's 100 negatives, which are 8 that overlap an object and 2 that do not."""
+    image, none = labeled([0.0] * 90 + [0.3] * 10), labeled([0.9], label=0)
+    image.foreground_scores = torch.tensor([0.1] * 88 + [0.7] * 2 + [0.9] * 8 + [0.2] * 2)
+    none.foreground_scores = torch.tensor([1.0])
+    edges = torch.tensor([0.0, 0.05, 0.5])
+    shares = sampling_distribution.negative_shares([image, none], {}, 10, 0.5, 1, edges)
+    assert shares["hard negatives"].tolist() == pytest.approx([0.2, 0.8])
+
+
 @pytest.mark.parametrize("of_a_model", [True, False])
 def test_the_plot_is_made_by_a_command(of_a_model, whole, datasets, tmp_path, capsys):
     words = ["--output", str(tmp_path / "new" / "plot.png"), "--num", "4"]
@@ -108,10 +118,12 @@ def test_the_plot_is_made_by_a_command(of_a_model, whole, datasets, tmp_path, ca
         folder = whole[0]
         words += ["--config-file", str(folder / "config.yaml"), "--weights", str(folder / "model_final.pth")]
     shares = sampling_distribution.main(words)
-    assert list(shares) == ["all negatives", "random", "IoU-balanced, 3 bins", "as released, 3 bins"]
+    samplers = ["all negatives", "random", "IoU-balanced, 3 bins", "as released, 3 bins"]
+    assert list(shares) == [*samplers, *["hard negatives"] * of_a_model]
     assert all(float(values.sum()) == pytest.approx(1.0) for values in shares.values())
     assert (tmp_path / "new" / "plot.png").read_bytes().startswith(b"\x89PNG")
-    assert "| 0.45 - 0.50 |" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "| 0.45 - 0.50 |" in told and "| above 0.05 " in told
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ def count_step(targets, labeled, samples, logits, deltas, weights, num_classes, 
         "positive_scores", "negative_scores", "score_differences", "proposal_ious", "positive_ious", "positive_iou_sum",
         "negative_ious", "refined_ious", "refined_iou_sum", "cls_loss", "box_loss", "cls_gradient", "box_gradient",
         "predicted_ious", "predicted_iou_sum", "predicted_iou_true_sum",
+        *(f"target_{name}{kind}" for name in "xywh" for kind in ("", "_squares")),
     )}  # fmt: skip
     fields.update({name: [0.0] for name in (
-        "images", "positives", "negatives", "appended_gt", "positives_correct", "negatives_correct",
+        "images", "positives", "negatives", "appended_gt", "positives_correct", "negatives_correct", "best_iou_sum",
+        "best_error_sum",
     )})  # fmt: skip
     for name in ("images_by_objects", "positives_by_objects", "squared_positives_by_objects"):
         fields[name] = [0.0] * (MAX_OBJECTS + 1)
@@ -26,6 +28,8 @@ def count_step(targets, labeled, samples, logits, deltas, weights, num_classes, 
     fields.update({name: [0.0] * num_classes for name in ("class_objects", "class_positives")})
     for objects, image, sampled in zip(targets, labeled, samples):
         _count_image(fields, len(objects), image, num_classes)
+        if len(objects):
+            _count_targets(fields, image, weights)
         for k in range(len(objects)):
             fields["class_objects"][int(objects.gt_classes[k])] += 1
             for name, of in (("objects_by_positives", image), ("objects_by_samples", sampled)):
@@ -57,6 +61,23 @@ def _count_image(fields, num_objects, image, num_classes):
     fields["images_by_objects"][number] += 1
     fields["positives_by_objects"][number] += positives
     fields["squared_positives_by_objects"][number] += positives * positives
+
+
+def _count_targets(fields, image, weights):
+    ious, errors = [], []
+    for k in range(len(image)):
+        if int(image.gt_classes[k]) == -1 or bool(image.is_gt[k]):
+            continue
+        iou = float(image.matched_ious[k])
+        target = _encode(image.proposal_boxes.tensor[k].tolist(), image.gt_boxes.tensor[k].tolist(), (1, 1, 1, 1))
+        for name, value in zip("xywh", target):
+            fields[f"target_{name}"][_bin(iou)] += value
+            fields[f"target_{name}_squares"][_bin(iou)] += value * value
+        ious.append(iou)
+        errors.append((weights[0] * abs(target[0]) + weights[1] * abs(target[1])) / 2)
+    if ious:
+        fields["best_iou_sum"][0] += sorted(ious, reverse=True)[min(75, len(ious)) - 1]
+        fields["best_error_sum"][0] += sorted(errors)[min(10, len(errors)) - 1]
 
 
 def _positives_of(index, image, num_classes):
