@@ -9,6 +9,5 @@ __all__ = ["argument_parser"]
 
 def argument_parser() -> argparse.ArgumentParser:
     """No options."""
-    return argparse.ArgumentParser(
-        prog=called("python -m d2_balanced.doctor"), description="What is installed, what is wrong with it, and the fix."
-    )
+    about = "What is installed, what is wrong with it, and the fix."
+    return argparse.ArgumentParser(prog=called("python -m d2_balanced.doctor"), description=about)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ..arguments.predict import argument_parser
+from ..engine.stopping import end_at_once
 from ..utils.command import command
 from ..utils.errors import DataError
 from .find_in_files import FindInFiles, Wanted
@@ -39,7 +40,7 @@ def main(argv=None) -> None:
     most = args.max or (None if args.tile else _MOST)
     find = FindInFiles(predictor, folder, Wanted(args.score, most, args.batch, args.workers, args.pictures))
     try:
-        with folder.writing():
+        with end_at_once("what was found so far is written"), folder.writing():
             find.in_images([path for path in paths if not is_video(path)])
             for path in videos:
                 find.in_video(path)

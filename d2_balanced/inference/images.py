@@ -37,9 +37,11 @@ def _of_word(word: str) -> List[str]:
     if os.path.isfile(word):
         return [word]
     if os.path.isdir(word):
-        candidates, endings = [os.path.join(word, name) for name in os.listdir(word) if not name.startswith(".")], ENDINGS
+        endings = ENDINGS
+        candidates = [os.path.join(word, name) for name in os.listdir(word) if not name.startswith(".")]
     else:
-        candidates, endings = glob.glob(word, recursive=True), ENDINGS + VIDEO_ENDINGS
+        endings = ENDINGS + VIDEO_ENDINGS
+        candidates = glob.glob(word, recursive=True)
         if not candidates:
             raise DataError(f"--input {word!r}: there is no such file or folder, and no file fits it as a pattern.")
     paths = sorted(path for path in candidates if os.path.isfile(path) and path.lower().endswith(endings))

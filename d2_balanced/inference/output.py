@@ -33,8 +33,8 @@ class PredictionFolder:
     Args:
         folder: it is made.
         paths: of all images and videos; an image's id is its place among them, from 1.
-        overwrite: replace the predictions that the folder holds, with all ``*.jpg`` in its ``pictures`` and ``*.mp4`` in
-            its ``videos``.
+        overwrite: replace the predictions that the folder holds, with all ``*.jpg`` in its ``pictures`` and ``*.mp4``
+            in its ``videos``.
 
     Raises ``OutputError`` where the folder cannot be written to, holds predictions, or has the images in its pictures.
     """

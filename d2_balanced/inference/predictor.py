@@ -136,10 +136,15 @@ class Predictor:
             found += self.find([self.reader.inputs(image) for image in batch], batch_size)
         return found
 
-    def find(self, images: Sequence[List[Dict[str, Any]]], batch_size: int = 1) -> List[Instances]:
-        """The ``Instances`` of each image, whose inputs (``reader.inputs``) the model gets up to ``batch_size`` at once.
+    @property
+    def mapper(self):
+        """The model's test mapper."""
+        return self.reader.mapper
 
-        It gets inputs of one size together, so that none is padded more than it would be alone.
+    def find(self, images: Sequence[List[Dict[str, Any]]], batch_size: int = 1) -> List[Instances]:
+        """The ``Instances`` of each image, of which the inputs (``reader.inputs``) are given.
+
+        The model gets inputs of one size together, ``batch_size`` at most: none is padded more than it would be alone.
         """
         given = [each for inputs in images for each in inputs]
         found: List[Instances] = [None] * len(given)

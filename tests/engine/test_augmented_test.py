@@ -15,8 +15,8 @@ from tiny_runs import LAZY_TINY, TINY, data_arguments, make_dataset, quick_confi
 
 def lazy_experiment(folder, *words):
     data = OwnData(*make_dataset(folder / "data", images=2) * 2)
-    words = [*LAZY_TINY, "train.device=cpu", f"train.output_dir={folder / 'run'}", "train.test_aug.min_sizes=[48,64]", *words]
-    experiment = open_experiment(quick_config("faster_rcnn", "py"), words, data)
+    own = ["train.device=cpu", f"train.output_dir={folder / 'run'}", "train.test_aug.min_sizes=[48,64]", *words]
+    experiment = open_experiment(quick_config("faster_rcnn", "py"), [*LAZY_TINY, *own], data)
     experiment.use_own_data()
     return experiment
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import sys
 
 import numpy as np
@@ -320,3 +321,17 @@ def test_a_video_on_the_command_line(place, tmp_path):
         (1, None, None)] * 2 + [(2, 0, 0.0)] * 2 + [(2, 1, 0.2)] * 2  # fmt: skip
     told = message("--run", place / "run", "--output", tmp_path / "out", "--overwrite", *words)
     assert "1 of 3 file(s) could not be read" in told and "none.mp4" in told
+
+
+def test_a_signal_keeps_what_was_found(place, tmp_path, monkeypatch):
+    find = Predictor.find
+
+    def terminated(self, images, *more):
+        if (tmp_path / "out" / "pictures" / "1.jpg").exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return find(self, images, *more)
+
+    monkeypatch.setattr(Predictor, "find", terminated)
+    status, found, _ = predict(place, tmp_path / "out", "--input", place / "val", "--score", 0)
+    assert status == 128 + signal.SIGTERM
+    assert [os.path.basename(name) for name in dict.fromkeys(item["file_name"] for item in found)] == ["0.png", "1.png"]
