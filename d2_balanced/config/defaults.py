@@ -102,6 +102,8 @@ def add_balanced_config(cfg: CfgNode) -> None:
     # Whether warnings of the check that data sets get before training are errors.
     cfg.DATASETS.STRICT = False
 
+    # Images of one size that the model evaluates at once; more than 1 moves the last digits.
+    cfg.TEST.IMS_PER_BATCH = 1
     # The metric whose best value model_best.pth keeps.
     cfg.TEST.BEST_METRIC = "bbox/AP"
     # Training ends after this many evaluations in a row without a new best value. 0: never.

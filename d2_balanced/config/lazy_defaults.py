@@ -21,6 +21,7 @@ _TRAIN = {
     "device": "cuda",
     "seed": -1,
     "accumulate": 1,
+    "test_batch_size": 1,  # yacs: TEST.IMS_PER_BATCH
     "best_metric": "bbox/AP",
     "patience": 0,
     "test_aug": {  # yacs: TEST.AUG

@@ -37,7 +37,7 @@ YACS = _by_name([
     (_ITERATIONS, "SOLVER.MAX_ITER"),
     (_COUNT, """
         SOLVER.IMS_PER_BATCH SOLVER.ACCUMULATE SOLVER.LOG_PERIOD SOLVER.CHECKPOINT_PERIOD ANALYSIS.PERIOD
-        INPUT.MIN_SIZE_TRAIN INPUT.MAX_SIZE_TRAIN INPUT.MAX_SIZE_TEST TEST.DETECTIONS_PER_IMAGE
+        INPUT.MIN_SIZE_TRAIN INPUT.MAX_SIZE_TRAIN INPUT.MAX_SIZE_TEST TEST.DETECTIONS_PER_IMAGE TEST.IMS_PER_BATCH
         TEST.AUG.MIN_SIZES TEST.AUG.MAX_SIZE
         DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST
         MODEL.FPN.OUT_CHANNELS MODEL.RESNETS.NUM_GROUPS MODEL.RESNETS.WIDTH_PER_GROUP MODEL.RESNETS.RES5_DILATION
@@ -96,7 +96,7 @@ TRAIN = _by_name([
     (_ITERATIONS, "train.max_iter"),
     (_COUNT, """
         train.accumulate train.log_period train.checkpointer.period train.record_imbalance.period
-        train.test_aug.min_sizes train.test_aug.max_size
+        train.test_aug.min_sizes train.test_aug.max_size train.test_batch_size
     """),
     (_NATURAL, """
         train.checkpointer.max_to_keep train.eval_period train.patience train.record_imbalance.gradient_period

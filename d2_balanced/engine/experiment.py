@@ -15,6 +15,7 @@ from detectron2.evaluation import inference_on_dataset
 from torch import nn
 
 from ..data.coco_paths import register_train_val
+from ..data.test_batches import SameSizeBatches
 from ..modeling.fast_layers import set_layers
 from ..evaluation.coco import INFERENCE
 from ..utils.atomic import atomic_write
@@ -51,6 +52,7 @@ class RunSettings(NamedTuple):
     layers: Dict[str, Any]  # MODEL.LAYERS | train.layers: arguments of set_layers
     log_period: int  # SOLVER.LOG_PERIOD | train.log_period
     max_to_keep: Optional[int]  # SOLVER.MAX_TO_KEEP | train.checkpointer.max_to_keep; None: all checkpoints stay
+    test_batch_size: int  # TEST.IMS_PER_BATCH | train.test_batch_size: images that the model evaluates at once
     best_metric: str  # TEST.BEST_METRIC | train.best_metric
     patience: int  # TEST.PATIENCE | train.patience; evaluations without progress, 0: no early stop
     test_aug: Dict[str, Any]  # TEST.AUG | train.test_aug: arguments of AugmentedRCNN
@@ -310,6 +312,8 @@ class Experiment(ABC):
             loader, evaluator = self.build_test(name, subfolder)
             if stop is not None:
                 loader, evaluator = stoppable(loader, evaluator, stop)
+            if self.settings.test_batch_size > 1:
+                loader = SameSizeBatches(loader, self.settings.test_batch_size)
             found = inference_on_dataset(in_classes_of(model, classes, name), loader, evaluator)
             results.update({name: found} if index and found else found)
         return results

@@ -98,6 +98,7 @@ class LazyExperiment(Experiment):
             layers=dict(train.layers),
             log_period=train.log_period,
             max_to_keep=train.checkpointer.max_to_keep or None,
+            test_batch_size=train.test_batch_size,
             best_metric=train.best_metric,
             patience=train.patience,
             test_aug={key: value for key, value in train.test_aug.items() if key != "enabled"},

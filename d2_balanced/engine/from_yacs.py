@@ -97,6 +97,7 @@ class YacsExperiment(Experiment):
             layers={key.lower(): value for key, value in cfg.MODEL.LAYERS.items()},
             log_period=cfg.SOLVER.LOG_PERIOD,
             max_to_keep=cfg.SOLVER.MAX_TO_KEEP or None,
+            test_batch_size=cfg.TEST.IMS_PER_BATCH,
             best_metric=cfg.TEST.BEST_METRIC,
             patience=cfg.TEST.PATIENCE,
             test_aug={key.lower(): cfg.TEST.AUG[key] for key in cfg.TEST.AUG if key != "ENABLED"},

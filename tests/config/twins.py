@@ -160,6 +160,7 @@ def run_settings(cfg, lazy):
             {key: value for key, value in train.record_imbalance.items() if key != "enabled"},
         ),
         "recorded": (cfg.ANALYSIS.RECORD, train.record_imbalance.enabled),
+        "images evaluated at once": (cfg.TEST.IMS_PER_BATCH, train.test_batch_size),
         "best metric": (cfg.TEST.BEST_METRIC, train.best_metric),
         "patience": (cfg.TEST.PATIENCE, train.patience),
         "test-time augmentation": (
