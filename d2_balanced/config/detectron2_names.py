@@ -15,6 +15,7 @@ SECTIONS = {
     "modeling/anchor_generator.py": "MODEL.ANCHOR_GENERATOR",
     "modeling/backbone/fpn.py": "MODEL.FPN",
     "modeling/backbone/resnet.py": "MODEL.RESNETS",
+    "modeling/meta_arch/fcos.py": "MODEL.RETINANET",
     "modeling/meta_arch/retinanet.py": "MODEL.RETINANET",
     "modeling/proposal_generator/rpn.py": "MODEL.RPN",
     "modeling/roi_heads/box_head.py": "MODEL.ROI_BOX_HEAD",

@@ -42,16 +42,20 @@ class _Part(NamedTuple):
 
 
 _PARTS = {
-    _HEADS: _Part("ROI heads", ("ProposalNetwork", "RetinaNet"), (
+    _HEADS: _Part("ROI heads", ("ProposalNetwork", "RetinaNet", "FCOS"), (
         "MODEL.MASK_ON", "MODEL.KEYPOINT_ON", "MODEL.ROI_HEADS.IOU_THRESHOLDS", "MODEL.ROI_HEADS.IOU_LABELS",
         "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT",
         "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", "MODEL.ROI_BOX_HEAD.NAME",
         "MODEL.ROI_MASK_HEAD.NAME",
     )),
-    _GENERATOR: _Part("RPN", ("RetinaNet",), (
+    _GENERATOR: _Part("RPN", ("RetinaNet", "FCOS"), (
         "MODEL.RPN.BBOX_REG_LOSS_TYPE", "MODEL.RPN.BBOX_REG_LOSS_WEIGHT", "MODEL.RPN.SMOOTH_L1_BETA",
     )),
 }  # fmt: skip
+# What a RetinaNet reads and FCOS, which has no anchors, does not.
+_OF_ANCHORS = (
+    "MODEL.ANCHOR_GENERATOR.", "MODEL.RETINANET.IOU_", "MODEL.RETINANET.BBOX_REG_", "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA",
+)  # fmt: skip
 # Settings of detectron2 that this trainer and its evaluation do not honour, and why.
 _NOT_SUPPORTED = {
     "TEST.PRECISE_BN.ENABLED": "its batches are not part of the exact data order",
@@ -157,6 +161,14 @@ def _without_part(cfg, changes) -> Iterator[Refusal]:
                 yield Refusal(_shown(cfg, key), _lacks(cfg, chooser), reason, "leave it out")
 
 
+def _without_anchors(cfg, changes) -> Iterator[Refusal]:
+    if is_a(cfg.MODEL.META_ARCHITECTURE, "FCOS", _ARCHITECTURE):
+        for key in changes:
+            if key.startswith(_OF_ANCHORS):
+                reason = "the detector has no anchors and a GIoU loss, and would ignore the setting"
+                yield Refusal(_shown(cfg, key), _shown(cfg, _ARCHITECTURE), reason, "leave it out")
+
+
 def _is_detectron2_s(cfg, chooser) -> bool:
     return getattr(registered(chooser, value_at(cfg, chooser)), "__module__", "detectron2").startswith("detectron2")
 
@@ -228,5 +240,5 @@ def _uncompiled(setting, name) -> Iterator[Refusal]:
 
 
 _RULES = (
-    _unread, _without_part, _given_proposals, _own_to_branches, _cascade, _mask_pooler, _unsupported, _two_formats, _rotated,
+    _unread, _without_part, _without_anchors, _given_proposals, _own_to_branches, _cascade, _mask_pooler, _unsupported, _two_formats, _rotated,
 )  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.modeling import ProposalNetwork, RetinaNet, build_model
+from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.solver import build_lr_scheduler, build_optimizer
 
@@ -165,7 +166,8 @@ class YacsExperiment(Experiment):
         architecture = registered(_ARCHITECTURE, self.cfg.MODEL.META_ARCHITECTURE)
         if _derives(architecture, ProposalNetwork):
             return None
-        return self.cfg.MODEL["RETINANET" if _derives(architecture, RetinaNet) else "ROI_HEADS"].NUM_CLASSES
+        one_stage = _derives(architecture, (RetinaNet, FCOS))
+        return self.cfg.MODEL["RETINANET" if one_stage else "ROI_HEADS"].NUM_CLASSES
 
     @num_classes.setter
     def num_classes(self, number):
@@ -262,5 +264,5 @@ def annealing_settings(cfg: CfgNode) -> Dict[str, Any]:
     return call_arguments(GradientAnnealing, cfg.SOLVER.GRADIENT_ANNEALING, _ANNEALING, taken=["model"])
 
 
-def _derives(architecture, base: type) -> bool:
+def _derives(architecture, base) -> bool:
     return isinstance(architecture, type) and issubclass(architecture, base)

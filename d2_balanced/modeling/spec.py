@@ -23,8 +23,9 @@ def registered_names(registry) -> list:
 def signature_parameters(target) -> Dict[str, inspect.Parameter]:
     """The keyword parameters of a class or function, by name.
 
-    A class that forwards ``**kwargs`` also takes what the next class's constructor takes. The ``**kwargs`` parameter
-    itself is in the result, under its name, only where its keywords cannot be known.
+    A class that forwards ``**kwargs`` also takes what the next class's constructor takes, and needs of that what it does
+    not name itself, as detectron2's ``FCOSHead`` does with ``num_anchors=1``. The ``**kwargs`` parameter itself is in the
+    result, under its name, only where its keywords cannot be known.
     """
     parameters = dict(inspect.signature(target).parameters)
     open_ended = [name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]
@@ -32,8 +33,16 @@ def signature_parameters(target) -> Dict[str, inspect.Parameter]:
         for base in target.__mro__[1:]:
             if "__init__" in vars(base) and base is not object:
                 del parameters[open_ended[0]]
-                return {**signature_parameters(base), **parameters}
+                return {**_optional(signature_parameters(base), target.__init__), **parameters}
     return {name: p for name, p in parameters.items() if p.kind is not p.VAR_POSITIONAL}
+
+
+def _optional(parameters, init) -> Dict[str, inspect.Parameter]:
+    """``parameters`` with a default for those that the code of ``init`` names: it passes them on."""
+    code = getattr(inspect.unwrap(init), "__code__", None)
+    constants = code.co_consts if code else ()
+    named = {name for each in constants for name in (each if isinstance(each, tuple) else (each,))}
+    return {n: p.replace(default=None) if p.default is p.empty and n in named else p for n, p in parameters.items()}
 
 
 def is_open_ended(parameters: Mapping[str, inspect.Parameter]) -> bool:

@@ -71,7 +71,7 @@ def test_training_and_inference_step(stem):
     assert any(not torch.equal(before[n], p) for n, p in lazy_model.named_parameters() if n in before)
 
 
-@pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn", "retinanet", "rpn", "fast_rcnn"])
+@pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn", "retinanet", "fcos", "rpn", "fast_rcnn"])
 def test_twins_start_from_the_same_weights(model):
     """From the same seed, so that whole runs are equal. (A cascade's heads are built in another order.)"""
     cfg, lazy = twins.load_both(f"configs/quick/{model}_R_18_FPN")

@@ -4,7 +4,7 @@ import pytest
 from tiny_runs import checkpoint, data_arguments, differences, make_dataset, quick_config, train_net
 
 
-@pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn", "retinanet"])
+@pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn", "retinanet", "fcos"])
 def test_both_twins_train_the_same(model, tmp_path, monkeypatch):
     dataset = make_dataset(tmp_path / "data")
     contents = []

@@ -2,10 +2,12 @@
 
 import pytest
 from detectron2.config import CfgNode
+from detectron2.modeling.meta_arch.fcos import FCOSHead
+from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.utils.registry import Registry
 
 from d2_balanced.config import ConfigError
-from d2_balanced.modeling.spec import build_component
+from d2_balanced.modeling.spec import build_component, missing_arguments, signature_parameters
 
 REGISTRY = Registry("TOY")
 
@@ -74,3 +76,19 @@ def test_mistakes_are_named(node, context, parts):
         build(node, **context)
     for part in parts:
         assert part in str(error.value)
+
+
+def test_what_a_class_passes_on_itself_is_not_needed():
+    """As detectron2's FCOSHead does with the number of anchors, which RetinaNetHead needs."""
+    assert missing_arguments(signature_parameters(FCOSHead), {"input_shape": [], "conv_dims": []}) == ["num_classes"]
+    assert "num_anchors" in missing_arguments(signature_parameters(RetinaNetHead), {})
+
+
+def test_what_a_class_only_hands_through_is_needed():
+    class Outer(RetinaNetHead):
+        def __init__(self, *, depth=1, **kwargs):
+            super().__init__(norm="", **kwargs)
+
+    assert missing_arguments(signature_parameters(Outer), {"num_anchors": 1, "conv_dims": []}) == [
+        "input_shape", "num_classes",
+    ]  # fmt: skip

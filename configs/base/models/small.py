@@ -1,4 +1,4 @@
-"""Makes a detector small enough for small images on a CPU (yaml: small_rcnn.yaml, small_retinanet.yaml)."""
+"""Makes a detector small enough for small images on a CPU (yaml: small_rcnn.yaml, small_retinanet.yaml, small_fcos.yaml)."""
 
 from omegaconf import ListConfig
 
@@ -37,12 +37,13 @@ def _each(node):
     return node if isinstance(node, ListConfig) else [node]
 
 
-def shrink_retinanet(model):
-    """Change RetinaNet's node in place: 64 channels, small anchors, two convolutions a tower."""
+def shrink_one_stage(model):
+    """Change RetinaNet's or FCOS's node in place: 64 channels, small anchors, two convolutions a tower."""
     model.backbone.out_channels = CHANNELS
-    model.backbone.top_block.in_channels = 512  # res5 of ResNet-18
     for shape in model.head.input_shape:
         shape.channels = CHANNELS
     model.head.conv_dims = [CHANNELS] * 2
-    model.anchor_generator.sizes = [[x, x * 2 ** (1.0 / 3), x * 2 ** (2.0 / 3)] for x in [16, 32, 64, 128, 256]]
+    if "anchor_generator" in model:
+        model.backbone.top_block.in_channels = 512  # res5 of ResNet-18
+        model.anchor_generator.sizes = [[x, x * 2 ** (1.0 / 3), x * 2 ** (2.0 / 3)] for x in [16, 32, 64, 128, 256]]
     model.test_topk_candidates = 300

@@ -54,15 +54,16 @@ def _bottom_up(cfg, input_shape: ShapeSpec, with_context: bool):
     return _construct("MODEL.BALANCED.CONTEXT", context, add_context_blocks, resnet)
 
 
-def _pyramid(pyramid_class, cfg, input_shape: ShapeSpec, retinanet: bool = False, with_context: bool = False):
+def _pyramid(pyramid_class, cfg, input_shape: ShapeSpec, retinanet: bool = False, with_context: bool = False, top="res5"):
     """``pyramid_class`` over a ResNet: P2..P6 for two-stage detectors, P3..P7 for RetinaNet, as detectron2 builds FPN.
 
-    The ResNet has context blocks if asked for, or if any setting of theirs is in the config.
+    P6 is computed from ``top``: RetinaNet's from the last stage, FCOS's from P5. The ResNet has context blocks if asked for, or if any setting of theirs is in the config.
     """
     bottom_up = _bottom_up(cfg, input_shape, with_context)
     channels = cfg.MODEL.FPN.OUT_CHANNELS
     if retinanet:
-        top_block = LastLevelP6P7(bottom_up.output_shape()["res5"].channels, channels)
+        below = channels if top == "p5" else bottom_up.output_shape()[top].channels
+        top_block = LastLevelP6P7(below, channels, in_feature=top)
     else:
         top_block = LastLevelMaxPool()
     nodes = [name for name, of in (("FPN", BalancedFPN), ("PAFPN", PAFPN)) if issubclass(pyramid_class, of)]
@@ -107,6 +108,12 @@ def build_resnet_balanced_pafpn_backbone(cfg, input_shape: ShapeSpec):
 def build_retinanet_resnet_context_fpn_backbone(cfg, input_shape: ShapeSpec):
     """FPN on a ResNet with the global context blocks of ``MODEL.BALANCED.CONTEXT``, P3..P7."""
     return _pyramid(FPN, cfg, input_shape, retinanet=True, with_context=True)
+
+
+@_register("CONTEXT")
+def build_fcos_resnet_fpn_backbone(cfg, input_shape: ShapeSpec):
+    """FPN on a ResNet, P3..P7, with P6 and P7 from P5: FCOS's."""
+    return _pyramid(FPN, cfg, input_shape, retinanet=True, top="p5")
 
 
 @_register("FPN", "CONTEXT")

@@ -1,5 +1,6 @@
-"""One-stage detectors with components at their seats."""
+"""One-stage detectors: RetinaNet with components at its seats, and FCOS."""
 
+from .fcos import BalancedFCOS, BalancedFCOSHead
 from .retinanet import BalancedRetinaNet
 
-__all__ = ["BalancedRetinaNet"]
+__all__ = ["BalancedFCOS", "BalancedFCOSHead", "BalancedRetinaNet"]

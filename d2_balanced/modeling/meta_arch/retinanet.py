@@ -28,7 +28,8 @@ from d2_balanced.modeling.dense_losses import (
     dense_box_loss,
     dense_cls_loss,
 )
-from d2_balanced.utils.errors import Refusal
+
+from .levels import no_such_level
 
 __all__ = ["BalancedRetinaNet"]
 
@@ -80,10 +81,7 @@ class BalancedRetinaNet(RetinaNet):
         except KeyError as error:
             if error.args[0] not in cfg.MODEL.RETINANET.IN_FEATURES:
                 raise
-            raise Refusal(
-                f"MODEL.RETINANET.IN_FEATURES: {error.args[0]}", f"MODEL.BACKBONE.NAME: {cfg.MODEL.BACKBONE.NAME}",
-                "the backbone has no such level", "take a RetinaNet's (build_retinanet_...), which has p3 to p7",
-            ) from error  # fmt: skip
+            raise no_such_level(cfg, error.args[0]) from error
         ret["cls_loss"] = build_dense_cls_loss(
             balanced_keys(cfg).RETINANET.CLS_LOSS,
             "MODEL.BALANCED.RETINANET.CLS_LOSS",

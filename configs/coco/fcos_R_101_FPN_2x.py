@@ -1,0 +1,3 @@
+from ..base.compose import compose
+
+model, data, dataloader, optimizer, lr_multiplier, train = compose("fcos", "R_101", "2x")
