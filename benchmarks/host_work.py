@@ -13,6 +13,7 @@ without their layers and the pooling, which leaves labelling, sampling, the sele
 """
 
 import traceback
+import warnings
 from collections import Counter
 
 import d2_balanced  # noqa: F401  (first: makes detectron2 importable)
@@ -110,6 +111,18 @@ def count(function):
     return work
 
 
+def cuda_warnings(function):
+    """How many synchronising operations torch itself warns of in a call, on CUDA; not all of them, as it says."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            function()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing" in str(warning.message) for warning in caught)
+
+
 def forward_of(model, batch):
     """A function that takes the training forward, with its losses."""
     model.train()
@@ -122,13 +135,6 @@ def forward_of(model, batch):
     return forward
 
 
-def counts_of(cfg, num_images, size, objects):
-    """The :class:`HostWork` of one training forward of this config."""
-    forward = forward_of(random_model(cfg), images(cfg, num_images, size, objects))
-    forward()  # what is made once and kept
-    return count(forward)
-
-
 def config_of(config_file, args, plain=False):
     cfg = load_yaml(config_file, args.opts)
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = args.device, ""
@@ -137,14 +143,18 @@ def config_of(config_file, args, plain=False):
 
 def print_counts(args):
     rows = []
-    for name, config_file in {**PLAIN, **METHODS}.items():
+    for name in args.only or [*PLAIN, *METHODS]:
+        config_file = {**PLAIN, **METHODS}[name]
         cfg = config_of(config_file, args, plain=name in PLAIN)
         for num in args.images:
-            work = counts_of(cfg, num, args.size, args.objects)
-            rows.append([name, num, work.operators, work.real, work.syncs, work.nms_syncs])
+            forward = forward_of(random_model(cfg), images(cfg, num, args.size, args.objects))
+            forward()  # what is made once and kept
+            work = count(forward)
+            told = [cuda_warnings(forward)] if args.device == "cuda" else []
+            rows.append([name, num, work.operators, work.real, work.syncs, work.nms_syncs, *told])
             if args.where:
                 print("\n".join(f"{number:4} {place}" for place, number in work.where.most_common()))
-    headers = ["model", "images", "operators", "real", "syncs", "in NMS"]
+    headers = ["model", "images", "operators", "real", "syncs", "in NMS", "torch's own count"]
     print(tabulate(rows, headers, tablefmt="github"))
 
 
@@ -204,6 +214,7 @@ def main():
     parser.add_argument("--images", type=int, nargs="+", default=[1, 2, 4, 16])
     parser.add_argument("--size", type=int, default=256, help="side of the square images, in pixels")
     parser.add_argument("--objects", type=int, default=10, help="objects an image")
+    parser.add_argument("--only", nargs="+", choices=[*PLAIN, *METHODS], help="count these models")
     parser.add_argument("--where", action="store_true", help="list where the syncs are")
     parser.add_argument("--opts", nargs="*", default=[], help="overrides of config keys: KEY VALUE ...")
     args = parse(parser)

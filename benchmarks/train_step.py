@@ -36,7 +36,10 @@ LAYERS = {
     "bfloat16": {"PRECISION": "bfloat16"},
     "bfloat16, channels last": {**CHANNELS_LAST, "PRECISION": "bfloat16"},
     "bfloat16, channels last, folded": {**FOLDED, "PRECISION": "bfloat16"},
+    "channels last, compiled": CHANNELS_LAST,
+    "bfloat16, channels last, compiled": {**CHANNELS_LAST, "PRECISION": "bfloat16"},
 }
+COMPILED = "compiled"  # the backbone, by torch.compile
 
 
 def plain_detectron2(cfg):
@@ -74,9 +77,12 @@ def random_model(cfg):
     return model
 
 
-def training_step(cfg, batch, make_hook=None):
-    """A function that takes an optimizer step of this config's model, with ``make_hook(model)()`` after the backward."""
+def training_step(cfg, batch, make_hook=None, compiled=False):
+    """A function that takes an optimizer step of this config's model, with ``make_hook(model)()`` after the backward; its
+    backbone ``compiled`` or not."""
     model = random_model(cfg).train()
+    if compiled:
+        model.backbone.compile()
     optimizer = build_optimizer(cfg, model)
     for group in optimizer.param_groups:
         group["lr"] = 1e-4  # without warm-up, the config's own may diverge
@@ -123,7 +129,7 @@ def step_of(args, name):
     cfg = config_of(args)
     cfg = plain_detectron2(cfg) if name == "detectron2" else cfg
     cfg.MODEL.LAYERS.update(LAYERS[name])
-    return training_step(cfg, batch_of(cfg, args))
+    return training_step(cfg, batch_of(cfg, args), compiled=COMPILED in name)
 
 
 def main():
