@@ -6,8 +6,8 @@
 
 Every proposal of the test images is scored by each branch. Writes ``branch_scores.png``, with the distribution of the
 foreground probabilities by branch and of their differences to the main branch's, and ``branch_scores.json``, with the
-share of the differences above 0.1 (the paper: 21.9 %). Of several checkpoints all proposals are counted together. What a
-branch gives no score above the detector's threshold is background to all of it, and left out: see ``all`` in the JSON.
+share of the differences above 0.1 (the paper: 21.9 %). Of several checkpoints all proposals are counted together. What no
+branch scores above the detector's threshold is left out of the figure, and is in ``all`` of the JSON.
 """
 
 from __future__ import annotations
@@ -76,11 +76,15 @@ def summary(scores, main_branch, threshold):
     found = {}
     for name, chosen in (("all", scores), ("above the threshold", scores[(scores > threshold).any(axis=1)])):
         differences = np.abs(chosen - chosen[:, [main_branch]])
-        shares = [float((column > _LARGE).mean()) if len(column) else float("nan") for column in differences.T]
+        shares = [_mean(column > _LARGE) for column in differences.T]
         others = {f"branch {p}": share for p, share in enumerate(shares) if p != main_branch}
-        means = {f"branch {p}": float(column.mean()) if len(column) else float("nan") for p, column in enumerate(chosen.T)}
+        means = {f"branch {p}": _mean(column) for p, column in enumerate(chosen.T)}
         found[name] = {"proposals": len(chosen), "share_above_0.1": others, "mean_score": means}
     return found
+
+
+def _mean(values):
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def _figure(scores, main_branch, threshold):
@@ -88,9 +92,10 @@ def _figure(scores, main_branch, threshold):
     differences = np.abs(scores - scores[:, [main_branch]])
     own = {f"branch {p}": _shares(scores[:, p]) for p in range(scores.shape[1])}
     others = {f"branch {p}": _shares(differences[:, p]) for p in range(scores.shape[1]) if p != main_branch}
+    share, logarithmic, label = "share of the proposals", {"yscale": "log"}, f"absolute difference to branch {main_branch}"
     panels = [
-        ("scores", "foreground probability", "share of the proposals", own, {"yscale": "log"}),
-        ("differences", f"absolute difference to branch {main_branch}", "share of the proposals", others, {"yscale": "log"}),
+        ("scores", "foreground probability", share, own, logarithmic),
+        ("differences", label, share, others, logarithmic),
     ]
     return curve_figure("Scores of parallel heads for the same proposals, at test time", panels, steps=True)
 

@@ -1,11 +1,11 @@
 """Box losses and their gradients as curves over the error of a delta (Dynamic R-CNN, figure 4; Libra R-CNN, figure 5):
 
     python -m d2_balanced.analysis.loss_curves --output loss_curves.png                # SmoothL1 with several betas
-    python -m d2_balanced.analysis.loss_curves Libra=LibraRCNN/libra_quick L1=quick/faster_rcnn_R_18_FPN --output curves.png
+    python -m d2_balanced.analysis.loss_curves Libra=LibraRCNN/libra_quick L1=quick/faster_rcnn_R_18_FPN
     python -m d2_balanced.analysis.loss_curves output/dynamic --output curves.png      # a run: the betas that it had
 
-Of a config the box loss of the first stage, of a run's folder the same; where its beta adapts, at the start and after each
-quarter of training.
+Of a config the box loss of the first stage, of a run's folder the same; where its beta adapts, at the start and after
+each quarter of training.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def curve_of(loss, errors):
 
     Raises ``ConfigError`` for a loss that sees more than deltas.
     """
-    sees, wants = getattr(loss, "sees", "deltas"), [n for n in ("wants_ious", "wants_log_variances") if getattr(loss, n, False)]
+    sees = getattr(loss, "sees", "deltas")
+    wants = [name for name in ("wants_ious", "wants_log_variances") if getattr(loss, name, False)]
     if sees != "deltas" or wants:
         raise ConfigError(
             f"loss_curves: {type(loss).__name__} is no function of the error of one delta: it sees {sees}"

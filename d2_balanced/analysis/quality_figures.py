@@ -1,4 +1,4 @@
-"""Plots of how good proposals are, and of how that changes in training (Dynamic R-CNN, figures 1 and 2), for any detector.
+"""Plots of how good proposals are, and of how that changes in training, for any detector (Dynamic R-CNN, figures 1, 2).
 
 As in ``imbalance_figures.py``, every function takes ``{run: Recording}`` and returns the figure, or ``None``.
 """
@@ -78,13 +78,13 @@ def draw_targets(points):
 
 
 def _by_threshold(recordings, value):
-    """``{label: (iterations, values)}`` of ``value(fields, threshold)`` in the first stage, a curve for each threshold."""
+    """``{label: (iterations, values)}`` of ``value(fields, threshold)`` in the first stage, by threshold."""
     curves = {}
     for threshold in _THRESHOLDS:
         firsts = {run: _first_stage(recording) for run, recording in recordings.items()}
         found = over_time(firsts, lambda f, t=threshold: value(f, t))
-        several = len(recordings) > 1
-        curves.update({f"{label}, {threshold:g}" if several else f"IoU {threshold:g}": xy for label, xy in found.items()})
+        for label, xy in found.items():
+            curves[f"{label}, {threshold:g}" if len(recordings) > 1 else f"IoU {threshold:g}"] = xy
     return curves
 
 
@@ -108,5 +108,6 @@ def _spread(fields, name, threshold):
 
 def _unless_empty(recordings, title, panels, **options):
     """The figure; ``None`` for recordings of before there was anything of this in them."""
-    anything = any(f["best_error_sum"].any() for r in recordings.values() for _, _, counts in r.windows for f in counts.values())
+    windows = [counts for recording in recordings.values() for _, _, counts in recording.windows]
+    anything = any(fields["best_error_sum"].any() for counts in windows for fields in counts.values())
     return curve_figure(title, panels, **options) if anything else None

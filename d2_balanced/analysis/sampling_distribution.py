@@ -35,8 +35,8 @@ def negative_shares(labeled, samplers, num_samples, positive_fraction, bg_label,
     """For every sampler, and for all negatives together: the share of the negatives in each IoU bin.
 
     Args:
-        labeled: list of labeled proposals (``Instances`` with ``gt_classes``, ``matched_ious``, ``matched_idxs``). Where
-            all have ``foreground_scores``, there are shares of hard negatives, too.
+        labeled: list of labeled proposals (``Instances`` with ``gt_classes``, ``matched_ious``, ``matched_idxs``).
+            Where all have ``foreground_scores``, there are shares of hard negatives, too.
         samplers: ``{name: sampler}``; each draws ``num_samples`` with at most ``positive_fraction`` positives.
         bg_label: label of the background.
         edges: (B + 1,) increasing tensor of IoUs. The last bin also counts IoUs at or above its end.

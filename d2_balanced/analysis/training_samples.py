@@ -5,9 +5,9 @@
         --train-json val.json --train-images val --images 500 --output inspected
 
 Images come from the training loader, with its augmentation; proposals, matching and sampling are those of training.
-Writes ``imbalance.jsonl`` (one window) and its figures; with ``--targets`` also ``targets.png``, the regression targets of
-single proposals (Dynamic R-CNN, figure 2; take checkpoints of several iterations). A config with detectron2's StandardROIHeads or
-CascadeROIHeads is built with BalancedROIHeads, which have the same weights and train in the same way.
+Writes ``imbalance.jsonl`` (one window) and its figures; with ``--targets`` also ``targets.png``, the regression targets
+of single proposals (Dynamic R-CNN, figure 2; take checkpoints of several iterations). A config with detectron2's
+StandardROIHeads or CascadeROIHeads is built with BalancedROIHeads, which have the same weights and train alike.
 """
 
 from __future__ import annotations

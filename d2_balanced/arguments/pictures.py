@@ -19,6 +19,6 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", default="pictures", help="folder for the pictures")
     parser.add_argument("--num", type=int, default=12, help="number of images")
     parser.add_argument("--score-thresh", type=float, default=0.5, help="detections below it are not drawn")
-    parser.add_argument("--beside", nargs="+", metavar="WORD", help="overrides: draw what the weights find with these, too")
+    parser.add_argument("--beside", nargs="+", metavar="WORD", help="overrides: draw what is found with these, too")
     add_overrides(parser)
     return parser

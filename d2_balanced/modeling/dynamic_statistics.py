@@ -88,8 +88,8 @@ class StatisticRecorder(nn.Module):
     The forward passes of one iteration (gradient accumulation) are merged: their images are one batch. Everything that
     an update needs is in buffers, equal on all processes: ``records (2 C, P)``, NaN where a process recorded nothing,
     and ``count ()``, where the next one goes. An update is put off by C iterations where the batch of its iteration
-    recorded nothing, and all that was recorded since the last one counts: the second half of ``records`` is for that, and
-    what has no room where several are put off in a row is in ``older (n C, P)``, otherwise None.
+    recorded nothing, and all that was recorded since the last one counts: the second half of ``records`` is for that,
+    and what has no room where several are put off in a row is in ``older (n C, P)``, otherwise None.
 
     Args:
         owner: class name of the component, for error messages.

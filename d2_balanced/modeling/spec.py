@@ -23,9 +23,9 @@ def registered_names(registry) -> list:
 def signature_parameters(target) -> Dict[str, inspect.Parameter]:
     """The keyword parameters of a class or function, by name.
 
-    A class that forwards ``**kwargs`` also takes what the next class's constructor takes, and needs of that what it does
-    not name itself, as detectron2's ``FCOSHead`` does with ``num_anchors=1``. The ``**kwargs`` parameter itself is in the
-    result, under its name, only where its keywords cannot be known.
+    A class that forwards ``**kwargs`` also takes what the next class's constructor takes, and needs of that what it
+    does not name itself, as detectron2's ``FCOSHead`` names ``num_anchors=1``. The ``**kwargs`` parameter itself is in
+    the result, under its name, only where its keywords cannot be known.
     """
     parameters = dict(inspect.signature(target).parameters)
     open_ended = [name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]

@@ -105,7 +105,8 @@ def _now() -> float:
 @command("python -m d2_balanced.tables.speed")
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog=called("python -m d2_balanced.tables.speed"), description=__doc__.splitlines()[0])
+    name = called("python -m d2_balanced.tables.speed")
+    parser = argparse.ArgumentParser(prog=name, description=__doc__.splitlines()[0])
     parser.add_argument("folder", help="of a finished run")
     parser.add_argument("--weights", default="", metavar="FILE", help="default: the run's last checkpoint")
     args = parser.parse_args(argv)

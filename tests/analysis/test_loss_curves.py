@@ -51,7 +51,8 @@ def test_the_betas_of_a_run(tmp_path):
     lines = [{"iteration": 20 * k, "dynamic_smooth_l1/beta": 1.0 - 0.1 * k, "total_loss": 1.0} for k in range(8)]
     (tmp_path / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
     losses = loss_curves.losses_of(str(tmp_path))
-    initial = yaml.safe_load((tmp_path / "config.yaml").read_text())["MODEL"]["BALANCED"]["BOX_LOSS"].get("INITIAL_BETA", 1.0)
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    initial = saved["MODEL"]["BALANCED"]["BOX_LOSS"].get("INITIAL_BETA", 1.0)
     assert [loss.beta for loss in losses.values()] == pytest.approx([initial, 0.9, 0.7, 0.5, 0.3])
     assert list(losses)[-1] == "beta 0.3 at iteration 140"
 

@@ -1,4 +1,4 @@
-"""BalancedFCOS: detectron2's FCOS, with repeatable gradients, on images without objects too, from both config systems."""
+"""BalancedFCOS: detectron2's FCOS, with repeatable gradients, on images without objects, from both config systems."""
 
 import os
 
