@@ -200,6 +200,15 @@ def _cascade(cfg, changes) -> Iterator[Refusal]:
         yield Refusal(f"MODEL.ROI_HEADS.IOU_THRESHOLDS: {thresholds}", _shown(cfg, _HEADS), reason, "make them equal")
 
 
+def _box_head(cfg, changes) -> Iterator[Refusal]:
+    """A box head that only some ROI heads know how to use says which."""
+    chooser, heads = "MODEL.ROI_BOX_HEAD.NAME", cfg.MODEL.ROI_HEADS.NAME
+    needed = getattr(registered(chooser, value_at(cfg, chooser)), "needs_heads", "")
+    if needed and not _lacks(cfg, _HEADS) and not is_a(heads, needed, _HEADS):
+        reason = "its predictor takes one feature for both tasks"
+        yield Refusal(_shown(cfg, chooser), _shown(cfg, _HEADS), reason, f"set {_HEADS} to {needed}")
+
+
 def _mask_pooler(cfg, changes) -> Iterator[Refusal]:
     for key in changes if not cfg.MODEL.MASK_ON else ():
         if key.startswith("MODEL.BALANCED.MASK_POOLER."):
@@ -240,5 +249,6 @@ def _uncompiled(setting, name) -> Iterator[Refusal]:
 
 
 _RULES = (
-    _unread, _without_part, _without_anchors, _given_proposals, _own_to_branches, _cascade, _mask_pooler, _unsupported, _two_formats, _rotated,
+    _unread, _without_part, _without_anchors, _given_proposals, _own_to_branches, _cascade, _box_head, _mask_pooler,
+    _unsupported, _two_formats, _rotated,
 )  # fmt: skip

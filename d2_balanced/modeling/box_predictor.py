@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple, Union
 
 import torch
 from detectron2.config import configurable
@@ -21,6 +21,7 @@ from .cls_losses import seat as cls_seat
 from .cls_losses.build import build_cls_loss, check_cls_loss
 from .predictions import BoxPredictions, log_variances_of
 from .sample_weights.seat import RoILosses, RoIWeights
+from .task_features import TaskShapes
 
 __all__ = ["BalancedFastRCNNOutputLayers"]
 
@@ -32,6 +33,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     bias, a layer ``bbox_log_variance``.
 
     Args:
+        input_shape: as detectron2's; or a :class:`TaskShapes`, of a head that gives each of the two layers a feature.
         cls_loss: callable ``(logits (R, K+1), labels (R,)) -> (R,)``, see ``cls_losses/seat.py``; None keeps
             detectron2's own loss (cross entropy; in main also ``use_sigmoid_ce`` and ``use_fed_loss``).
         box_loss: callable ``(pred (F, 4), target (F, 4)) -> (F, 4)``, see ``box_losses/seat.py``; None keeps
@@ -50,7 +52,12 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     def __init__(
         self, input_shape, *, cls_loss: Optional[Callable] = None, box_loss: Optional[Callable] = None, **kwargs
     ):
-        super().__init__(input_shape, **kwargs)
+        both = input_shape if isinstance(input_shape, TaskShapes) else TaskShapes(input_shape, input_shape)
+        super().__init__(both.cls, **kwargs)
+        if both.box is not both.cls:
+            self.bbox_pred = nn.Linear(both.box.channels, self.bbox_pred.out_features)
+            nn.init.normal_(self.bbox_pred.weight, std=0.001)
+            nn.init.zeros_(self.bbox_pred.bias)
         name = type(self).__name__
         check_cls_loss(name, cls_loss, getattr(self, "use_sigmoid_ce", False))
         check_box_loss_type(name, box_loss, self.box_reg_loss_type)
@@ -91,13 +98,18 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         )
         return ret
 
-    def forward(self, x: Tensor):
+    def forward(self, x: Union[Tensor, Tuple[Tensor, Tensor]]):
         """Class logits (R, K+1) and deltas (R, 4) or (R, 4K), as detectron2's; :class:`BoxPredictions` where the box
-        loss wants log variances."""
-        predictions = super().forward(x)
+        loss wants log variances.
+
+        Args:
+            x: (R, ...) features; or a pair, of which the classifier reads the first, the regressor the second.
+        """
+        of_classes, of_boxes = (each.flatten(start_dim=1) for each in (x if isinstance(x, tuple) else (x, x)))
+        predictions = self.cls_score(of_classes), self.bbox_pred(of_boxes)
         if self.bbox_log_variance is None:
             return predictions
-        return BoxPredictions(*predictions, self.bbox_log_variance(x.flatten(start_dim=1)))
+        return BoxPredictions(*predictions, self.bbox_log_variance(of_boxes))
 
     def losses(self, predictions, proposals, weigh: Optional[Callable[[RoILosses], RoIWeights]] = None):
         """detectron2's losses; ``loss_cls`` is the mean of ``cls_loss``, where that is another one than detectron2's.

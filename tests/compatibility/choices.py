@@ -206,6 +206,16 @@ SEATS: Dict[str, Tuple[Choice, ...]] = {
         Choice(
             "NonLocalConvHead", {"MODEL.ROI_BOX_HEAD.NAME": "NonLocalConvHead"}, ("ROI_BOX_HEAD", "NonLocalConvHead")
         ),
+        Choice(
+            "DoubleHead",
+            {
+                "MODEL.ROI_BOX_HEAD.NAME": "DoubleHead",
+                "MODEL.ROI_BOX_HEAD.NUM_CONV": 2,
+                "MODEL.ROI_BOX_HEAD.CONV_DIM": 4,
+                "MODEL.ROI_BOX_HEAD.NORM": "BN",
+            },
+            ("ROI_BOX_HEAD", "DoubleHead"),
+        ),
     ),
     "IoU branch": (
         _iou_branch(),

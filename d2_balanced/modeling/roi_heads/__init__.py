@@ -3,6 +3,7 @@
 from .balanced_roi_heads import BalancedROIHeads
 from .branches import BoxBranch
 from .conv_head import NonLocalConvHead
+from .double_head import DoubleHead
 from .flow_mask_head import FlowMaskHead
 from .generic_pooler import GenericROIPooler
 from .iou_branch import IoUBranch
@@ -14,6 +15,7 @@ __all__ = [
     "BalancedROIHeads",
     "BoxBranch",
     "CascadeStages",
+    "DoubleHead",
     "FirstStageMasks",
     "FlowMaskHead",
     "GenericROIPooler",

@@ -12,8 +12,10 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes
 from torch import nn
 
+from ...utils.errors import Refusal
 from ...utils.numbers import require
 from ..registry import IOU_BRANCH_REGISTRY
+from ..task_features import TaskShapes
 from .branches import as_module
 from .iou_losses import interval_weights_of, iou_loss, weighted_box_loss, weights_by_iou
 from .iou_samples import SAMPLE_SOURCES, negatives_of
@@ -142,6 +144,11 @@ class IoUBranch(PredictorBoxes, nn.Module):
         nn.Module.__init__(self)
         self.iou_head = as_module(iou_head)
         heads = list(self.iou_head) if isinstance(self.iou_head, nn.ModuleList) else [self.iou_head]
+        for head in heads:
+            if isinstance(head.output_shape, TaskShapes):
+                name = f"iou_head={type(head).__name__} (MODEL.ROI_BOX_HEAD.NAME)"
+                reason = "the branch has the box regressor, so that the head's features for it would not be trained"
+                raise Refusal(name, f"iou_branch={type(self).__name__} (MODEL.BALANCED.IOU_BRANCH)", reason)
         weights = bbox_reg_weights if isinstance(self.iou_head, nn.ModuleList) else [bbox_reg_weights]
         if len(weights) != len(heads):
             raise ValueError(f"IoUBranch: bbox_reg_weights must be as many as heads ({len(heads)}), got {len(weights)}")
