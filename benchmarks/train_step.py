@@ -85,7 +85,9 @@ def training_step(cfg, batch, make_hook=None, compiled=False):
         model.backbone.compile()
     optimizer = build_optimizer(cfg, model)
     for group in optimizer.param_groups:
-        group["lr"] = 1e-4  # without warm-up, the config's own may diverge
+        # So that all steps are alike. With 1e-4 this random model is soon so sure of the background that gradients fall
+        # below the smallest normal number, and float32 on a CPU then takes ten times as long.
+        group["lr"] = 1e-8
     hook = make_hook(model) if make_hook else None
 
     def step():
