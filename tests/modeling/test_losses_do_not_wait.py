@@ -10,8 +10,6 @@ from d2_balanced.modeling import box_losses, cls_losses
 from d2_balanced.modeling.registry import BOX_LOSS_REGISTRY, CLS_LOSS_REGISTRY
 
 K, R = 5, 12
-# torchvision's, which index by a mask, as fvcore's and detectron2's do.
-WAITING = {"GIoU", "DIoU", "CIoU"}
 
 
 @pytest.fixture
@@ -55,4 +53,4 @@ def test_box_losses(name, count):
     target = torch.tensor([[10.0, 10.0, 30.0, 40.0]]).expand(R, 4)
     pred = (target + torch.randn(R, 4)).requires_grad_()
     more = {"log_variances": torch.zeros(R, 4, requires_grad=True)} if name == "KLLoss" else {}
-    assert (count(lambda: passes(loss, pred, target, **more)).syncs > 0) == (name in WAITING)
+    assert count(lambda: passes(loss, pred, target, **more)).where == {}

@@ -64,6 +64,26 @@ def test_equal_what_detectron2s_own_key_chooses(loss, theirs):
     torch.testing.assert_close(our_gradient, gradient, rtol=1e-6, atol=1e-8)
 
 
+TORCHVISION = {
+    "GIoU": torchvision.ops.generalized_box_iou_loss,
+    "DIoU": torchvision.ops.distance_box_iou_loss,
+    "CIoU": torchvision.ops.complete_box_iou_loss,
+}
+
+
+@pytest.mark.parametrize("loss", [GIoU(), DIoU(), CIoU()])
+def test_losses_are_torchvisions(loss):
+    """Touching boxes and boxes that do not overlap, too."""
+    pred, target = boxes(dtype=torch.float32)
+    with torch.no_grad():
+        pred[0] = target[0] + torch.tensor([1.0, 0.0, 1.0, 0.0]) * (target[0, 2] - target[0, 0])
+        pred[1] = target[1] + 500.0
+        pred[2] = target[2]
+    (ours, our_gradient), (value, gradient) = (both(each, pred, target) for each in (loss, TORCHVISION[type(loss).__name__]))
+    assert torch.equal(ours, value)
+    torch.testing.assert_close(our_gradient, gradient, rtol=1e-6, atol=1e-8)
+
+
 def test_ious_are_torchvisions():
     pred, target = boxes()
     torch.testing.assert_close(elementwise_iou(pred, target), torchvision.ops.box_iou(pred, target).diagonal())

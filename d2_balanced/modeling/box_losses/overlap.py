@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Tuple
 
 import torch
 from fvcore.nn import smooth_l1_loss
 from torch import Tensor, nn
-from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from ...utils.numbers import require
 from ..registry import BOX_LOSS_REGISTRY
@@ -32,6 +32,25 @@ def _area(boxes: Tensor) -> Tensor:
 
 def _centers_and_sizes(boxes: Tensor) -> Tuple[Tensor, Tensor]:
     return (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+
+
+def _iou_and_union(pred: Tensor, target: Tensor, eps: float) -> Tuple[Tensor, Tensor]:
+    """IoU (F,), and area of the union (F,), as in torchvision's losses; these index by a mask, which waits for the device."""
+    inner = torch.minimum(pred[:, 2:], target[:, 2:]) - torch.maximum(pred[:, :2], target[:, :2])
+    intersection = torch.where((inner > 0).all(dim=1), inner[:, 0] * inner[:, 1], inner.new_zeros(()))
+    union = _area(pred) + _area(target) - intersection
+    return intersection / (union + eps), union
+
+
+def _sizes_around(pred: Tensor, target: Tensor) -> Tensor:
+    """Width and height (F, 2) of the smallest box around both."""
+    return torch.maximum(pred[:, 2:], target[:, 2:]) - torch.minimum(pred[:, :2], target[:, :2])
+
+
+def _distance(pred: Tensor, target: Tensor, eps: float) -> Tensor:
+    """Squared distance (F,) of the centres, in squared diagonals of the smallest box around both."""
+    (center, _), (wanted, _) = _centers_and_sizes(pred), _centers_and_sizes(target)
+    return (center - wanted).square().sum(dim=1) / (_sizes_around(pred, target).square().sum(dim=1) + eps)
 
 
 class _OverlapLoss(nn.Module):
@@ -112,38 +131,46 @@ class BoundedIoU(_OverlapLoss):
 @BOX_LOSS_REGISTRY.register()
 class GIoU(_OverlapLoss):
     """``1 - IoU + (C - U) / C``, U the union's area and C that of the smallest box around both (Rezatofighi et al.,
-    Generalized Intersection over Union, CVPR 2019, algorithm 1): torchvision's; detectron2's own "giou" has the same
+    Generalized Intersection over Union, CVPR 2019, algorithm 1); torchvision's and detectron2's own "giou" have the same
     values.
 
     For the arguments see :class:`_OverlapLoss`.
     """
 
     def losses(self, pred, target):
-        return generalized_box_iou_loss(pred, target, eps=self.eps)
+        iou, union = _iou_and_union(pred, target, self.eps)
+        width, height = _sizes_around(pred, target).unbind(dim=1)
+        return 1 - (iou - (width * height - union) / (width * height + self.eps))
 
 
 @BOX_LOSS_REGISTRY.register()
 class DIoU(_OverlapLoss):
     """``1 - IoU`` plus the squared distance of the centres, in diagonals of the smallest box around both (Zheng et al.,
-    Distance-IoU Loss, AAAI 2020, eq. 7): torchvision's; detectron2's own "diou" has the same values.
+    Distance-IoU Loss, AAAI 2020, eq. 7); torchvision's and detectron2's own "diou" have the same values.
 
     For the arguments see :class:`_OverlapLoss`.
     """
 
     def losses(self, pred, target):
-        return distance_box_iou_loss(pred, target, eps=self.eps)
+        return 1 - _iou_and_union(pred, target, self.eps)[0] + _distance(pred, target, self.eps)
 
 
 @BOX_LOSS_REGISTRY.register()
 class CIoU(_OverlapLoss):
-    """:class:`DIoU` plus the difference of the aspect ratios (Zheng et al., Distance-IoU Loss, AAAI 2020, eq. 10):
-    torchvision's; detectron2's own "ciou" has the same values.
+    """:class:`DIoU` plus ``alpha v``, v the squared difference of the aspect ratios' angles and alpha, which gets no gradient,
+    larger for a higher IoU (Zheng et al., Distance-IoU Loss, AAAI 2020, eq. 10); torchvision's and detectron2's own "ciou"
+    have the same values.
 
     For the arguments see :class:`_OverlapLoss`.
     """
 
     def losses(self, pred, target):
-        return complete_box_iou_loss(pred, target, eps=self.eps)
+        iou = _iou_and_union(pred, target, self.eps)[0]
+        (_, size), (_, wanted) = _centers_and_sizes(pred), _centers_and_sizes(target)
+        angles = [torch.atan(each[:, 0] / each[:, 1]) for each in (wanted, size)]
+        v = 4 / math.pi**2 * (angles[0] - angles[1]).square()
+        alpha = (v / (1 - iou + v + self.eps)).detach()
+        return 1 - iou + _distance(pred, target, self.eps) + alpha * v
 
 
 @BOX_LOSS_REGISTRY.register()
@@ -164,9 +191,8 @@ class EIoU(_OverlapLoss):
         self.gamma = gamma
 
     def losses(self, pred, target):
-        (center, size), (wanted_center, wanted_size) = _centers_and_sizes(pred), _centers_and_sizes(target)
-        around = torch.maximum(pred[:, 2:], target[:, 2:]) - torch.minimum(pred[:, :2], target[:, :2])
-        distance = (center - wanted_center).square().sum(dim=1) / (around.square().sum(dim=1) + self.eps)
-        sizes = ((size - wanted_size).square() / (around.square() + self.eps)).sum(dim=1)
+        (_, size), (_, wanted_size) = _centers_and_sizes(pred), _centers_and_sizes(target)
+        distance = _distance(pred, target, self.eps)
+        sizes = ((size - wanted_size).square() / (_sizes_around(pred, target).square() + self.eps)).sum(dim=1)
         iou = elementwise_iou(pred, target)
         return iou.detach() ** self.gamma * (1 - iou + distance + sizes)
