@@ -26,7 +26,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.9",
     packages=find_packages(include=["d2_balanced", "d2_balanced.*"]),
-    package_data={"d2_balanced.analysis.report": ["*.html"]},
+    package_data={f"d2_balanced.{room}": ["*.html"] for room in ("utils", "analysis.report", "evaluation.errors")},
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["d2_balanced = d2_balanced.__main__:main"]},
     # detectron2 is left out on purpose: an existing install, compiled or not, is used as it is (README, "Install").
@@ -37,6 +37,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest", "pytest-xdist", "hypothesis", "optuna", "supervision", "av"],
+        "errors": ["supervision", "tidecv"],
         "tune": ["optuna>=3"],
         "supervision": ["supervision"],
         "video": ["av"],

@@ -36,6 +36,7 @@ COMMANDS: Dict[str, Command] = {
     "report": Command("analysis.report.__main__:main", "what is out of balance in a run, on one page"),
     "compare": Command("evaluation.compare:main", "the metrics of two evaluations, and their differences"),
     "summary": Command("evaluation.summary:main", "mean and spread of the arms of an experiment"),
+    "errors": Command("analysis.mistakes:main", "what a run's detector gets wrong, on one page; two runs image by image"),
     "by-objects": Command("evaluation.by_objects:main", "AP on images grouped by their number of objects"),
     "pictures": Command("analysis.pictures:main", "pictures of detections beside the ground truth"),
     "plot": Command("analysis.plot:main", "figures of what runs recorded"),

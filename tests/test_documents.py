@@ -122,7 +122,8 @@ def test_named_commands_are_there(document):
             assert line.split()[1] in d2_balanced.COMMANDS, line
 
 
-PAGES = {"docs/EVALUATION.md": "eval", "docs/COMPARING.md": "compare", "docs/PREDICT.md": "predict"}
+PAGES = {"docs/EVALUATION.md": "eval", "docs/COMPARING.md": "compare", "docs/PREDICT.md": "predict",
+         "docs/ERRORS.md": "errors"}  # fmt: skip
 
 
 @pytest.mark.parametrize("document", PAGES)

@@ -106,6 +106,8 @@ def add_balanced_config(cfg: CfgNode) -> None:
     cfg.TEST.IMS_PER_BATCH = 1
     # The metric whose best value model_best.pth keeps.
     cfg.TEST.BEST_METRIC = "bbox/AP"
+    # Whether every evaluation writes the page of the mistakes, inference/<data set>/errors/errors.html (docs/ERRORS.md).
+    cfg.TEST.ERRORS = True
     # Training ends after this many evaluations in a row without a new best value. 0: never.
     cfg.TEST.PATIENCE = 0
 

@@ -220,8 +220,10 @@ class YacsExperiment(Experiment):
         return annealing_hooks(annealing_settings(self.cfg), _ANNEALING, model)
 
     def build_test(self, name, subfolder=INFERENCE):
-        max_dets = self.cfg.TEST.DETECTIONS_PER_IMAGE
-        evaluator = build_evaluator(name, self.cfg.OUTPUT_DIR, max_dets=max_dets, subfolder=subfolder)
+        test = self.cfg.TEST
+        evaluator = build_evaluator(
+            name, self.cfg.OUTPUT_DIR, max_dets=test.DETECTIONS_PER_IMAGE, subfolder=subfolder, errors=test.ERRORS
+        )
         return build_detection_test_loader(self.cfg, name, mapper=self.build_mapper(False)), evaluator
 
     def describe(self):

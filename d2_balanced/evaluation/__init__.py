@@ -29,6 +29,7 @@ def build_evaluator(
     backend="auto",
     distributed=True,
     subfolder=INFERENCE,
+    errors=True,
 ):
     """The evaluator of a registered data set, for detectron2's ``inference_on_dataset``.
 
@@ -44,6 +45,7 @@ def build_evaluator(
         by_objects: adds a task ``bbox_by_objects``: AP on images with 1-3, 4-7 and 8 or more objects.
         backend: "auto", "faster-coco-eval" or "pycocotools".
         distributed: gather the predictions of all processes (True), or evaluate this process's own.
+        errors: with ``output_dir``, adds the page of the mistakes, ``errors/errors.html``.
 
     Returns:
         COCODetectionEvaluator: its ``evaluate()`` returns ``{task: {metric: value in 0..100 or NaN}}`` on the main
@@ -63,4 +65,5 @@ def build_evaluator(
         backend=backend,
         distributed=distributed,
         subfolder=subfolder,
+        errors=errors,
     )

@@ -19,6 +19,7 @@ from .coco_backend import resolve_backend
 from .coco_metrics import evaluate_coco
 from .detections import internal_detections
 from .diagnosis import diagnose
+from .errors.write import FOLDER, find_mistakes, write_mistakes
 from .ground_truth import GroundTruth
 from .write_results import class_table, summary_table, write_reports, write_text
 
@@ -49,6 +50,8 @@ class COCODetectionEvaluator(DatasetEvaluator):
         backend: "auto", "faster-coco-eval" or "pycocotools".
         distributed: gather all processes' predictions; False evaluates this process's own.
         subfolder: "inference", or another name for what is not the plain evaluation of a run.
+        errors: writes ``errors/`` beside the metrics: the mistakes in the boxes, as tables and as a page. A fault in it is
+            logged, and the evaluation goes on.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class COCODetectionEvaluator(DatasetEvaluator):
         backend="auto",
         distributed=True,
         subfolder=INFERENCE,
+        errors=False,
     ):
         if isinstance(max_dets, bool) or not isinstance(max_dets, int) or max_dets < 1:
             raise ValueError(f"COCODetectionEvaluator: max_dets must be a whole number from 1, got {max_dets!r}.")
@@ -76,6 +80,8 @@ class COCODetectionEvaluator(DatasetEvaluator):
         self.extra_metrics = tuple(extra_metrics)
         self.backend = resolve_backend(backend, "COCODetectionEvaluator")
         self.distributed = distributed
+        self.errors = bool(errors and output_dir)
+        self.run_name = os.path.basename(os.path.abspath(output_dir)) if output_dir else ""
         self.reset()
 
     def reset(self):
@@ -190,6 +196,8 @@ class COCODetectionEvaluator(DatasetEvaluator):
         if len(rows) > 1:
             values.update({f"AP-{row['class']}": row["AP"] for row in rows})
         report["metrics"][task], report["per_class"][task] = values, rows
+        if self.errors and task == "bbox":
+            self._write_mistakes(ground_truth, translated.detections, metrics)
         if self.class_agnostic:
             agnostic = evaluate_coco(ground_truth, translated.detections, task, use_categories=False, **settings)
             report["metrics"][f"{task}_agnostic"] = agnostic.summary()
@@ -198,6 +206,14 @@ class COCODetectionEvaluator(DatasetEvaluator):
             more, notes = extra(ground_truth, translated.detections, task=task, **settings)
             report["metrics"].update(more)
             report["notes"] += notes
+
+    def _write_mistakes(self, ground_truth, detections, metrics):
+        title, folder = f"{self.run_name} on {self.dataset_name}", os.path.join(self.folder, FOLDER)
+        try:
+            path = write_mistakes(folder, find_mistakes(ground_truth, detections, metrics), detections, title)
+            logger.info("Mistakes: %s", path)
+        except Exception:  # of other libraries, of drawing: the training that this is a part of goes on
+            logger.exception("The page of the mistakes was not written; training goes on. Again: d2_balanced errors RUN")
 
     def _evaluate_proposals(self, ground_truth, predictions, report):
         proposals = {image_id: found for image_id, _, found in predictions if found is not None}

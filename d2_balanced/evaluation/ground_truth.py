@@ -6,6 +6,7 @@ ascending id, which keeps the order in which ties are broken); results files kee
 """
 
 import math
+import os
 
 import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -14,6 +15,7 @@ from detectron2.data.datasets.coco import convert_to_coco_dict
 from ..data.check_masks import usable_polygons
 from ..data.coco_file import read_content
 from ..data.coco_values import as_number
+from ..data.image_names import find_images
 from ..utils.errors import DataError
 
 __all__ = ["GroundTruth"]
@@ -38,7 +40,10 @@ class GroundTruth:
             segmentation?}``; ``source_id`` is the id in the data set.
         has_annotations: False for a test set without an ``annotations`` key: nothing can be evaluated.
         class_to_category: the data set's category id of each class index of the model.
+        image_root: the folder that the file names start from; "": they are whole paths.
     """
+
+    image_root = ""
 
     def __init__(self, coco, name="dataset", class_to_category=None):
         """``coco``: a dict in COCO's format; it is not changed. Raises DataError, naming the data set, the image or
@@ -76,9 +81,15 @@ class GroundTruth:
         else:
             coco = read_content(json_file)
         contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
-        if contiguous is None:
-            return cls(coco, dataset_name)
-        return cls(coco, dataset_name, sorted(contiguous, key=contiguous.get))
+        order = None if contiguous is None else sorted(contiguous, key=contiguous.get)
+        ground_truth = cls(coco, dataset_name, order)
+        ground_truth.image_root = metadata.get("image_root") or "" if json_file is not None else ""
+        return ground_truth
+
+    def image_path(self, index):
+        """The file of the image with this internal id; it need not be there."""
+        name = str(self.images[index]["file_name"])
+        return os.path.join(self.image_root, find_images(self.image_root, [name])[0]) if self.image_root else name
 
     def objects_per_image(self):
         """Number of annotations that are neither crowd nor ignored, by internal image id (list of int)."""

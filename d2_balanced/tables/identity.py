@@ -23,7 +23,7 @@ __all__ = ["identity", "run_key"]
 # What changes no result, or is decided when a run starts. The seed has a folder of its own; recording changes no bit.
 _BOOKKEEPING = (
     "OUTPUT_DIR", "SEED", "VERSION", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS",
-    "SOLVER.CHECKPOINT_PERIOD", "SOLVER.LOG_PERIOD", "SOLVER.MAX_TO_KEEP",
+    "SOLVER.CHECKPOINT_PERIOD", "SOLVER.LOG_PERIOD", "SOLVER.MAX_TO_KEEP", "TEST.ERRORS",
 )  # fmt: skip
 # Taken from the data where they are given by their paths.
 _FROM_DATA = ("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES")

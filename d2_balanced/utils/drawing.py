@@ -25,7 +25,8 @@ def draw_objects(image, objects, scale=1.0):
     Args:
         image: RGB, W x H pixels.
         objects: list of ``{"box": xyxy in pixels of the image, "class_index", "label", "mask": (H, W) bool or absent,
-            "crowd": bool or absent}``; crowds are drawn in grey. Drawn in this order.
+            "crowd": bool or absent, "color": (R, G, B) or absent}``; crowds are drawn in grey, others in the colour
+            of their class. An empty label is left out. Drawn in this order.
     """
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     canvas = _with_masks(image, objects).resize(size, Image.BILINEAR)
@@ -34,7 +35,8 @@ def draw_objects(image, objects, scale=1.0):
         x1, y1, x2, y2 = (scale * value for value in item["box"])
         color = _color(item)
         draw.rectangle([x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)], outline=color, width=2)
-        _label(draw, item["label"], (x1, y1), color, pillow_font(item["label"], 11), size)
+        if item["label"]:
+            _label(draw, item["label"], (x1, y1), color, pillow_font(item["label"], 11), size)
     return canvas
 
 
@@ -64,6 +66,8 @@ def contact_sheet(pictures, columns=2, width=640):
 
 
 def _color(item):
+    if "color" in item:
+        return item["color"]
     return (150, 150, 150) if item.get("crowd") else class_color(item["class_index"])
 
 

@@ -177,6 +177,7 @@ def run_settings(cfg, lazy):
         "grouping": (cfg.DATALOADER.ASPECT_RATIO_GROUPING, loader.aspect_ratio_grouping),
         "repeat threshold": (cfg.DATALOADER.REPEAT_THRESHOLD, loader.repeat_threshold),
         "detections": (cfg.TEST.DETECTIONS_PER_IMAGE, lazy.dataloader.evaluator.max_dets),
+        "mistakes": (cfg.TEST.ERRORS, lazy.dataloader.evaluator.get("errors", True)),
         "evaluated set": (list(cfg.DATASETS.TEST), as_list(lazy.dataloader.evaluator.dataset_name)),
     }
 

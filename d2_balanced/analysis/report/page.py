@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from typing import Dict, List
 
-import jinja2
-
-from ...utils.atomic import atomic_write
+from ...utils.page import png_source
+from ...utils.page import write_page as write_page_of
 from .findings import LIMITS, Finding
 from .sections import SECTIONS
 
@@ -25,28 +23,18 @@ def write_page(data, findings: List[Finding], figures: Dict[str, str], pictures:
         figures: ``{name: path of the PNG}``; those that ``sections.py`` names are shown.
         pictures: paths of the pictures of RoIs.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(os.path.dirname(__file__)), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    text = environment.get_template("template.html").render(
+    write_page_of(
+        path, os.path.join(os.path.dirname(__file__), "template.html"),
         data=data,
         images=int(sum(next(iter(counts.values()))["images"][0] for _, _, counts in data.recording.windows)),
         groups=[(_KINDS[kind], kind, [f for f in findings if f.kind == kind]) for kind in _KINDS],
         limits=LIMITS,
         sections=[_section(section, figures, data.missing) for section in SECTIONS],
-        pictures=[_embedded(picture) for picture in pictures],
+        pictures=[png_source(picture) for picture in pictures],
     )
-    with atomic_write(path, "w") as file:
-        file.write(text)
 
 
 def _section(section, figures, missing):
-    shown = [(name, _embedded(figures[name])) for name in section.figures if name in figures]
+    shown = [(name, png_source(figures[name])) for name in section.figures if name in figures]
     why = missing.get(f"{section.key} in part", "") if shown else missing.get(section.key, section.needs)
     return {"title": section.title, "reading": section.reading, "figures": shown, "why": why}
-
-
-def _embedded(path: str) -> str:
-    with open(path, "rb") as file:
-        return "data:image/png;base64," + base64.b64encode(file.read()).decode("ascii")
