@@ -39,6 +39,8 @@ setup(
         "test": ["pytest", "pytest-xdist", "hypothesis", "optuna", "supervision", "av"],
         "errors": ["supervision", "tidecv"],
         "tune": ["optuna>=3"],
+        "mlflow": ["mlflow-skinny"],
+        "wandb": ["wandb"],
         "supervision": ["supervision"],
         "video": ["av"],
     },

@@ -94,6 +94,11 @@ def add_balanced_config(cfg: CfgNode) -> None:
     cfg.ANALYSIS.GRADIENT_PERIOD = 0
     cfg.ANALYSIS.GRADIENT_PARAMETER = "backbone.bottom_up.res5.0.conv1.weight"
 
+    # The run in MLflow (name of the experiment) and in Weights & Biases (name of the project), as extras; empty: not.
+    cfg.TRACKING = CfgNode()
+    cfg.TRACKING.MLFLOW = ""
+    cfg.TRACKING.WANDB = ""
+
     # A COCO-format data set by its paths; the number of classes is then taken from it. Empty: DATASETS.TRAIN / TEST.
     cfg.DATASETS.TRAIN_JSON = ""
     cfg.DATASETS.TRAIN_IMAGES = ""

@@ -36,6 +36,7 @@ _TRAIN = {
         "gradient_period": 0,
         "gradient_parameter": "backbone.bottom_up.res5.0.conv1.weight",
     },
+    "tracking": {"mlflow": "", "wandb": ""},  # yacs: TRACKING
     "gradient_annealing": {"_target_": "d2_balanced.engine.gradient_annealing.GradientAnnealing", "initial": 1.0},
 }
 

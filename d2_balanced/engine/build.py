@@ -26,6 +26,7 @@ from .hooks import Checkpoints, EndIteration, Evaluate, LearningRate, StopOnSign
 from .identity import RunIdentity, identity_in, identity_of, resume_changes
 from .precision import build_precision
 from .rng import ReseedEveryStep, seed_step
+from .trackers import build_trackers
 from .trainer import BalancedTrainer
 from .writers import MetricsFile, ProgressBar, TensorBoard, WritePeriodically
 
@@ -168,13 +169,14 @@ def _recording_hooks(settings, model) -> List[Any]:
 
 
 def build_writers(experiment: Experiment, trainer: BalancedTrainer, start_iter: int, max_iter: int) -> List[Any]:
-    """Lines in the log, metrics.json, TensorBoard events, results.csv and results.png."""
+    """Lines in the log, metrics.json, TensorBoard events, results.csv and results.png; MLflow and W&B, if asked for."""
     settings = experiment.settings
     return [
         CommonMetricPrinter(max_iter),
         MetricsFile(os.path.join(settings.output_dir, "metrics.json"), start_iter, settings.log_period),
         TensorBoard(settings.output_dir, start_iter),
         ResultsTable(settings.output_dir, getattr(trainer.data_loader, "batches_per_epoch", None)),
+        *build_trackers(experiment, trainer, start_iter),
     ]
 
 

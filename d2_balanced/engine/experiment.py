@@ -57,6 +57,7 @@ class RunSettings(NamedTuple):
     patience: int  # TEST.PATIENCE | train.patience; evaluations without progress, 0: no early stop
     test_aug: Dict[str, Any]  # TEST.AUG | train.test_aug: arguments of AugmentedRCNN
     augmented_test: bool  # TEST.AUG.ENABLED | train.test_aug.enabled: the last evaluation is also made with test_aug
+    tracking: Dict[str, str]  # TRACKING | train.tracking: {"mlflow": experiment, "wandb": project}; empty names: not
     recording: Dict[str, Any]  # ANALYSIS | train.record_imbalance: arguments of RecordImbalance; empty: no recording
 
 

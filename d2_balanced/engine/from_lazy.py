@@ -103,6 +103,7 @@ class LazyExperiment(Experiment):
             patience=train.patience,
             test_aug={key: value for key, value in train.test_aug.items() if key != "enabled"},
             augmented_test=train.test_aug.enabled,
+            tracking=dict(train.tracking),
             recording={key: value for key, value in train.record_imbalance.items() if key != "enabled"}
             if train.record_imbalance.enabled
             else {},

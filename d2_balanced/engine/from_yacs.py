@@ -103,6 +103,7 @@ class YacsExperiment(Experiment):
             patience=cfg.TEST.PATIENCE,
             test_aug={key.lower(): cfg.TEST.AUG[key] for key in cfg.TEST.AUG if key != "ENABLED"},
             augmented_test=cfg.TEST.AUG.ENABLED,
+            tracking={key.lower(): name for key, name in cfg.TRACKING.items()},
             recording={key.lower(): cfg.ANALYSIS[key] for key in cfg.ANALYSIS if key != "RECORD"}
             if cfg.ANALYSIS.RECORD
             else {},

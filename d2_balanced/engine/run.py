@@ -23,6 +23,7 @@ from .experiment import Experiment, OwnData
 from .nonfinite import NonFiniteLossError
 from .open import open_checkpoint, open_experiment, open_run, saved_own_data, saved_seed
 from .rng import resolve_seed
+from .trackers import require_trackers
 from .trainer import BalancedTrainer
 
 __all__ = ["evaluate", "fit_to_batch_size", "load_experiment", "prepare", "train"]
@@ -87,6 +88,7 @@ def prepare(
     settings = experiment.settings
     if require_checkpoint and not (resume and checkpoints_in(settings.output_dir)):
         raise CheckpointError(f"--require-checkpoint: there is none to --resume from in {settings.output_dir!r}.")
+    require_trackers(settings.tracking)
     start.require_divisible(settings.batch_size, settings.accumulate)
     start.require_writable(settings.output_dir)
     if not resume:

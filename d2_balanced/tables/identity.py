@@ -61,7 +61,7 @@ def identity(cfg: CfgNode) -> Dict[str, Any]:
 
 
 def _is_bookkeeping(key: str) -> bool:
-    return key in _BOOKKEEPING or key.startswith("ANALYSIS.")
+    return key in _BOOKKEEPING or key.startswith(("ANALYSIS.", "TRACKING."))
 
 
 @functools.lru_cache(maxsize=None)

@@ -161,6 +161,7 @@ def run_settings(cfg, lazy):
         ),
         "recorded": (cfg.ANALYSIS.RECORD, train.record_imbalance.enabled),
         "images evaluated at once": (cfg.TEST.IMS_PER_BATCH, train.test_batch_size),
+        "tracking": ({key.lower(): name for key, name in cfg.TRACKING.items()}, dict(train.tracking)),
         "best metric": (cfg.TEST.BEST_METRIC, train.best_metric),
         "patience": (cfg.TEST.PATIENCE, train.patience),
         "test-time augmentation": (
