@@ -91,7 +91,8 @@ class VideoWriter:
     """A context that writes an MP4 of H.264; the file has its name when the context ends, be it by an error.
 
     Args:
-        rate: frames a second, a ``Fraction``; each frame keeps its own time all the same.
+        rate: frames a second, a ``Fraction``; each frame keeps its own time all the same, unless that is no later than
+            the one before.
 
     Raises ``OutputError`` where it cannot be written, ``InstallError`` where PyAV is missing or has no encoder.
     """
@@ -103,6 +104,7 @@ class VideoWriter:
         self._unfinished = os.path.join(folder, f".{name}.unfinished")
         self._errors = (self._av.error.FFmpegError, OSError)
         self._container = self._stream = None
+        self._last = -(2**62)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -115,7 +117,8 @@ class VideoWriter:
                 self._open(*pixels.shape[:2])
             picture = self._av.VideoFrame.from_ndarray(pixels, format="rgb24")
             picture.time_base = self._stream.codec_context.time_base
-            picture.pts = round(frame.time / picture.time_base)
+            self._last = max(round(frame.time / picture.time_base), self._last + 1)  # damaged files repeat a time
+            picture.pts = self._last
             self._container.mux(self._stream.encode(picture))
 
     def _open(self, height: int, width: int) -> None:

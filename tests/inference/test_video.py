@@ -73,6 +73,11 @@ def test_frames_keep_their_own_times_and_odd_sizes_are_padded(tmp_path):
     assert {frame.pixels.shape for frame in copy} == {(48, 64, 3)}
 
 
+def test_times_that_repeat_are_no_obstacle(tmp_path):
+    copy = frames(film(tmp_path / "a.mp4", RECTANGLES[:4], times=[0.0, 0.2, 0.2, 0.1]))
+    assert len(copy) == 4 and [frame.time for frame in copy] == pytest.approx([0.0, 0.2, 0.2, 0.2], abs=1e-3)
+
+
 def test_a_video_that_lies_on_its_side_is_turned(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=25)
