@@ -1,11 +1,12 @@
 # `make demo` and `make test` do all their own set-up; `make install` does only that. See README.md.
 # Variables: VENV (folder of the environment), PYTHON (interpreter), WORKERS (test processes), TESTS, OUTPUT (demo).
 
-.PHONY: help install demo test test-configs doctor clean
+.PHONY: help install demo test test-configs test-export doctor clean
 
 WORKERS ?= 2
 TESTS ?= tests
 OUTPUT ?= output/demo
+EXPORT_VENV ?= build/without-torch
 # The CPU code runs fastest with one thread a process: two threads collapse when anything else runs.
 export OMP_NUM_THREADS ?= 1
 export VENV PYTHON CONSTRAINTS
@@ -17,6 +18,7 @@ help:
 	@echo "make demo          train and evaluate a small detector on generated images, on the CPU, in minutes"
 	@echo "make test          run the tests"
 	@echo "make test-configs  take a training and an inference step with every config of the repository"
+	@echo "make test-export   run exported ONNX files in an environment without torch"
 	@echo "make doctor        what is installed, what is wrong with it, and the fix"
 	@echo "make clean         delete .venv, the demo's output and caches"
 
@@ -33,6 +35,15 @@ test: install
 # Every config of the repository, not only one of each model: takes some 10 minutes.
 test-configs: install
 	@ALL_CONFIGS=1 $(python) -m pytest -q -n $(WORKERS) --dist loadfile tests/config
+
+# The script of docs/EXPORT.md, in an environment that has only what it needs; one file of every kind of detector.
+test-export: install
+	@echo "Installing the extra [export], and an environment without torch in $(EXPORT_VENV)"
+	@$(python) -m pip install --quiet -c $(or $(CONSTRAINTS),requirements/constraints.txt) onnx onnxruntime
+	@$(python) -m venv $(EXPORT_VENV)
+	@$(EXPORT_VENV)/bin/python -m pip install --quiet -c $(or $(CONSTRAINTS),requirements/constraints.txt) \
+		numpy pillow onnxruntime
+	@EXPORT_PYTHON=$(EXPORT_VENV)/bin/python $(python) -m pytest -q -s tests/inference/test_export_alone.py
 
 doctor:
 	@python="$$(tools/install.sh --which)"; [ -x "$$python" ] || python=python3; "$$python" -m d2_balanced.doctor

@@ -36,6 +36,7 @@ setup(
         "termcolor", "tqdm", "packaging", "pyyaml",
     ],
     extras_require={
+        "export": ["onnx>=1.14", "onnxruntime>=1.16"],
         "test": ["pytest", "pytest-xdist", "hypothesis", "optuna", "supervision", "av"],
         "errors": ["supervision", "tidecv"],
         "tune": ["optuna>=3"],

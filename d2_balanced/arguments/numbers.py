@@ -3,7 +3,7 @@
 import argparse
 import math
 
-__all__ = ["count", "natural", "part", "score"]
+__all__ = ["count", "natural", "part", "positive", "score"]
 
 
 def count(text):
@@ -29,6 +29,14 @@ def part(text):
     value = float(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"has to be from 0 and below 1, not {text}")
+    return value
+
+
+def positive(text):
+    """A finite number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"has to be above 0, not {text}")
     return value
 
 

@@ -14,10 +14,11 @@ __all__ = ["ENDINGS", "find_images"]
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
-def find_images(words: Iterable[str]) -> List[str]:
+def find_images(words: Iterable[str], option: str = "--input") -> List[str]:
     """The image files that the words name, each once, in their order; those of a folder or pattern sorted by name.
 
     Args:
+        option: what the words were given to, for errors.
         words: a file, whatever its name ends in; a folder, whose image files are taken (not those of its folders); or a
             pattern such as ``photos/**/*.jpg``. The last two take files that end as in ``ENDINGS``, a pattern also
             those that end as in ``VIDEO_ENDINGS``.
@@ -26,14 +27,14 @@ def find_images(words: Iterable[str]) -> List[str]:
     """
     found: List[str] = []
     for word in words:
-        found += _of_word(word)
+        found += _of_word(word, option)
     by_place = {}
     for path in found:
         by_place.setdefault(os.path.abspath(path), path)
     return list(by_place.values())
 
 
-def _of_word(word: str) -> List[str]:
+def _of_word(word: str, option: str) -> List[str]:
     if os.path.isfile(word):
         return [word]
     if os.path.isdir(word):
@@ -43,8 +44,8 @@ def _of_word(word: str) -> List[str]:
         endings = ENDINGS + VIDEO_ENDINGS
         candidates = glob.glob(word, recursive=True)
         if not candidates:
-            raise DataError(f"--input {word!r}: there is no such file or folder, and no file fits it as a pattern.")
+            raise DataError(f"{option} {word!r}: there is no such file or folder, and no file fits it as a pattern.")
     paths = sorted(path for path in candidates if os.path.isfile(path) and path.lower().endswith(endings))
     if not paths:
-        raise DataError(f"--input {word!r} has no images: none of its files ends in {', '.join(endings)}.")
+        raise DataError(f"{option} {word!r} has no images: none of its files ends in {', '.join(endings)}.")
     return paths

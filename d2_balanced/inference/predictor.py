@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import torch
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
@@ -78,6 +78,7 @@ class Predictor:
         overrides: Sequence[str] = (),
         tta: bool = False,
         tiles: Optional[Tiles] = None,
+        check: Optional[Callable[[nn.Module], object]] = None,
     ) -> Predictor:
         """The detector of a run's output folder. The data that it was trained on may be gone.
 
@@ -90,6 +91,7 @@ class Predictor:
                 one.
             tta: with the config's test-time augmentation (``TEST.AUG``, ``train.test_aug``), enabled there or not.
             tiles: as above.
+            check: is called with the model before its weights are loaded, and raises if it is no model to go on with.
 
         Raises ``ConfigError`` where there is no run, or one of a model that only proposes boxes, and for overrides that
         do not fit; ``CheckpointError`` where the checkpoint is not there, or of another model; ``LaunchError`` for a
@@ -105,7 +107,7 @@ class Predictor:
             raise ConfigError(f"The run in {folder!r} has no checkpoint yet: give one (--weights).")
         if experiment.num_classes is None:
             raise ConfigError(f"The model of {folder!r} only proposes boxes: it has no detections.")
-        model = open_checkpoint(experiment, weights, needs_data=False)
+        model = open_checkpoint(experiment, weights, check=check, needs_data=False)
         logger.info("Weights: %s", weights)
         if tta:
             model = augmented(experiment, model)

@@ -94,7 +94,8 @@ def _compute_in_bfloat16(layer: nn.Module) -> None:
     kind = type(layer)
     parts = _PARTS_OF_HEADS if callable(getattr(kind, "layers", None)) else ("forward",)
     methods = {name: _in_bfloat16(getattr(kind, name)) for name in parts if hasattr(kind, name)}
-    layer.__class__ = type(kind.__name__, (kind,), {**methods, "__module__": kind.__module__, "__doc__": kind.__doc__})
+    names = {"__module__": kind.__module__, "__doc__": kind.__doc__, "computes_in": torch.bfloat16}
+    layer.__class__ = type(kind.__name__, (kind,), {**methods, **names})
 
 
 def _in_bfloat16(method):

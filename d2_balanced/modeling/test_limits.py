@@ -12,12 +12,14 @@ __all__ = ["TestLimits", "limits_of"]
 
 
 class TestLimits(NamedTuple):
-    """``nms_thresh``: IoU above which the lower score of a class goes; ``detections``: an image, at most."""
+    """``nms_thresh``: IoU above which the lower score of a class goes; ``detections``: an image, at most;
+    ``score_thresh``: what does not exceed it is left out."""
 
     __test__ = False  # pytest, this is no test
 
     nms_thresh: float
     detections: int
+    score_thresh: float
 
 
 def limits_of(model: nn.Module) -> TestLimits:
@@ -28,15 +30,19 @@ def limits_of(model: nn.Module) -> TestLimits:
     if hasattr(model, "roi_heads"):
         predictor = _predictor(model.roi_heads)
         if hasattr(predictor, "test_nms_thresh") and hasattr(predictor, "test_topk_per_image"):
-            return TestLimits(predictor.test_nms_thresh, predictor.test_topk_per_image)
+            return _limits(predictor, predictor.test_topk_per_image)
     elif hasattr(model, "test_nms_thresh") and hasattr(model, "max_detections_per_image"):
-        return TestLimits(model.test_nms_thresh, model.max_detections_per_image)
+        return _limits(model, model.max_detections_per_image)
     elif hasattr(model, "model"):
         return limits_of(model.model)
     raise ConfigError(
         f"{type(model).__name__} does not say at which IoU it removes duplicates: no test_nms_thresh as detectron2's "
         "FastRCNNOutputLayers and RetinaNet have it. What it finds in several views of an image cannot be merged."
     )
+
+
+def _limits(owner: nn.Module, detections: int) -> TestLimits:
+    return TestLimits(owner.test_nms_thresh, detections, getattr(owner, "test_score_thresh", 0.0))
 
 
 def _predictor(heads: nn.Module):
