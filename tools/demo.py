@@ -28,6 +28,7 @@ WHERE = {  # below the output folder
     "training, as a table": "results.csv",
     "training, as curves": "results.png",
     "evaluation": f"inference/{DATASET}",
+    "what it gets wrong, on one page": f"inference/{DATASET}/errors/errors.html",
     "detections beside ground truth": "pictures/contact_sheet.png",
 }
 
@@ -72,7 +73,7 @@ def show(output):
     cells = [[row["class"]] + [float(row[name] or "nan") for name in columns] for row in rows]  # empty: undefined
     print(tabulate(cells, headers=["class", *columns], floatfmt=".1f"), "\n")
     for what, path in WHERE.items():
-        print(f"{what:<32}{os.path.join(output, path)}")
+        print(f"{what:<34}{os.path.join(output, path)}")
 
 
 def main():

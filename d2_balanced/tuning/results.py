@@ -79,6 +79,9 @@ def describe(content: Mapping[str, Any], folder: str) -> str:
     lines = []
     for name, best in content["arms"].items():
         lines.append("")
+        if not best["trials"]:
+            lines.append(f"{name}: no trial has ended yet.")
+            continue
         if best["score"] is None:
             lines.append(f"{name}: none of {best['trials']} trials ended well; search lower learning rates.")
             continue

@@ -95,6 +95,15 @@ def test_an_interrupted_tuning_says_how_it_goes_on(run, tmp_path, capsys, monkey
     assert table(tmp_path)[1]["SOLVER.BASE_LR"] == begun and table(tmp_path)[1]["note"] == ""
 
 
+def test_stopped_before_the_first_trial_has_ended_it_says_so(run, tmp_path, capsys, monkeypatch):
+    def interrupted(*args):
+        raise Interrupted
+
+    monkeypatch.setattr(tune, "execute", interrupted)
+    assert run("--lr", "0.02,0.05") == 130
+    assert "tuned: no trial has ended yet." in capsys.readouterr().out
+
+
 def test_a_fault_is_told_and_tried_again(run, tmp_path, capsys):
     assert run("--lr", "0.02,4") == 1
     assert "Failed, and tried again by the same command: tuned, trial " in capsys.readouterr().out
