@@ -239,3 +239,12 @@ def test_weighing_does_not_wait_for_the_device(name, monkeypatch):
     assert count(lambda: heads.sample_weights.weigh(view, losses)).syncs == 0
     one = count(lambda: OHEM().choose(view, losses, 8, 0.25)).syncs
     assert one == 1  # how many of every image
+
+
+@pytest.mark.parametrize("name", ["OHEM", "PISA", "SamplingFree", "ClassBalancedRoIs"])
+def test_weights_in_mixed_precision(name):
+    heads, targets = h.build(h.tiny_cfg(**{KEY: ACTIVE[name]})), h.targets((4, 7))
+    with torch.autocast("cpu", dtype=torch.bfloat16), h.EventStorage():
+        losses = heads.train()(None, h.features(2), h.proposals(targets), targets)[1]
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in heads.parameters()) and all(loss > 0 for loss in losses.values())
