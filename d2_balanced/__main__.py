@@ -12,7 +12,7 @@ import sys
 from typing import Dict, NamedTuple, Optional, Sequence
 
 from .compat import prepare
-from .utils.command import MISUSE, call, command
+from .utils.command import MISUSE, calling, command
 from .utils.errors import InstallError, did_you_mean
 
 __all__ = ["COMMANDS", "main"]
@@ -58,7 +58,6 @@ COMMANDS: Dict[str, Command] = {
 _WITHOUT_DETECTRON2 = ("doctor",)
 
 
-@command(NAME)
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a command; returns its exit status, or raises ``SystemExit`` with it."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -70,12 +69,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         meant = did_you_mean(name, COMMANDS) or f" There are {', '.join(COMMANDS)}."
         print(f"{NAME}: error: there is no command {name!r}.{meant}", file=sys.stderr)
         return MISUSE
-    return _run(name, rest)
+    with calling(f"{NAME} {name}"), command(NAME):
+        return _run(name, rest)
 
 
 def _run(name: str, words: Sequence[str]) -> int:
-    call(f"{NAME} {name}")
-    sys.argv[0] = f"{NAME} {name}"  # what argparse calls the command
     _read_arguments(name, words)
     if name not in _WITHOUT_DETECTRON2:
         _prepare()

@@ -91,7 +91,7 @@ class Experiment(ABC):
 
         ``cfg`` is changed; fragments are paths, or names of what comes along. Raises ``ConfigError`` for what is wrong.
         """
-        late = [word for word in overrides if word.startswith("--")]
+        late = [word for word in map(str, overrides) if word.startswith("--")]
         if late:
             raise ConfigError(f"{late[0]} stands after the config overrides; move it before them.")
         for name in fragments:

@@ -19,7 +19,7 @@ from typing import Iterator, List
 
 from .errors import UsageError
 
-__all__ = ["FAULT", "MISUSE", "TRACEBACK", "call", "called", "command", "tell"]
+__all__ = ["FAULT", "MISUSE", "TRACEBACK", "called", "calling", "command", "tell"]
 
 FAULT, MISUSE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # exit statuses; the last two as of SIGINT and SIGPIPE
 TRACEBACK = "D2_BALANCED_TRACEBACK"
@@ -30,9 +30,15 @@ _SECONDS_FOR_THE_FIRST = 2.0
 _called: List[str] = []
 
 
-def call(name: str) -> None:
-    """Let the command that runs in this process call itself ``name``, whatever it calls itself when started alone."""
-    _called[:] = [name]
+@contextlib.contextmanager
+def calling(name: str) -> Iterator[None]:
+    """Let the command that runs inside call itself ``name``, whatever it calls itself when started alone."""
+    before, program = list(_called), sys.argv[0]
+    _called[:], sys.argv[0] = [name], name  # the second is argparse's
+    try:
+        yield
+    finally:
+        _called[:], sys.argv[0] = before, program
 
 
 def called(name: str) -> str:

@@ -126,7 +126,6 @@ MISUSE = {
     "device": (YAML, ["MODEL.DEVICE", "gpu"], "torch knows no device 'gpu'"),
     "patience": (YAML, ["TEST.PATIENCE", -1], "TEST.PATIENCE: must be 0 or more, got -1"),
     "sampler": (YAML, ["DATALOADER.SAMPLER_TRAIN", "Mine"], "DATALOADER.SAMPLER_TRAIN: Mine does not go with this trainer"),
-    "augmented test": (YAML, ["TEST.AUG.ENABLED", True], "TEST.AUG.ENABLED: True does not go with this trainer"),
     "scheduler of detectron2": (YAML, ["SOLVER.LR_SCHEDULER_NAME", "Cosine"], "Cosine"),
     "detectron2's own assertion": (YAML, ["MODEL.RESNETS.DEPTH", 18], "Must set .*RES2_OUT_CHANNELS = 64.*resnet.py"),
 }  # fmt: skip

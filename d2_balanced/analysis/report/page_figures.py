@@ -17,7 +17,7 @@ from ..panels import curve_figure, plain_log_labels
 
 __all__ = ["save_figures"]
 
-_NEED_TIME = ("sampled", "accuracy", "iou_by_time")
+_NEED_TIME = ("sampled", "accuracy", "iou_by_time", "positives_by_threshold", "proposal_quality")
 _LATEST = ("regression", "losses_by_iou", "gradients_by_iou", "scores", "predicted_iou")  # at first heads are random
 _SHOWN_CLASSES = 20
 

@@ -30,9 +30,10 @@ SECTIONS: Sequence[Section] = (
     ),
     Section(
         "The same, as training goes on",
-        ["iou_by_time", "sampled", "accuracy"],
-        "Dark is early, bright is late. If proposals move to the right, a fixed IoU threshold that was too "
-        "strict at first is too lax at the end. Accuracy: a classifier that says background to everything is "
+        ["iou_by_time", "positives_by_threshold", "proposal_quality", "sampled", "accuracy"],
+        "Dark is early, bright is late. If proposals move to the right, or their number above a threshold grows, a fixed "
+        "IoU threshold that was too strict at first is too lax at the end. Accuracy: a classifier that says background to "
+        "everything is "
         "right on negatives and wrong on positives.",
         "time",
         "A checkpoint has no history, and one window of iterations shows no change. " + _TRAIN,
@@ -72,7 +73,8 @@ SECTIONS: Sequence[Section] = (
     ),
     Section(
         "Box regression",
-        ["regression"],
+        ["regression_targets", "regression"],
+        "The spread of what the regressor is asked for: where it shrinks, a loss with a fixed beta no longer sees it. "
         "IoU of positives before and after regression, in the last quarter of the recording. Below zero, regression "
         "makes boxes worse; it does so first on the right, where boxes were good.",
         "recording",
