@@ -11,7 +11,8 @@ from commands import refusal, status
 from paths import ROOT
 
 from d2_balanced.utils.command import TRACEBACK, command
-from d2_balanced.utils.errors import CheckpointError, ConfigError, DataError, doing, usage
+from d2_balanced.utils.errors import CheckpointError, ConfigError, DataError, OutputError, doing, usage
+from d2_balanced.utils.output_folder import require_writable
 
 MODULES = sorted(glob.glob(os.path.join(ROOT, "d2_balanced", "**", "*.py"), recursive=True))
 
@@ -75,6 +76,14 @@ def test_a_bug_keeps_its_traceback_and_has_status_1(word, kind, place, capsys):
     said = capsys.readouterr().err
     assert re.search(r'File ".*test_commands.py", line \d+, in work', said)
     assert said.endswith(f"the_command: error: stopped by the {kind} above, {place}.\n")
+
+
+@pytest.mark.parametrize("name", ["plain file", "below a file"])
+def test_a_folder_that_cannot_be_written_to_is_told(name, tmp_path):
+    (tmp_path / "file").touch()
+    folder = str(tmp_path / "file" / "below" if name == "below a file" else tmp_path / "file")
+    with pytest.raises(OutputError, match=f"Cannot write to the output folder {folder!r}: .* another one with --output"):
+        require_writable(folder)
 
 
 def test_what_goes_well_is_returned():

@@ -8,6 +8,7 @@ from ..engine.experiment import OwnData
 from ..engine.open import load_weights, open_experiment
 from ..engine.start import choose_device
 from ..utils.errors import ConfigError
+from ..utils.output_folder import require_writable
 
 __all__ = ["load_each", "open_for_evaluation", "parse"]
 
@@ -20,6 +21,7 @@ def parse(parser, argv=None):
     missing = [path for path in args.weights if "://" not in path and not os.path.isfile(path)]
     if missing:
         parser.error(f"--weights: there is no file {missing[0]!r} (settings of the config come after another option)")
+    require_writable(args.output)
     return args
 
 

@@ -33,6 +33,7 @@ from ..utils.command import command
 from ..utils.drawing import contact_sheet, draw_objects, side_by_side
 from ..utils.errors import ConfigError, DataError
 from ..utils.fonts import font_of, names_to_draw
+from ..utils.output_folder import require_writable
 
 __all__ = ["choose_evenly", "main", "save_pictures", "save_pictures_of_model"]
 
@@ -198,6 +199,7 @@ def main(argv=None):
         parser.error("give either --config-file (a model) or --results (the results file of an evaluation)")
     if bool(args.json) != bool(args.images):
         parser.error("--json and --images belong together")
+    require_writable(args.output)
     paths = _run(args, parser)
     print(f"{len(paths) - 1} pictures in {args.output}; all in one: {paths[-1]}")
     return paths

@@ -14,6 +14,7 @@ from ..arguments.plot import argument_parser
 from ..recording.file import read_recording
 from ..utils.command import command
 from ..utils.errors import ConfigError
+from ..utils.output_folder import require_writable
 from .imbalance_figures import save_plots
 
 __all__ = ["main"]
@@ -27,7 +28,9 @@ def main(argv=None):
     if len(runs) < len(args.runs):
         raise ConfigError("two runs have one name: give them as NAME=OUTPUT_DIR")
     recordings = {name: _cut(read_recording(folder), args, folder) for name, folder in runs.items()}
-    paths = save_plots(recordings, args.output or os.path.join(next(iter(runs.values())), "imbalance"))
+    output = args.output or os.path.join(next(iter(runs.values())), "imbalance")
+    require_writable(output)
+    paths = save_plots(recordings, output)
     print("\n".join(paths))
     return paths
 

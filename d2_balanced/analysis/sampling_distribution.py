@@ -24,6 +24,7 @@ from ..modeling.roi_heads.labeling import append_gt, label_proposals
 from ..modeling.sampling import IoUBalancedSampler, RandomSampler
 from ..utils.command import command
 from ..utils.errors import ConfigError, usage
+from ..utils.output_folder import require_writable
 
 __all__ = ["main", "negative_shares", "plot_shares", "random_proposals", "training_proposals"]
 
@@ -165,6 +166,7 @@ def main(argv=None):
             f"IoU-balanced, {args.num_bins} bins": IoUBalancedSampler(args.num_bins),
             f"as released, {args.num_bins} bins": IoUBalancedSampler(args.num_bins, upper="max_overlap"),
         }
+    require_writable(os.path.dirname(args.output) or ".")
     labeled, quotas, source = _proposals(args)
     edges = torch.arange(11) * _BIN_WIDTH
     torch.manual_seed(args.seed)

@@ -28,6 +28,7 @@ from ..recording.recorder import ImbalanceRecorder, regression_targets
 from ..utils.command import command
 from ..utils.errors import ConfigError, OutputError
 from ..utils.fonts import fit_figure
+from ..utils.output_folder import require_writable
 from .imbalance_figures import save_plots
 from .quality_figures import draw_targets
 
@@ -176,6 +177,7 @@ def main(argv=None):
 
 def _run(args, own_data):
     refuse_folder_of_run(args.output)  # before time is spent on the model
+    require_writable(args.output)
     experiment = open_experiment(args.config_file, args.overrides, own_data)
     model, targets = open_recordable(experiment, args.weights), TargetPoints()
     if args.targets:

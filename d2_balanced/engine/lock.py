@@ -16,7 +16,7 @@ from detectron2.utils import comm
 
 from ..utils.errors import OutputError
 from .distributed import raise_in_all
-from .start import require_writable
+from .start import require_run_folder
 
 try:
     import fcntl
@@ -42,7 +42,7 @@ def hold_folder(folder: str) -> Iterator[None]:
 
     Raises ``OutputError`` if another process holds the folder, naming it, or if the folder cannot be written to.
     """
-    require_writable(folder)
+    require_run_folder(folder)
     held, error = None, None
     if comm.is_main_process():
         try:

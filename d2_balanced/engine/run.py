@@ -90,7 +90,7 @@ def prepare(
         raise CheckpointError(f"--require-checkpoint: there is none to --resume from in {settings.output_dir!r}.")
     require_trackers(settings.tracking)
     start.require_divisible(settings.batch_size, settings.accumulate)
-    start.require_writable(settings.output_dir)
+    start.require_run_folder(settings.output_dir)
     if not resume:
         start.refuse_other_run(settings.output_dir)
     start.require_weights(settings.weights)
@@ -195,7 +195,7 @@ def train(trainer: BalancedTrainer, experiment: Experiment) -> int:
 def evaluate(experiment: Experiment, resume: bool) -> Dict[str, Any]:
     """``--eval-only``: metrics of the given weights, or with ``resume`` of the last checkpoint in the output folder."""
     settings = experiment.settings
-    start.require_writable(settings.output_dir)
+    start.require_run_folder(settings.output_dir)
     if not settings.weights and not resume:
         raise ConfigError(
             "--eval-only needs weights: MODEL.WEIGHTS <file> (yaml), train.init_checkpoint=<file> (LazyConfig), or "

@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import sys
-import tempfile
 from typing import List
 
 import torch
@@ -18,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 from ..recording.file import FILE as RECORDING
 from ..utils.errors import CheckpointError, ConfigError, LaunchError, OutputError
 from ..utils.json_lines import read_metrics
+from ..utils.output_folder import require_files, require_writable
 from .experiment import Experiment
 from .fetch import fetch
 from .identity import changed_keys
@@ -32,8 +32,8 @@ __all__ = [
     "refuse_other_run",
     "require_device",
     "require_divisible",
+    "require_run_folder",
     "require_weights",
-    "require_writable",
     "save_config",
     "start_log",
 ]
@@ -46,17 +46,10 @@ logger = logging.getLogger(__name__)
 _DEVICE = "MODEL.DEVICE / train.device"
 
 
-def require_writable(output_dir: str) -> None:
-    """Make the output folder, and raise ``OutputError`` if that or writing a file into it is not possible."""
-    try:
-        os.makedirs(output_dir, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output_dir):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"Cannot write to the output folder {output_dir!r}: {error.strerror or error}. Choose another one with "
-            "--output-dir, OUTPUT_DIR (yaml) or train.output_dir (LazyConfig)."
-        ) from error
+def require_run_folder(output_dir: str) -> None:
+    """Make the output folder, and raise ``OutputError`` if a run or an evaluation could not write its files there."""
+    require_writable(output_dir, "--output-dir, OUTPUT_DIR (yaml) or train.output_dir (LazyConfig)")
+    require_files(output_dir)
 
 
 def refuse_other_run(output_dir: str) -> None:

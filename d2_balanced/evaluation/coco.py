@@ -14,6 +14,7 @@ from detectron2.structures import BoxMode
 
 from ..data.check_boxes import tolerated
 from ..utils.atomic import atomic_write
+from ..utils.output_folder import require_files, require_writable
 from . import proposal_recall as box_proposals
 from .coco_backend import resolve_backend
 from .coco_metrics import evaluate_coco
@@ -74,6 +75,9 @@ class COCODetectionEvaluator(DatasetEvaluator):
             raise ValueError(f"COCODetectionEvaluator: tasks must be a subset of {_TASKS} or None, got {tasks!r}.")
         self.dataset_name = dataset_name
         self.folder = os.path.join(output_dir, subfolder, dataset_name) if output_dir else None
+        if self.folder:
+            require_writable(self.folder, "another output folder (--output-dir, output_dir)")
+            require_files(self.folder)
         self.max_dets = max_dets
         self.tasks = None if tasks is None else tuple(tasks)
         self.class_agnostic = class_agnostic

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..utils.errors import DataError
 from .jaccard_index import jaccard_index
 
 __all__ = ["FPPI_REFS", "CrowdHumanMetrics", "ImageOverlaps", "evaluate_crowdhuman"]
@@ -161,12 +162,12 @@ class CrowdHumanMetrics:
     def __call__(self, ground_truth, detections, *, task="bbox", max_dets=None, backend="auto"):
         """``({"crowdhuman": {"AP50", "mMR", "recall", "JI"}}, notes)`` of boxes; nothing for other tasks.
 
-        ``max_dets`` and ``backend`` are not used: all detections count. ValueError if there are several classes.
+        ``max_dets`` and ``backend`` are not used: all detections count. DataError if there are several classes.
         """
         if task != "bbox":
             return {}, []
         if len(ground_truth.class_names) != 1:
-            raise ValueError(
+            raise DataError(
                 f"CrowdHumanMetrics needs one class (person); {ground_truth.name!r} has {ground_truth.class_names}."
             )
         images, found = _plain_arrays(ground_truth, detections)

@@ -12,6 +12,7 @@ from ..arguments.tables import argument_parser
 from ..engine.experiment import OwnData
 from ..utils.command import command
 from ..utils.errors import ConfigError
+from ..utils.output_folder import require_writable
 from .data import without_unusable_data
 from .execute import FINISHED, Interrupted, execute, measure_speeds
 from .files import Table, find_papers, select_tables
@@ -125,6 +126,7 @@ def _adopt(tasks: Dict[Run, List[Task]], folders: List[str]) -> None:
 
 def _run(planned: List[PlannedRow], chosen: List[Run], tasks: Dict[Run, List[Task]], args: argparse.Namespace) -> int:
     """Run what is chosen, seed by seed, then report whole tables: also other rows' results that are there."""
+    require_writable(args.output)
     everything = [task for of_one_seed in zip(*(tasks[run] for run in tasks if run in chosen)) for task in of_one_seed]
     already = [task for task in everything if task.is_finished()]
     print(f"{len(everything)} runs of {len(chosen)} different configs, {len(already)} of them finished already, for the "

@@ -29,7 +29,7 @@ def atomic_write(path, mode="wb", size=0):
         size: bytes that will be written, if that is known, for the error.
 
     Raises:
-        OutputError: the disk has no room for the file, see :func:`disk_full`.
+        OutputError: the disk has no room for the file, see :func:`disk_full`, or it cannot be made or take its name.
     """
     folder, name = os.path.split(os.path.abspath(path))
     unfinished = os.path.join(folder, f".{name}{_SUFFIX}")
@@ -45,11 +45,18 @@ def atomic_write(path, mode="wb", size=0):
         with contextlib.suppress(OSError):
             os.remove(unfinished)
         # What fills the file may hide the system's error: torch.save ends in an error of its own.
-        reason = disk_full(path, (written and written.failure) or error, size)
+        reason = disk_full(path, (written and written.failure) or error, size) or _no_place(path, unfinished, error)
         if reason is not None:
             raise reason from error
         raise
     _sync_folder(folder)
+
+
+def _no_place(path, unfinished, error):
+    """The ``OutputError`` for an ``error`` of opening or moving the file ``unfinished``; None for any other error."""
+    if not isinstance(error, OSError) or error.filename != unfinished:
+        return None
+    return OutputError(f"{path} could not be written: {error.strerror or error}.")
 
 
 def disk_full(path, error, size=0):

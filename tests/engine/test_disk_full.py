@@ -45,6 +45,9 @@ def test_other_errors_stay_what_they_are(tmp_path):
     with pytest.raises(ZeroDivisionError), atomic_write(str(tmp_path / "a"), "w") as file:
         file.write("half")
         raise ZeroDivisionError
-    with pytest.raises(FileNotFoundError), atomic_write(str(tmp_path / "none" / "a")):
-        pass
+    with pytest.raises(OutputError, match="none/a could not be written: No such file"):
+        with atomic_write(str(tmp_path / "none" / "a")):
+            pass
+    with pytest.raises(FileNotFoundError), atomic_write(str(tmp_path / "b")):
+        open(tmp_path / "c")
     assert os.listdir(tmp_path) == []

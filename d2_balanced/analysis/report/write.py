@@ -7,6 +7,7 @@ import os
 
 from ...recording.file import FILE, find_recording
 from ...utils.errors import DataError
+from ...utils.output_folder import require_writable
 from ..training_samples import open_recordable, record_once
 from .findings import judge
 from .gather import gather
@@ -18,6 +19,7 @@ from .saved_run import open_to_report
 __all__ = ["PAGE", "report_of_checkpoint", "report_of_folder", "report_of_training"]
 
 PAGE = "report.html"
+FOLDER = "imbalance"  # below the output folder
 
 
 def report_of_training(experiment, model, *, pictures: int = 4) -> str:
@@ -48,6 +50,7 @@ def report_of_folder(folder: str, *, output: str = "", images: int = 100, pictur
             f"{problem}"
         )
     output = output or folder
+    require_writable(os.path.join(output, FOLDER))
     datasets = experiment.train_datasets if experiment is not None else ()
     missing = {"pictures": problem} if problem else {}
     settings = {"model": model, "datasets": datasets, "missing": missing, "recording": recording}
@@ -62,6 +65,7 @@ def report_of_checkpoint(experiment, weights: str, output: str, *, images: int =
     ``weights`` is the checkpoint's path; empty: the weights that the config names. Raises ``ConfigError`` without any,
     and for a model that is no two-stage detector.
     """
+    require_writable(os.path.join(output, FOLDER))
     model = open_recordable(experiment, weights)
     measured = _measure(experiment, model, images, output, os.path.basename(experiment.settings.weights))
     data = gather(output, model=model, datasets=experiment.train_datasets, **measured)
@@ -70,12 +74,12 @@ def report_of_checkpoint(experiment, weights: str, output: str, *, images: int =
 
 def _measure(experiment, model, images, output, name):
     """Counts of a checkpoint, as arguments of ``gather``; they are kept in ``<output>/imbalance/imbalance.jsonl``."""
-    recording = record_once(experiment, model, images, os.path.join(output, "imbalance"))
+    recording = record_once(experiment, model, images, os.path.join(output, FOLDER))
     return {"recording": recording, "how": f"measured on {name}, without training"}
 
 
 def _write(output: str, data, model, experiment, pictures: int) -> str:
-    folder = os.path.join(output, "imbalance")
+    folder = os.path.join(output, FOLDER)
     os.makedirs(folder, exist_ok=True)
     figures = save_figures(data, folder)
     drawn = [] if model is None else _draw_rois(model, experiment, folder, pictures, data.missing)
