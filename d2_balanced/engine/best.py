@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -11,6 +12,9 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from ..utils.atomic import atomic_write
+from ..utils.errors import DataError
+from ..utils.json_file import read_json
+from ..utils.json_lines import read_metrics
 
 __all__ = ["BestCheckpoint"]
 
@@ -20,8 +24,8 @@ logger = logging.getLogger(__name__)
 class BestCheckpoint(HookBase):
     """After each evaluation: ``model_best.pth`` if ``metric`` is the highest so far, and its history in ``best.json``.
 
-    The history is read back at a resume, so the best value is not forgotten; evaluations that the resumed run will do
-    again are dropped from it. A metric that is missing, NaN, or negative (COCO's -1: nothing to evaluate) never counts.
+    The history is read back at a resume, from metrics.json if need be, so the best value is not forgotten; evaluations
+    that the resumed run will do again are dropped from it. A metric that is missing, NaN, or negative (COCO's -1: nothing to evaluate) never counts.
 
     Args:
         checkpointer: ``save(name, iteration=...)`` must not tag ``model_best`` as the last checkpoint.
@@ -86,12 +90,12 @@ class BestCheckpoint(HookBase):
 
     def _read(self):
         try:
-            with open(self._path, encoding="utf-8") as file:
-                saved = json.load(file)
-            metric, evaluations = saved["metric"], [{k: float(e[k]) for k in ("iteration", "value")} for e in saved["evaluations"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            logger.warning("There is no readable %s: the best checkpoint is chosen anew from here on.", self._path)
-            return
+            saved = read_json(self._path)
+            metric, evaluations = saved["metric"], [_evaluation(each, "value") for each in saved["evaluations"]]
+        except (DataError, ValueError, KeyError, TypeError, OverflowError):
+            metric, evaluations = self._metric, self._evaluations_in_metrics()
+            if evaluations or os.path.lexists(self._path):
+                logger.warning("There is no readable %s: the best value so far is taken from metrics.json.", self._path)
         if metric != self._metric:
             logger.warning("%s is about %s; the best by %s is chosen anew.", self._path, metric, self._metric)
             return
@@ -99,3 +103,17 @@ class BestCheckpoint(HookBase):
         self.evaluations = [evaluation for evaluation in evaluations if evaluation["iteration"] < done]
         # A best value from beyond this point is reached again, with the same weights.
         self.best = max(self.evaluations, key=lambda evaluation: evaluation["value"], default=None)
+
+    def _evaluations_in_metrics(self) -> List[Dict[str, float]]:
+        found = []
+        for line in read_metrics(os.path.join(os.path.dirname(self._path), "metrics.json")):
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                found.append(_evaluation(line, self._metric))
+        return found
+
+
+def _evaluation(record, key: str) -> Dict[str, float]:
+    evaluation = {"iteration": int(record["iteration"]), "value": float(record[key])}
+    if not evaluation["value"] >= 0:
+        raise ValueError(f"an evaluation of {evaluation['value']} does not count")
+    return evaluation

@@ -1,6 +1,7 @@
 """Checkpoints that survive a kill, hold tensors and plain Python only, and say what does not fit the model."""
 
 import contextlib
+import logging
 import os
 import re
 import zipfile
@@ -10,7 +11,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 
 from ..utils.atomic import atomic_write, remove_unfinished
-from ..utils.errors import CheckpointError, OutputError
+from ..utils.errors import CheckpointError, OutputError, shown
 from ..utils.safe_load import load_pickled_arrays, to_plain, why_unreadable
 from .class_weights import match_weights
 from .fetch import fetch
@@ -19,6 +20,8 @@ from .identity import ABOUT, classes_of
 from .weights_fit import WeightsFit
 
 __all__ = ["BalancedCheckpointer", "UnreadableCheckpointError", "checkpoints_in", "read_checkpoint", "what_is_safe"]
+
+logger = logging.getLogger(__name__)
 
 _NUMBERED = re.compile(r"model_(\d+)\.pth")
 _BEST = "model_best"
@@ -52,7 +55,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
     def check_before_training(self):
         """Fail now rather than hours later if a state cannot be saved; delete what killed runs left unfinished.
 
-        (Whether the folder can be written to is tried earlier still, by ``start.require_writable``.)
+        (Whether the folder can be written to is tried earlier still, by ``start.require_run_folder``.)
 
         Raises:
             TypeError: a state holds something that a checkpoint cannot; the message names it.
@@ -252,7 +255,10 @@ def checkpoints_in(folder):
     with contextlib.suppress(OSError, UnicodeDecodeError):
         with open(os.path.join(folder, "last_checkpoint"), encoding="utf-8") as file:
             last = os.path.basename(file.read().strip())
-        names = ([last] if last else []) + [name for name in names if name != last]
+        if last in names:
+            names = [last] + [name for name in names if name != last]
+        elif names:
+            logger.warning("%s names %s, which is not there; %s is taken.", file.name, shown(last), names[0])
     return [os.path.join(folder, name) for name in names]
 
 
