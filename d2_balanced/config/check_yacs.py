@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any, Dict, Mapping, Optional
 
 from detectron2.config import CfgNode, get_cfg
-from PIL import Image
 
 from ..modeling import registry
-from ..modeling.fast_layers import PRECISIONS
-from ..modeling.proposal_generator.rpn import NORMALIZERS
 from ..modeling.spec import check_spec
 from ..utils.errors import ConfigError, did_you_mean
 from ..utils.numbers import check_ranges, require_finite
 from ..utils.values import fit_type, type_name
+from . import choices
 from .defaults import get_balanced_cfg
 from .detectron2_names import CHOOSERS, registered
 from .ranges import YACS
@@ -22,15 +20,6 @@ from .yacs import flatten, is_spec, value_at
 
 __all__ = ["check_config", "describe_changes", "changed_settings", "spec_registries"]
 
-# detectron2 looks at most of these only in the first training step.
-_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
-_ONE_OF = {
-    **{f"MODEL.{part}.BBOX_REG_LOSS_TYPE": _LOSSES for part in ("ROI_BOX_HEAD", "RPN", "RETINANET")},
-    "MODEL.BALANCED.RPN.NORMALIZER": ("", *NORMALIZERS),
-    "MODEL.LAYERS.PRECISION": PRECISIONS,
-    "INPUT.FORMAT": ("BGR", "YUV-BT.601", *Image.MODES),
-    "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
-}
 _BRANCHES = "MODEL.BALANCED.BRANCHES"
 _BRANCH_KEYS = ("POSITIVE_FRACTION", "BATCH_SIZE_PER_IMAGE", "SAMPLER")
 _HEADS = get_cfg().MODEL.ROI_HEADS
@@ -66,9 +55,7 @@ def check_config(cfg: CfgNode, defaults: Optional[CfgNode] = None) -> None:
     check_ranges({key: value for key, value in flatten(cfg).items() if key in YACS}, YACS)
     if not cfg.INPUT.MIN_SIZE_TRAIN:
         raise ConfigError("INPUT.MIN_SIZE_TRAIN: give one size or more.")
-    for key, allowed in _ONE_OF.items():
-        if value_at(cfg, key) not in allowed:
-            raise ConfigError(f"{key}: must be one of {', '.join(filter(None, allowed))}, got {value_at(cfg, key)!r}.")
+    choices.check_choices({key: value_at(cfg, key) for key in choices.YACS}, choices.YACS)
     for chooser in CHOOSERS:
         registered(chooser, value_at(cfg, chooser))
     for index, branch in enumerate(cfg.MODEL.BALANCED.BRANCHES):

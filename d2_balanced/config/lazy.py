@@ -16,6 +16,7 @@ from ..modeling.spec import is_open_ended
 from ..utils.errors import ConfigError, did_you_mean
 from ..utils.numbers import check_ranges
 from ..utils.values import fit_type, require_finite_argument, type_name
+from . import choices
 from .imports import importing
 from .lazy_defaults import data_defaults, train_defaults
 from .lazy_targets import find_target, parameters_to_keep, target_parameters, walk
@@ -54,7 +55,8 @@ def execute_lazy(path: str, keys: Optional[Tuple[str, ...]] = None):
 def check_lazy(cfg: DictConfig, where: str = "") -> None:
     """Check a LazyConfig: every node's arguments, and the plain settings in ``train`` and ``data``.
 
-    Numbers have to be finite, and in their range where they have one (``ranges.py``). Rotated boxes are refused where
+    Numbers have to be finite, and in their range where they have one (``ranges.py``), words one of their choices
+    (``choices.py``). Rotated boxes are refused where
     detectron2 has no compiled operators.
     Raises ``ConfigError`` with the key and what may have been meant.
     """
@@ -62,7 +64,7 @@ def check_lazy(cfg: DictConfig, where: str = "") -> None:
         parameters = target_parameters(node, key)
         if parameters and not is_open_ended(parameters):
             _check_arguments(node, key, parameters, where)
-        _check_numbers(node, key, parameters, where)
+        _check_values(node, key, parameters, where)
     check_compiled_lazy(cfg, where)
     for section, defaults in (("train", train_defaults()), ("data", data_defaults())):
         settings = _plain_settings(OmegaConf.to_container(cfg[section], resolve=False)) if section in cfg else {}
@@ -84,9 +86,10 @@ def _check_arguments(node: DictConfig, key: str, parameters, where: str) -> None
             )
 
 
-def _check_numbers(node: DictConfig, key: str, parameters, where: str) -> None:
-    """Numbers among a node's own values; an interpolation is checked where it leads to, an inner node by itself."""
-    ranges = ARGUMENTS if parameters and _is_known(find_target(node._target_, key)) else {}
+def _check_values(node: DictConfig, key: str, parameters, where: str) -> None:
+    """Numbers and words among a node's own values; an interpolation is checked where it leads to, an inner node by itself."""
+    known = bool(parameters) and _is_known(find_target(node._target_, key))
+    ranges, words = (ARGUMENTS, choices.ARGUMENTS) if known else ({}, {})
     for name in node.keys():
         if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
             continue
@@ -98,6 +101,8 @@ def _check_numbers(node: DictConfig, key: str, parameters, where: str) -> None:
             continue
         if name in ranges:
             check_ranges({full_key: value}, {full_key: ranges[name]}, where)
+        elif name in words:
+            choices.check_choices({full_key: value}, {full_key: words[name]}, where)
         elif full_key not in TRAIN:
             require_finite_argument(value, parameters.get(name), full_key, where)
 

@@ -15,7 +15,10 @@ from PIL import Image
 
 from ..utils.errors import DataError
 
-__all__ = ["ImageFacts", "image_facts", "pixels_of", "read_image", "to_8_bit"]
+__all__ = ["IMAGE_FORMATS", "ImageFacts", "image_facts", "pixels_of", "read_image", "to_8_bit"]
+
+IMAGE_FORMATS = ("BGR", "RGB", "L", "YUV-BT.601", "YCbCr", "HSV", "RGBA", "CMYK")
+"""What an image can be read as: those of Pillow's modes that all images convert to and that have a list of channels."""
 
 _ORIENTATION, _SUBFILE_TYPE, _REDUCED = 274, 254, 1  # tags of EXIF and TIFF
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")

@@ -94,6 +94,10 @@ class ExactTrainLoader:
     def __iter__(self):
         return self.iter_from(0)
 
+    def first_sample(self):
+        """The first mapped sample, so that a mapper that fails does so before training. Draws from no generator."""
+        return self._samples[tuple(next(self.batches.iter_from(0))[0].tolist())]
+
     def iter_from(self, batch_index):
         """Infinite iterator of lists of ``total_batch_size / world_size`` mapped samples.
 

@@ -72,6 +72,7 @@ def build_trainer(experiment: Experiment, loader, *, resume: bool, accept_data: 
     seed_step(settings.seed, -1)  # the same random weights in every process
     model = experiment.build_model()
     _require_levels(model)
+    _require_channels(model, loader)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info("%s with %.2f million trained parameters", type(model).__name__, trained / 1e6)
     optimizer = experiment.build_optimizer(model)
@@ -118,6 +119,20 @@ def _require_levels(model: torch.nn.Module) -> None:
                 raise ConfigError(
                     f"model.{name}.{key}: the backbone has no {unknown[0]!r}; it has {', '.join(levels)}."
                 )
+
+
+def _require_channels(model: torch.nn.Module, loader) -> None:
+    """Prepare the first training image, and raise ``ConfigError`` if it has other channels than the model takes."""
+    mean = getattr(model, "pixel_mean", None)
+    sample = loader.first_sample() if hasattr(loader, "first_sample") else None
+    image = sample.get("image") if isinstance(sample, dict) else None
+    if mean is None or not isinstance(image, torch.Tensor):
+        return
+    if len(image) not in (1, mean.numel()):  # one channel is normalised to as many as there are means
+        raise ConfigError(
+            f"Images are read with {len(image)} channels (INPUT.FORMAT; lazy: dataloader.train.mapper.image_format), and "
+            f"the model takes {mean.numel()} (MODEL.PIXEL_MEAN; lazy: model.pixel_mean)."
+        )
 
 
 def _precision(settings):

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import torch
+from detectron2.data import MapDataset
 from detectron2.evaluation import inference_on_dataset
 from torch import nn
 
@@ -287,9 +288,11 @@ class Experiment(ABC):
         """Loader and evaluator of the test data set ``name``, which writes to ``subfolder`` of the output folder."""
 
     def check_evaluation(self) -> None:
-        """Build what evaluates, and drop it: what it refuses is told before training, not at the first evaluation."""
+        """Build what evaluates, read an image, and drop it all: what fails is told before training, not after."""
         for name in self.test_datasets:
-            self.build_test(name)
+            images = getattr(self.build_test(name)[0], "dataset", None)
+            if isinstance(images, MapDataset) and len(images):
+                _ = images[0]
 
     def evaluate(
         self,
