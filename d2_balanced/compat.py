@@ -8,7 +8,8 @@ Importing ``d2_balanced`` calls :func:`prepare`. Where detectron2 is 0.6, it set
 - an empty ``detectron2.export.api`` where there is no caffe2, which torch no longer has: with it
   ``detectron2.export`` is what main's is without caffe2 (``TracingAdapter``, ``scripting_with_instances``);
 - without compiled operators, a stand-in for ``detectron2._C``, whose operators raise a clear error when they are called
-  (deformable convolutions need none: ``modeling/backbone/deform_conv.py``).
+  (deformable convolutions need none: ``modeling/backbone/deform_conv.py``), and pycocotools' evaluation in the place of
+  the compiled one, as in detectron2 main, so that ``COCOEvaluator`` works as it is.
 
 On detectron2 main nothing is patched. Which of the three is installed is read from the files of the package, so
 neither detectron2 nor torch is imported here.
@@ -78,7 +79,7 @@ def _stand_in_for_compiled_ops():
         def operator(*args, **kwargs):
             raise RuntimeError(
                 f"detectron2._C.{name} is a compiled operator, and this detectron2 was installed without them. "
-                "Rotated boxes and the fast COCO evaluation need the official detectron2, built from source."
+                "Rotated boxes need the official detectron2, built from source."
             )
 
         return operator
@@ -88,6 +89,21 @@ def _stand_in_for_compiled_ops():
     module.get_compiler_version = lambda: "none (pure-Python detectron2)"
     module.get_cuda_version = lambda: "none (pure-Python detectron2)"
     module.has_cuda = lambda: False
+    return module
+
+
+def _stand_in_for_fast_evaluation():
+    """A module that imports like ``detectron2.evaluation.fast_eval_api``; its ``COCOeval_opt`` is pycocotools' class."""
+    module = types.ModuleType("detectron2.evaluation.fast_eval_api", "Stand-in made by d2_balanced.compat: pycocotools.")
+
+    def look_up(name):
+        if name != "COCOeval_opt":
+            raise AttributeError(name)
+        from pycocotools.cocoeval import COCOeval
+
+        return COCOeval
+
+    module.__getattr__ = look_up
     return module
 
 
@@ -124,6 +140,7 @@ def prepare():
         return
     if not has_compiled_ops() and "detectron2._C" not in sys.modules:
         sys.modules["detectron2._C"] = _stand_in_for_compiled_ops()
+        sys.modules["detectron2.evaluation.fast_eval_api"] = _stand_in_for_fast_evaluation()
     if not _has_caffe2():
         no_caffe2 = types.ModuleType("detectron2.export.api", "Stand-in made by d2_balanced.compat: no caffe2 here.")
         sys.modules.setdefault("detectron2.export.api", no_caffe2)

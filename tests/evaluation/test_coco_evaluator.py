@@ -39,7 +39,7 @@ def test_equals_detectron2s_evaluator(registered, tmp_path, seed, max_dets):
     name = registered(coco)
     predictions = model_outputs(coco, random_results(seed, coco, 150))
     got = run(build_evaluator(name, tmp_path, max_dets=max_dets), *predictions)["bbox"]
-    detectron2s = COCOEvaluator(name, output_dir=str(tmp_path / "d2"), use_fast_impl=False, max_dets_per_image=max_dets)
+    detectron2s = COCOEvaluator(name, output_dir=str(tmp_path / "d2"), max_dets_per_image=max_dets)
     expected = run(detectron2s, *predictions)["bbox"]
     assert len(expected) == 10
     for metric, value in expected.items():
