@@ -1,12 +1,14 @@
 # `make demo` and `make test` do all their own set-up; `make install` does only that. See README.md.
-# Variables: VENV (folder of the environment), PYTHON (interpreter), WORKERS (test processes), TESTS, OUTPUT (demo).
+# Variables: VENV (folder of the environment), PYTHON (interpreter), WORKERS (test processes), TESTS, OUTPUT (demo),
+# KILLS (folder of test-kills).
 
-.PHONY: help install demo test test-configs test-export doctor clean
+.PHONY: help install demo test test-configs test-export test-kills doctor clean
 
 WORKERS ?= 2
 TESTS ?= tests
 OUTPUT ?= output/demo
 EXPORT_VENV ?= build/without-torch
+KILLS ?= output/kills
 # The CPU code runs fastest with one thread a process: two threads collapse when anything else runs.
 export OMP_NUM_THREADS ?= 1
 export VENV PYTHON CONSTRAINTS
@@ -19,6 +21,7 @@ help:
 	@echo "make test          run the tests"
 	@echo "make test-configs  take a training and an inference step with every config of the repository"
 	@echo "make test-export   run exported ONNX files in an environment without torch"
+	@echo "make test-kills    kill runs of all quick configs at random places, resume, compare with unbroken runs"
 	@echo "make doctor        what is installed, what is wrong with it, and the fix"
 	@echo "make clean         delete .venv, the demo's output and caches"
 
@@ -44,6 +47,10 @@ test-export: install
 	@$(EXPORT_VENV)/bin/python -m pip install --quiet -c $(or $(CONSTRAINTS),requirements/constraints.txt) \
 		numpy pillow onnxruntime
 	@EXPORT_PYTHON=$(EXPORT_VENV)/bin/python $(python) -m pytest -q -s tests/inference/test_export_alone.py
+
+# Kills runs at random places and compares what comes of them with unbroken ones: takes some 15 minutes of a CPU.
+test-kills: install
+	@$(python) tools/kill_campaign.py --output $(KILLS)
 
 doctor:
 	@python="$$(tools/install.sh --which)"; [ -x "$$python" ] || python=python3; "$$python" -m d2_balanced.doctor
