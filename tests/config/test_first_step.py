@@ -1,7 +1,6 @@
 """Every config takes a training step and an inference step on the CPU, and its twins do the same to the bit.
 
-By default the quick configs, one full-size config of each of detectron2's models and of each version of deformable
-convolutions; ``make test-configs`` (ALL_CONFIGS=1) runs every config. Of those named alike but for their schedule, the
+By default the quick configs, one full-size config of each of detectron2's models and one with deformable convolutions; ``make test-configs`` (ALL_CONFIGS=1) runs every config. Of those named alike but for their schedule, the
 shortest is run.
 """
 
@@ -17,7 +16,6 @@ from detectron2.modeling import build_model
 
 _ONE_OF_EACH = (
     os.path.join("configs", "coco", "*_R_50_FPN_1x"),
-    os.path.join("projects", "R3CNN", "configs", "mask_rcnn_R_50_DCN_FPN_1x"),
     os.path.join("projects", "DynamicRCNN", "configs", "*_R_101_DCNv2_*"),
 )
 _STEMS = twins.config_stems()

@@ -176,7 +176,7 @@ def test_proposal_files_are_checked_before_training(kind, datasets, tmp_path, ca
     sound, lacking = str(tmp_path / "sound.pkl"), str(tmp_path / "lacking.pkl")
     write_proposals(sound, ids, boxes, [[1.0]] * len(ids))
     write_proposals(lacking, ids[1:], boxes[1:], [[1.0]] * (len(ids) - 1))
-    tiny = LAZY_TINY if kind == "py" else TINY
+    tiny = [*LAZY_TINY, "train.max_iter=2"] if kind == "py" else [*TINY, "SOLVER.MAX_ITER", 2]
     words = ["--config-file", quick_config("fast_rcnn", kind), *data_arguments(datasets[0])]
 
     def trained_on(*files):
