@@ -37,12 +37,13 @@ setup(
     ],
     extras_require={
         "export": ["onnx>=1.14", "onnxruntime>=1.16"],
-        "test": ["pytest", "pytest-xdist", "hypothesis", "optuna", "supervision", "av"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "optuna", "supervision", "av", "ensemble-boxes"],
         "errors": ["supervision", "tidecv"],
         "tune": ["optuna>=3"],
         "mlflow": ["mlflow-skinny"],
         "wandb": ["wandb"],
         "supervision": ["supervision"],
         "video": ["av"],
+        "fusion": ["ensemble-boxes"],  # WeightedBoxesFusion
     },
 )

@@ -40,6 +40,8 @@ def add_balanced_config(cfg: CfgNode) -> None:
     balanced.BRANCHES = []
     # Which branches (indices) are merged at inference. Empty: all.
     balanced.TEST_BRANCHES = []
+    # How duplicates are removed at inference. Thresholds are MODEL.ROI_HEADS.SCORE_THRESH_TEST and NMS_THRESH_TEST.
+    balanced.NMS = _spec("NMS")
 
     # How the layers compute, in training, evaluation and prediction (d2_balanced/modeling/fast_layers.py). PRECISION:
     # float32 or bfloat16; what is done with the layers' results stays in float32.
@@ -61,6 +63,7 @@ def add_balanced_config(cfg: CfgNode) -> None:
     balanced.RETINANET = CfgNode()
     balanced.RETINANET.CLS_LOSS = _spec("FocalLoss")
     balanced.RETINANET.BOX_LOSS = _spec("SmoothL1")
+    balanced.RETINANET.NMS = _spec("NMS")
 
     # The arguments of BalancedFPN (REFINE_LEVEL, REFINEMENT), of PAFPN (FORM) and of add_context_blocks (STAGES, RATIO), for
     # the backbones whose names have "balanced", "pafpn" or "context" in them (d2_balanced/modeling/backbone/build.py).

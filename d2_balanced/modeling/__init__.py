@@ -11,4 +11,5 @@ from . import (  # noqa: F401
     roi_heads,
     sample_weights,
     sampling,
+    suppression,
 )

@@ -18,6 +18,7 @@ __all__ = [
     "POOLER_REGISTRY",
     "EXTRA_PROPOSALS_REGISTRY",
     "SAMPLE_WEIGHTS_REGISTRY",
+    "NMS_REGISTRY",
 ]
 
 PROPOSAL_MATCHER_REGISTRY = Registry("PROPOSAL_MATCHER")
@@ -75,4 +76,10 @@ Boxes that join the proposals of the first stage in training: ``extra(labeled, t
 SAMPLE_WEIGHTS_REGISTRY = Registry("SAMPLE_WEIGHTS")
 SAMPLE_WEIGHTS_REGISTRY.__doc__ = """
 What weighs the samples of a minibatch, or chooses them, by what is predicted for them: see ``sample_weights/seat.py``.
+"""
+
+NMS_REGISTRY = Registry("NMS")
+NMS_REGISTRY.__doc__ = """
+Suppressions of duplicates at inference: ``nms(boxes, scores, image sizes, Predicted) -> [Instances]``; see
+``suppression/seat.py``.
 """

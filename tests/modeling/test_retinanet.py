@@ -22,6 +22,7 @@ from d2_balanced.engine.training_state import gather_plain_attributes, load_plai
 from d2_balanced.modeling.box_losses import BalancedL1, DynamicSmoothL1, EIoU, SmoothL1
 from d2_balanced.modeling.cls_losses import ClassBalanced, EQLv2, FocalLoss, GHMC, QualityFocal, Varifocal
 from d2_balanced.modeling.meta_arch import BalancedRetinaNet
+from d2_balanced.modeling.suppression import BoxVoting, IoUGuidedNMS, NMS, SoftNMS, VarianceVoting
 
 K, SIZE = 3, (64, 96)
 
@@ -277,3 +278,39 @@ def test_two_choices_of_the_loss_are_refused_naming_both():
 def test_a_box_loss_that_follows_proposals_is_refused():
     with pytest.raises(ValueError, match="box_loss=DynamicSmoothL1 does not go with BalancedRetinaNet.* does not have"):
         build(BalancedRetinaNet, box_loss=DynamicSmoothL1())
+
+
+def detections(model, batch=OBJECTS):
+    with torch.no_grad():
+        return [output["instances"].get_fields() for output in model.eval()(batch)]
+
+
+def equal(one, other):
+    return [[torch.equal(getattr(a, "tensor", a), getattr(b, "tensor", b)) for a, b in zip(x.values(), y.values())]
+            for x, y in zip(one, other)]  # fmt: skip
+
+
+@pytest.mark.parametrize("nms", [None, NMS(), SoftNMS("hard", min_score=0.0), BoxVoting(vote_sigma=1e-30)], ids=str)
+def test_neutral_suppressions_are_detectron2_to_the_bit(nms):
+    options = dict(test_score_thresh=0.009, test_nms_thresh=0.4, max_detections_per_image=15)
+    theirs, ours = (detections(build(cls, **options, **own)) for cls, own in (
+        (RetinaNet, {}), (BalancedRetinaNet, dict(nms=nms))))  # fmt: skip
+    assert [len(image["scores"]) for image in theirs] == [15, 15]
+    assert equal(theirs, ours) == [[True] * 3] * 2
+
+
+def test_another_suppression_changes_scores_or_boxes():
+    options = dict(test_score_thresh=0.009)
+    plain = detections(build(BalancedRetinaNet, **options))
+    soft, voted = (detections(build(BalancedRetinaNet, **options, nms=nms)) for nms in (SoftNMS(), BoxVoting(0.1)))
+    for image, more, moved in zip(plain, soft, voted):
+        assert len(more["scores"]) > len(image["scores"]) or not torch.equal(more["scores"], image["scores"])
+        assert torch.equal(moved["scores"], image["scores"])
+        assert not torch.equal(moved["pred_boxes"].tensor, image["pred_boxes"].tensor)
+    assert [len(image["scores"]) for image in detections(build(BalancedRetinaNet, nms=SoftNMS()))] == [0, 0]
+
+
+@pytest.mark.parametrize("nms", [IoUGuidedNMS(), VarianceVoting(), SoftNMS(joint=True)], ids=str)
+def test_a_suppression_of_what_a_retinanet_does_not_have_is_refused(nms):
+    with pytest.raises(ValueError, match=f"{type(nms).__name__}.*BalancedRetinaNet.*which a RetinaNet has not"):
+        build(BalancedRetinaNet, nms=nms)

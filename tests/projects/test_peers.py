@@ -35,6 +35,8 @@ def function(name):
 
 @pytest.mark.parametrize("name", FRAGMENTS)
 def test_fragment_and_function_make_the_same_model(name, tmp_path):
+    if name == "weighted_boxes_fusion":
+        pytest.importorskip("ensemble_boxes")
     detector = "retinanet" if name.endswith("_retinanet") else "faster_rcnn"
     quick = os.path.join(ROOT, "configs", "quick", f"{detector}_R_18_FPN.yaml")
     config = tmp_path / "config.yaml"

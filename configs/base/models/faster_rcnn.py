@@ -22,6 +22,7 @@ from d2_balanced.modeling.roi_heads.balanced_roi_heads import BalancedROIHeads
 from d2_balanced.modeling.roi_heads.sorted_pooler import SortedROIPooler
 from d2_balanced.modeling.roi_heads.stages import SingleStage
 from d2_balanced.modeling.sampling import RandomSampler
+from d2_balanced.modeling.suppression import NMS
 
 training = dict(lr=0.02, best_metric="bbox/AP")
 
@@ -61,6 +62,7 @@ model = L(GeneralizedRCNN)(
         stages=L(SingleStage)(),
         branches=[],
         iou_branch=None,
+        nms=L(NMS)(),
         box_in_features=["p2", "p3", "p4", "p5"],
         box_pooler=L(SortedROIPooler)(
             output_size=7,

@@ -11,6 +11,7 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from d2_balanced.modeling.box_losses import SmoothL1
 from d2_balanced.modeling.cls_losses import FocalLoss
 from d2_balanced.modeling.meta_arch.retinanet import BalancedRetinaNet
+from d2_balanced.modeling.suppression import NMS
 
 training = dict(lr=0.01, best_metric="bbox/AP")
 
@@ -43,6 +44,7 @@ model = L(BalancedRetinaNet)(
     focal_loss_gamma=2.0,
     cls_loss=L(FocalLoss)(form="sigmoid", alpha="${..focal_loss_alpha}", gamma="${..focal_loss_gamma}"),
     box_loss=L(SmoothL1)(beta=0.0),
+    nms=L(NMS)(),
     test_score_thresh=0.05,
     test_topk_candidates=1000,
     test_nms_thresh=0.5,

@@ -14,7 +14,6 @@ import torch
 from detectron2.config import configurable
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
 from detectron2.modeling.roi_heads.cascade_rcnn import _ScaleGradient
-from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes
 from detectron2.utils.events import get_event_storage
 from torch import nn
@@ -23,9 +22,10 @@ from ..awaited_hook import AwaitedHook
 from ..sample_weights.seat import SampleWeights
 from ..scoring import STAGE_MERGES, merge_branches
 from ..stage_view import StageView
+from ..suppression import NMS
 from . import build, check_axes, labeling
 from .branches import BoxBranch, as_module
-from .candidates import BoxCandidates
+from .candidates import BoxCandidates, without_duplicates
 from .checkpoint_keys import fill_missing_branches, spread_mask_head
 from .iou_branch import PredictorBoxes
 from .mask_branch import FirstStageMasks
@@ -59,6 +59,7 @@ class BalancedROIHeads(StandardROIHeads):
         mask_iou_head=None,
         extra_proposals=None,
         sample_weights=None,
+        nms=None,
         gradients_annealed=False,
         **kwargs,
     ):
@@ -75,6 +76,7 @@ class BalancedROIHeads(StandardROIHeads):
             extra_proposals: a component of ``EXTRA_PROPOSALS_REGISTRY`` for the first stage's training, or ``None``.
             sample_weights: a component of ``SAMPLE_WEIGHTS_REGISTRY``, which weighs the samples or chooses them by what is
                 predicted for them; ``None``: all weigh the same.
+            nms: a component of ``NMS_REGISTRY``, which removes duplicates at inference; ``None``: detectron2's NMS.
             gradients_annealed: the config asks for gradient annealing, which is a hook of the trainer: the first
                 training pass without it warns.
             kwargs: arguments of ``StandardROIHeads``; ``box_head`` and ``box_predictor`` are lists for a cascade.
@@ -97,6 +99,7 @@ class BalancedROIHeads(StandardROIHeads):
         self.mask_iou_head = mask_iou_head
         self.extra_proposals = extra_proposals
         self.sample_weights = sample_weights or SampleWeights()
+        self.nms = nms or NMS()
         self.test_branches = sorted(set(test_branches or range(len(self.branches))))
         self.matchers = self.stages.matchers(self.proposal_matcher)
         self.num_refinements = self.stages.num_train - 1 + self.mask_branch.refines_last_stage
@@ -177,21 +180,26 @@ class BalancedROIHeads(StandardROIHeads):
 
     def _detect_boxes(self, features, proposals):
         """Inference of the box heads; a list of ``Instances`` with ``pred_boxes``, ``scores`` and ``pred_classes``."""
-        found = self.box_candidates(features, proposals)
-        scores, score_thresh = self.iou_branch.rescore(found)
-        nms_thresh, topk = found.predictor.test_nms_thresh, found.predictor.test_topk_per_image
-        return fast_rcnn_inference(found.boxes, scores, found.image_sizes, score_thresh, nms_thresh, topk)[0]
+        joint = getattr(self.nms, "joint", False)
+        parts = [[p] for p in self.test_branches] if joint else [self.test_branches]
+        found = [self.box_candidates(features, proposals, part) for part in parts]
+        return without_duplicates(self.nms, self.iou_branch, found)
 
     @property
     def test_predictor(self):
         """The predictor that gives the boxes at inference; its thresholds and number of detections hold."""
         return self.branches[self._most_positive(self.test_branches)].predictor(self.stages.num_test - 1)
 
-    def box_candidates(self, features, proposals):
-        """Every proposal refined stage by stage, with merged scores, before NMS: :class:`~.candidates.BoxCandidates`."""
+    def box_candidates(self, features, proposals, test_branches=()):
+        """Every proposal refined stage by stage, with merged scores, before NMS: :class:`~.candidates.BoxCandidates`.
+
+        Args:
+            test_branches: indices of the branches to merge; none: ``self.test_branches``.
+        """
         features = [features[f] for f in self.box_in_features]
-        branches = [self.branches[p] for p in self.test_branches]
-        box_branch = self.test_branches.index(self._most_positive(self.test_branches))
+        test_branches = test_branches or self.test_branches
+        branches = [self.branches[p] for p in test_branches]
+        box_branch = test_branches.index(self._most_positive(test_branches))
         stage_inputs, stage_outputs, predictors = [], [], []
         for k in range(self.stages.num_test):
             pooled = self.box_pooler(features, [p.proposal_boxes for p in proposals])  # once for all branches

@@ -18,6 +18,7 @@ from ..registry import (
     IOU_BRANCH_REGISTRY,
     MASK_BRANCH_REGISTRY,
     MASK_IOU_HEAD_REGISTRY,
+    NMS_REGISTRY,
     POOLER_REGISTRY,
     PROPOSAL_MATCHER_REGISTRY,
     PROPOSAL_SAMPLER_REGISTRY,
@@ -60,7 +61,7 @@ def _component(cfg, registry, name, **context):
 
 
 def _axes(cfg, input_shape, stages):
-    """Matcher, parallel branches, mask IoU head and IoU branch."""
+    """Matcher, parallel branches, mask IoU head, IoU branch and suppression."""
     balanced, roi_heads = balanced_keys(cfg), cfg.MODEL.ROI_HEADS
     return {
         "proposal_matcher": _component(
@@ -82,6 +83,7 @@ def _axes(cfg, input_shape, stages):
         ),
         "extra_proposals": _component(cfg, EXTRA_PROPOSALS_REGISTRY, "EXTRA_PROPOSALS"),
         "sample_weights": _component(cfg, SAMPLE_WEIGHTS_REGISTRY, "SAMPLE_WEIGHTS"),
+        "nms": _component(cfg, NMS_REGISTRY, "NMS"),
         "iou_branch": _iou_branch(cfg, input_shape, stages) if balanced.IOU_BRANCH.NAME else None,
     }
 

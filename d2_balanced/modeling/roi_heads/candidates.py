@@ -1,11 +1,14 @@
-"""What the box heads find at inference before scores are changed and duplicates removed."""
+"""What the box heads find at inference before scores are changed and duplicates removed, and what is left then."""
 
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
-from detectron2.structures import Boxes
+import torch
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-__all__ = ["BoxCandidates"]
+from ..suppression import Predicted
+
+__all__ = ["BoxCandidates", "without_duplicates"]
 
 
 class BoxCandidates(NamedTuple):
@@ -27,3 +30,44 @@ class BoxCandidates(NamedTuple):
     """Function from other boxes (one ``Boxes`` an image) to their features."""
     variances: Optional[List[Tensor]] = None
     """Variances of the boxes' corners in square pixels, of the boxes' shapes; None where nobody predicts them."""
+
+
+def without_duplicates(nms, iou_branch, found: List[BoxCandidates]) -> List[Instances]:
+    """The detections of every image, ``Instances`` with ``pred_boxes``, ``scores`` and ``pred_classes``.
+
+    Args:
+        nms: a suppression, see ``suppression/seat.py``.
+        iou_branch: the IoU branch of the heads, which makes the scores, or gives the suppression its IoUs.
+        found: the candidates of the branches together, or, for joint NMS, those of every branch.
+    """
+    wants_ious = getattr(nms, "wants_ious", False)
+    scored = [_with_ious(iou_branch, each) if wants_ious else (*iou_branch.rescore(each), None) for each in found]
+    scores, score_thresh, ious = zip(*scored)
+    first = found[0]
+    predicted = Predicted(
+        score_thresh=score_thresh[0],
+        nms_thresh=first.predictor.test_nms_thresh,
+        topk_per_image=first.predictor.test_topk_per_image,
+        ious=_joined(ious),
+        variances=_joined([each.variances for each in found]),
+        sources=_joined([_filled(each.boxes, source) for source, each in enumerate(found)]) if len(found) > 1 else None,
+    )
+    return nms(_joined([each.boxes for each in found]), _joined(scores), first.image_sizes, predicted)
+
+
+def _with_ious(iou_branch, found):
+    """Class scores, the threshold of detections, and predicted IoUs (Ri,) of what exceeds it."""
+    thresh = found.predictor.test_score_thresh
+    passed = [(scores[:, :-1] > thresh).any(dim=1) for scores in found.scores]
+    return found.scores, thresh, iou_branch.predicted_ious(found, iou_branch.efo, passed)
+
+
+def _joined(parts):
+    """One list of tensors, of all branches together an image, from one list a branch; None where a branch has none."""
+    if len(parts) == 1 or any(part is None for part in parts):
+        return parts[0]
+    return [torch.cat(image) for image in zip(*parts)]
+
+
+def _filled(boxes, number):
+    return [torch.full((len(b),), number, dtype=torch.int64, device=b.device) for b in boxes]

@@ -18,6 +18,7 @@ def check_axes(heads):
         for branch in heads.branches:
             branch.for_each_predictor(lambda predictor: _check_replaced(heads.iou_branch, predictor))
     _check_sample_weights(heads)
+    _check_nms(heads)
     heads.mask_branch.check(heads)
     if heads.mask_iou_head is not None and not heads.mask_on:
         raise without_masks("mask_iou_head (MODEL.BALANCED.MASK_IOU_HEAD)")
@@ -85,6 +86,22 @@ def _check_test_branches(heads):
             f"test_branches={unknown} (MODEL.BALANCED.TEST_BRANCHES)", f"{len(heads.branches)} branch(es)",
             "there is no such branch", f"give indices from 0 to {len(heads.branches) - 1}",
         )  # fmt: skip
+
+
+def _check_nms(heads):
+    """A suppression gets what it asks for."""
+    name = f"{type(heads.nms).__name__} (MODEL.BALANCED.NMS)"
+    if getattr(heads.nms, "wants_ious", False) and not heads.iou_branch.predicts_ious:
+        other = f"iou_branch={type(heads.iou_branch).__name__} (MODEL.BALANCED.IOU_BRANCH)"
+        raise Refusal(f"nms={name}", other, "nothing predicts IoUs", "take an IoUBranch with predict_iou")
+    if getattr(heads.nms, "wants_variances", False):
+        last = heads.branches[0].predictor(heads.stages.num_train - 1)
+        if heads.iou_branch.replaces_regressor or getattr(last, "bbox_log_variance", None) is None:
+            other = f"box_loss={type(getattr(last, 'box_loss', None)).__name__} (MODEL.BALANCED.BOX_LOSS)"
+            raise Refusal(f"nms={name}", other, "nothing predicts variances", "take a box loss that does (KLLoss)")
+    if getattr(heads.nms, "joint", False) and len(heads.test_branches) < 2:
+        other = f"test_branches={heads.test_branches} (MODEL.BALANCED.BRANCHES, MODEL.BALANCED.TEST_BRANCHES)"
+        raise Refusal(f"nms={name} with joint", other, "it joins the boxes of several branches", "leave joint out")
 
 
 def _check_first_threshold(heads):

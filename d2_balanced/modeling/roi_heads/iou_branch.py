@@ -31,6 +31,12 @@ class PredictorBoxes:
     replaces_regressor = False
     """Whether the predictors' own box regressors, and so their box losses, are not used."""
 
+    predicts_ious = False
+    """Whether :meth:`predicted_ious` gives any."""
+
+    efo = False
+    """Whether they are predicted from features pooled anew at the refined boxes."""
+
     def take_over(self, predictor):
         """Switch off what this branch replaces in a predictor of the ROI heads: nothing."""
 
@@ -175,6 +181,10 @@ class IoUBranch(PredictorBoxes, nn.Module):
         self.cls_power = require(self, "cls_power", cls_power, at_least=0)
         self.iou_power = require(self, "iou_power", iou_power, at_least=0)
         self.iou_activation = iou_activation
+
+    @property
+    def predicts_ious(self):
+        return self.iou_predictor is not None
 
     def take_over(self, predictor):
         """Freeze the predictor's own regressor: unused but trainable weights break DDP and would still decay."""

@@ -1,0 +1,92 @@
+"""Weighted boxes fusion, of the library ensemble-boxes."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from typing import List
+
+import torch
+from torch import Tensor
+
+from ...utils.errors import ConfigError
+from ...utils.numbers import require
+from ..arguments import check_range
+from ..registry import NMS_REGISTRY
+from .seat import Candidates, Suppression
+
+__all__ = ["WeightedBoxesFusion"]
+
+CONFIDENCES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
+
+
+@NMS_REGISTRY.register()
+class WeightedBoxesFusion(Suppression):
+    """Weighted boxes fusion (Solovyev et al., Weighted Boxes Fusion, Image and Vision Computing 2021, sec. 3): boxes of
+    a class that overlap become one, the mean weighted by their scores.
+
+    Made for the detections of several detectors (``d2_balanced eval --ensemble``) or parallel branches (``joint``); of
+    one detector it fuses the candidates. ``NMS_THRESH_TEST`` is not used. The library computes on the CPU, box by box:
+    the costliest of the suppressions. Boxes without area are dropped.
+
+    Args:
+        iou_thresh: boxes that overlap a fused box by more belong to it, in [0, 1]; at 1 nothing is fused.
+        conf_type: score of a fused box: "avg", the mean, lowered where fewer boxes than detectors agree; "max";
+            "box_and_model_avg" or "absent_model_aware_avg", see the library.
+        weights: of the detectors or branches, in their order, each above 0; empty: equal ones.
+        joint: see :class:`Suppression`.
+
+    Raises:
+        ConfigError: where the library is not installed.
+        ValueError: for a number or name out of range.
+    """
+
+    def __init__(
+        self, iou_thresh: float = 0.55, conf_type: str = "avg", weights: List[float] = (), joint: bool = False
+    ):
+        super().__init__(joint)
+        self.iou_thresh = require(self, "iou_thresh", iou_thresh, at_least=0, at_most=1)
+        check_range(self, "conf_type", conf_type, f"one of {list(CONFIDENCES)}", conf_type in CONFIDENCES)
+        self.conf_type = conf_type
+        self.weights = [require(self, "weights", weight, above=0) for weight in weights]
+        _library()
+
+    def suppress(self, candidates: Candidates, nms_thresh: float) -> Candidates:
+        widths_heights = candidates.boxes[:, 2:] - candidates.boxes[:, :2]
+        solid = candidates.select((widths_heights > 0).all(dim=1))
+        if not len(solid.boxes):
+            return solid
+        boxes, scores, groups = self._fuse(solid)
+        # What a fused box is not: rows, of which it has the first one's of its group.
+        first = (solid.groups[None] == groups[:, None]).to(torch.uint8).argmax(dim=1)
+        return solid.select(first)._replace(boxes=boxes, scores=scores)
+
+    def _fuse(self, candidates: Candidates):
+        # A power of two, so that scaling to [0, 1] and back changes no bit.
+        scale = 2.0 ** math.ceil(math.log2(float(candidates.boxes.max())))
+        sources = torch.zeros_like(candidates.rows) if candidates.sources is None else candidates.sources
+        number = max(len(self.weights), int(sources.max()) + 1)
+        parts = [candidates.select(sources == source) for source in range(number)]
+        found = _library().weighted_boxes_fusion(
+            [_host(part.boxes / scale) for part in parts],
+            [_host(part.scores) for part in parts],
+            [_host(part.groups) for part in parts],
+            weights=self.weights or None,
+            iou_thr=self.iou_thresh,
+            conf_type=self.conf_type,
+        )
+        boxes, scores, groups = (torch.as_tensor(each.copy()).to(candidates.boxes.device) for each in found)
+        return boxes.to(candidates.boxes.dtype) * scale, scores.to(candidates.scores.dtype), groups.long()
+
+
+def _host(values: Tensor):
+    return values.double().cpu().numpy()
+
+
+def _library():
+    try:
+        return importlib.import_module("ensemble_boxes")
+    except ImportError as error:
+        raise ConfigError(
+            "WeightedBoxesFusion needs the library ensemble-boxes: pip install 'd2_balanced[fusion]'."
+        ) from error
