@@ -18,6 +18,7 @@ from paths import ROOT
 from d2_balanced.config import ConfigError, load_yaml
 from d2_balanced.train import argument_parser
 from d2_balanced.engine.run import load_experiment
+from d2_balanced.modeling.suppression import Predicted
 
 with open(os.path.join(ROOT, "docs", "OWN_COMPONENTS.md"), encoding="utf-8") as page:
     BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", page.read(), flags=re.MULTILINE | re.DOTALL)
@@ -29,6 +30,7 @@ REGISTRIES = (
     "BOX_LOSS_REGISTRY",
     "SAMPLE_WEIGHTS_REGISTRY",
     "PROPOSAL_MATCHER_REGISTRY",
+    "NMS_REGISTRY",
 )
 
 
@@ -67,7 +69,7 @@ def test_the_page_has_what_it_announces():
     assert len(COMMANDS) == 3 and all(command.startswith("PYTHONPATH=. python train_net.py") for command in COMMANDS)
     classes = [node for node in ast.parse(FILES["my_components.py"]).body if isinstance(node, ast.ClassDef)]
     lengths = {node.name: node.end_lineno - node.decorator_list[0].lineno + 1 for node in classes}
-    assert len(lengths) == 5 and max(lengths.values()) < 15, lengths
+    assert len(lengths) == 6 and max(lengths.values()) < 15, lengths
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=["yaml", "command line", "lazy"])
@@ -78,6 +80,7 @@ def test_commands_train(folder, command):
     heads = model.roi_heads
     assert type(heads.branches[0].sampler).__name__ == "HardNegatives" and heads.branches[0].sampler.hard_share == 0.25
     if "cascade" not in command:
+        assert type(heads.nms).__name__ == "MatrixNMS" and heads.nms.sigma == 0.4
         assert type(heads.box_predictor.box_loss).__name__ == "Huber" and heads.box_predictor.box_loss.delta == 0.5
         assert type(heads.box_predictor.cls_loss).__name__ == "Poly1" and heads.box_predictor.cls_loss.epsilon == 2
         assert type(heads.proposal_matcher).__name__ == "TopMatcher" and heads.proposal_matcher.k == 5
@@ -108,6 +111,13 @@ def test_components_do_what_they_say(folder):
     losses = SimpleNamespace(positive=torch.tensor([True, False, True]))
     weights = my_components.SmallObjects().weigh(view, losses)
     assert weights.cls.tolist() == weights.box.tolist() == [2.0, 1.0, 1.0]
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 8.0], [0.0, 2.0, 10.0, 10.0], [0.0, 20.0, 10.0, 30.0]])  # the IoU is 0.6
+    scores = torch.tensor([[0.8, 0.2], [0.9, 0.1], [0.7, 0.3]])
+    detect = my_components.MatrixNMS(sigma=0.5)
+    found, nothing = detect([boxes, boxes[:0]], [scores, scores[:0]], [(99, 99)] * 2, Predicted(0.05, 0.5, 2))
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7]) and len(nothing) == 0
+    (every,) = detect([boxes], [scores], [(99, 99)], Predicted(0.05, 0.5, 100))
+    assert every.scores.tolist() == pytest.approx([0.9, 0.7, 0.8 * math.exp(-0.72)])
     matcher = my_components.TopMatcher([0.5], [0, 1], k=2)
     overlaps = torch.tensor([[0.6, 0.1, 0.3, 0.0], [0.0, 0.0, 0.0, 0.2]])
     assert matcher(overlaps)[1].tolist() == [1, 0, 1, 1]

@@ -12,14 +12,18 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.test_time_augmentation import DatasetMapperTTA, GeneralizedRCNNWithTTA
+from detectron2.structures import Instances
 from torch import nn
 
 from ..utils.errors import Refusal
 from ..utils.numbers import require
+from .suppression import NMS
+from .suppression.seat import Predicted, one_score_each
 from .test_limits import limits_of
 
 __all__ = ["AugmentedRCNN"]
 
+_LOWEST_SCORE = 1e-8  # detectron2's: what is merged has exceeded the detector's own threshold
 _NAME = "test-time augmentation (TEST.AUG.ENABLED, train.test_aug.enabled, --tta)"
 
 
@@ -28,8 +32,8 @@ class AugmentedRCNN(GeneralizedRCNNWithTTA):
 
     It is detectron2's ``GeneralizedRCNNWithTTA``, with equal detections, but it asks the model for what that one
     reads from a config. So it is the same for yacs and LazyConfig, and for detectors of one's own. Boxes of all
-    augmentations go through one NMS with the scores that the detector gives them: of a cascade, a loop or parallel
-    branches the merged ones, with an IoU branch those times the predicted IoU. Masks are predicted on the merged boxes
+    augmentations go through one NMS, or the detector's own suppression, with the scores that the detector gives them: of
+    a cascade, a loop or parallel branches the merged ones, with an IoU branch those times the predicted IoU. Masks are predicted on the merged boxes
     in every augmentation and averaged; so are the masks' own scores where a mask IoU head gives some.
 
     Args:
@@ -67,9 +71,20 @@ class AugmentedRCNN(GeneralizedRCNNWithTTA):
             for name, value in before.items():
                 setattr(heads, name, value)
 
-    def _merge_detections(self, *args):
-        self._merged = super()._merge_detections(*args)  # where the scores of the masks belong
-        return self._merged
+    def _merge_detections(self, all_boxes, all_scores, all_classes, shape_hw):
+        nms = getattr(self.model.roi_heads, "nms", None)
+        if nms is None or type(nms) is NMS:
+            merged = super()._merge_detections(all_boxes, all_scores, all_classes, shape_hw)
+        else:
+            roi_heads, test = self.cfg.MODEL.ROI_HEADS, self.cfg.TEST
+            nothing = all_boxes.new_zeros(0)  # detectron2 hands over lists of numbers
+            found = Instances(shape_hw, scores=torch.stack(all_scores) if all_scores else nothing)
+            found.pred_classes = torch.stack(all_classes) if all_classes else nothing.long()
+            scores = one_score_each(found, roi_heads.NUM_CLASSES, _LOWEST_SCORE)
+            predicted = Predicted(_LOWEST_SCORE, roi_heads.NMS_THRESH_TEST, test.DETECTIONS_PER_IMAGE)
+            merged = nms([all_boxes], [scores], [shape_hw], predicted)[0]
+        self._merged = merged  # where the scores of the masks belong
+        return merged
 
     def _reduce_pred_masks(self, outputs, tfms):
         """The mean of the A masks, (R, 1, h, w); gives the merged detections the mean ``mask_scores`` (R,)."""
@@ -85,6 +100,11 @@ def _require_supported(model: nn.Module) -> None:
         raise Refusal(_NAME, name, "detectron2's is for a GeneralizedRCNN", "leave it out")
     if getattr(model.roi_heads, "keypoint_on", False):
         raise Refusal(_NAME, "keypoints (MODEL.KEYPOINT_ON)", "detectron2's does not merge them", "leave it out")
+    nms = getattr(model.roi_heads, "nms", None)
+    if getattr(nms, "wants_ious", False) or getattr(nms, "wants_variances", False):
+        reason = "what it goes by is not predicted for the boxes of several views"
+        name = f"nms={type(nms).__name__} (MODEL.BALANCED.NMS)"
+        raise Refusal(_NAME, name, reason, "take NMS, SoftNMS or BoxVoting")
     if model.proposal_generator is None:
         reason = "their boxes would have to be augmented, too, which detectron2's does not do"
         raise Refusal(_NAME, "given proposals (MODEL.LOAD_PROPOSALS)", reason, "leave it out")

@@ -98,6 +98,21 @@ def _weights(name, label="", **arguments):
     return Choice(name + label, settings, ("SAMPLE_WEIGHTS", name))
 
 
+_TWO_BRANCHES = Choice(
+    "two branches",
+    {f"{_BALANCED}.BRANCHES": [{"POSITIVE_FRACTION": 0.5}, {"POSITIVE_FRACTION": 0.1}]},
+    ("BRANCHES", "branch"),
+)
+
+
+def _nms(name, label="", key=f"{_BALANCED}.NMS", base="", beside=(), **arguments):
+    """A suppression, with the settings of the choices ``beside`` it that give it what it wants."""
+    settings = {f"{key}.NAME": name, **{f"{key}.{a.upper()}": value for a, value in arguments.items()}}
+    words = (key, name, *(word for choice in beside for word in choice.words))
+    beside = {k: value for choice in beside for k, value in choice.settings.items()}
+    return Choice(name + label, {**beside, **settings}, words, base=base)
+
+
 # Seats in the order of the pipeline. Where two choices name the backbone, the pyramid's, which comes later, is the one.
 SEATS: Dict[str, Tuple[Choice, ...]] = {
     "detector": (
@@ -185,11 +200,7 @@ SEATS: Dict[str, Tuple[Choice, ...]] = {
         _stages("RecursiveStages"),
     ),
     "branches": (
-        Choice(
-            "two branches",
-            {f"{_BALANCED}.BRANCHES": [{"POSITIVE_FRACTION": 0.5}, {"POSITIVE_FRACTION": 0.1}]},
-            ("BRANCHES", "branch"),
-        ),
+        _TWO_BRANCHES,
         Choice(
             "two branches, a sampler each",
             {
@@ -246,6 +257,7 @@ SEATS: Dict[str, Tuple[Choice, ...]] = {
         ),
         Choice("GIoU", {"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "giou"}, ("BBOX_REG_LOSS_TYPE", "giou")),
     ),
+    "suppression": (_nms("SoftNMS"),),
     "gradients": (
         Choice("RGA", {"SOLVER.GRADIENT_ANNEALING.INITIAL": 7.0}, ("GRADIENT_ANNEALING",)),
         Choice(
@@ -318,6 +330,14 @@ ALIKE: Dict[str, Tuple[Choice, ...]] = {
         for name in ("IoULoss", "BoundedIoU", "GIoU", "DIoU", "CIoU")
     ),
     "EIoU (RPN)": (_loss(_RPN_LOSS, "GHMR"),),
+    "SoftNMS": (
+        _nms("BoxVoting", vote_sigma=0.1),
+        _nms("WeightedBoxesFusion", iou_thresh=0.3),
+    ),
+    "IoUBranch": (_nms("IoUGuidedNMS", beside=(_iou_branch(),)),),
+    "KLLoss": (_nms("VarianceVoting", beside=(_loss(_BOX_LOSS, "KLLoss"),)),),
+    "two branches": (_nms("NMS", ", joint", beside=(_TWO_BRANCHES,), joint=True),),
+    "RetinaNet": (_nms("SoftNMS", " (RetinaNet)", f"{_BALANCED}.RETINANET.NMS", RETINANET),),
 }
 
 # What a seat has no place for, whatever stands at the others.
@@ -415,6 +435,10 @@ REFUSED_ALONE: Tuple[Choice, ...] = (
         {"SOLVER.AMP.ENABLED": True, "MODEL.LAYERS.PRECISION": "bfloat16"},
         ("SOLVER.AMP.ENABLED",),
     ),
+    _nms("IoUGuidedNMS", " without an IoU branch"),
+    _nms("VarianceVoting", " without variances"),
+    _nms("NMS", " of one branch, joint", joint=True),
+    _nms("VarianceVoting", " (RetinaNet)", f"{_BALANCED}.RETINANET.NMS", RETINANET),
     Choice("precise batch statistics", {"TEST.PRECISE_BN.ENABLED": True}, ("PRECISE_BN",)),
     Choice("expected results", {"TEST.EXPECTED_RESULTS": [["bbox", "AP", 38.5, 0.2]]}, ("EXPECTED_RESULTS",)),
     Choice("a reference number of processes", {"SOLVER.REFERENCE_WORLD_SIZE": 8}, ("REFERENCE_WORLD_SIZE",)),

@@ -305,7 +305,6 @@ def test_another_suppression_changes_scores_or_boxes():
     soft, voted = (detections(build(BalancedRetinaNet, **options, nms=nms)) for nms in (SoftNMS(), BoxVoting(0.1)))
     for image, more, moved in zip(plain, soft, voted):
         assert len(more["scores"]) > len(image["scores"]) or not torch.equal(more["scores"], image["scores"])
-        assert torch.equal(moved["scores"], image["scores"])
         assert not torch.equal(moved["pred_boxes"].tensor, image["pred_boxes"].tensor)
     assert [len(image["scores"]) for image in detections(build(BalancedRetinaNet, nms=SoftNMS()))] == [0, 0]
 

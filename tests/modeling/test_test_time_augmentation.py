@@ -176,3 +176,25 @@ def test_sizes_are_checked():
     for wrong in ({"min_sizes": []}, {"min_sizes": [0]}, {"max_size": 0.5}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             AugmentedRCNN(model, **{**SIZES, **wrong})
+
+
+@torch.no_grad()
+def test_the_views_are_merged_by_the_detectors_own_suppression():
+    """Soft-NMS that removes instead of decaying is NMS, also where views are merged; with decay it is not."""
+    inputs = [image()]
+    plain, hard, soft = (
+        AugmentedRCNN(model_of(*(word for pair in settings.items() for word in pair))[0], **SIZES)(inputs)[0]["instances"]
+        for settings in (
+            {},
+            {f"{_B}.NMS.NAME": "SoftNMS", f"{_B}.NMS.METHOD": "hard", f"{_B}.NMS.MIN_SCORE": "0.0"},
+            {f"{_B}.NMS.NAME": "SoftNMS", "MODEL.ROI_HEADS.NMS_THRESH_TEST": "0.3"},
+        )
+    )
+    same(plain, hard)
+    assert not torch.equal(plain.scores, soft.scores)
+
+
+def test_a_suppression_by_predicted_ious_does_not_merge_views():
+    model, _ = model_of(f"{_B}.IOU_BRANCH.NAME", "IoUBranch", f"{_B}.NMS.NAME", "IoUGuidedNMS")
+    with pytest.raises(Refusal, match="test-time augmentation.*IoUGuidedNMS"):
+        AugmentedRCNN(model, **SIZES)

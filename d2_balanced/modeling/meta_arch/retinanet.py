@@ -1,4 +1,4 @@
-"""detectron2's RetinaNet with a pluggable classification loss and box loss (seat 5) and suppression (seat 7), and
+"""detectron2's RetinaNet with a pluggable classification loss and box loss (seat 5) and suppression (seat 8), and
 losses that repeat to the bit.
 
     N: images      R: anchors of one image, all levels      K: classes

@@ -1,4 +1,4 @@
-"""Suppressions: ``(boxes, scores, image sizes, what the heads predicted) -> detections`` (seat 7), at inference."""
+"""Suppressions: ``(boxes, scores, image sizes, what the heads predicted) -> detections`` (seat 8), at inference."""
 
 from .fusion import WeightedBoxesFusion
 from .iou_guided import IoUGuidedNMS

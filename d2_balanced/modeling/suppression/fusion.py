@@ -25,9 +25,9 @@ class WeightedBoxesFusion(Suppression):
     """Weighted boxes fusion (Solovyev et al., Weighted Boxes Fusion, Image and Vision Computing 2021, sec. 3): boxes of
     a class that overlap become one, the mean weighted by their scores.
 
-    Made for the detections of several detectors (``d2_balanced eval --ensemble``) or parallel branches (``joint``); of
-    one detector it fuses the candidates. ``NMS_THRESH_TEST`` is not used. The library computes on the CPU, box by box:
-    the costliest of the suppressions. Boxes without area are dropped.
+    Made for the boxes of several detectors, or of parallel branches (``joint``); of one detector it fuses the candidates.
+    ``NMS_THRESH_TEST`` is not used. The library computes on the CPU, box by box: the costliest of the suppressions. Boxes
+    without area are dropped.
 
     Args:
         iou_thresh: boxes that overlap a fused box by more belong to it, in [0, 1]; at 1 nothing is fused.

@@ -1,4 +1,4 @@
-"""What a suppression is called with, and the candidates that it chooses from (seat 7).
+"""What a suppression is called with, and the candidates that it chooses from (seat 8).
 
 A suppression is called with boxes, scores, image sizes and :class:`Predicted`, and returns the detections of every
 image: ``Instances`` with ``pred_boxes``, ``scores`` and ``pred_classes``, the highest scores first. It may have attributes:
@@ -117,7 +117,7 @@ class Candidates(NamedTuple):
             part = slice(first, first + size)
             kept.append(batched_nms(self.boxes[part], keys[part], self.classes[part], thresh) + first)
             first += size
-        return torch.cat(kept) if kept else self.rows
+        return torch.cat(kept)
 
 
 def _of_class(values: Tensor, rows: Tensor, classes: Tensor) -> Tensor:
@@ -157,14 +157,17 @@ class Suppression(nn.Module):
 
     def best(self, candidates: Candidates, num_images: int, predicted: Predicted) -> List[Candidates]:
         """What of the candidates is detected: those of every image, the highest score first."""
-        kept = self.suppress(candidates, predicted.nms_thresh).best_first().of_images(num_images)
+        kept = self.suppress(candidates, predicted.nms_thresh) if len(candidates.scores) else candidates
+        kept = kept.best_first().of_images(num_images)
         if predicted.topk_per_image >= 0:
             kept = [image.select(slice(predicted.topk_per_image)) for image in kept]
         return [self.refine(*each) for each in zip(kept, candidates.of_images(num_images))]
 
     def suppress(self, candidates: Candidates, nms_thresh: float) -> Candidates:
-        """What remains of the candidates of all images, in any order, with its scores; only those of one group may
-        suppress each other."""
+        """What remains of the candidates of all images, in any order, with its scores; there is at least one candidate.
+
+        Only those of one group (``candidates.groups``) may suppress each other.
+        """
         raise NotImplementedError
 
     def refine(self, kept: Candidates, candidates: Candidates) -> Candidates:

@@ -57,7 +57,7 @@ class SoftNMS(Suppression):
             return torch.where(ious < nms_thresh, torch.ones_like(ious), 1 - ious)
 
         boxes, groups = candidates.boxes, candidates.groups
-        num_groups = int(groups.max()) + 1 if len(groups) else 0
+        num_groups = int(groups.max()) + 1
         rows, scores = _decayed(boxes, candidates.scores, groups, num_groups, factor, self.min_score)
         return candidates.select(rows)._replace(scores=scores)
 
