@@ -1,5 +1,6 @@
 """The imbalance report of runs, folders and checkpoints: the page, what is missing from it, unchanged training."""
 
+import glob
 import json
 import os
 import subprocess
@@ -237,6 +238,9 @@ def test_the_template_is_installed(tmp_path):
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
     folder = tmp_path / "d2_balanced" / "analysis" / "report"
     assert (folder / "template.html").is_file() and (folder / "write.py").is_file()
+    found = glob.glob(os.path.join(ROOT, "d2_balanced", "**", "*.html"), recursive=True)
+    pages = {os.path.relpath(path, ROOT) for path in found}
+    assert len(pages) >= 5 and not [page for page in pages if not (tmp_path / page).is_file()]
 
 
 def test_a_run_keeps_its_own_records_beside_those_of_a_report(plain, tmp_path):
