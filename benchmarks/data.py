@@ -73,10 +73,9 @@ def shares(args, data, folder):
         model = experiment.build_model()
         trainer = BalancedTrainer(model, experiment.build_loader(), experiment.build_optimizer(model))
         trainer.register_hooks([ReseedEveryStep(0), IterationTimer()])
-        trainer.train(0, args.rounds + 2)
-        waited, steps = (
-            [value for value, _ in trainer.storage.history(name).values()][2:] for name in ("data_time", "time")
-        )
+        trainer.train(0, args.rounds + 2)  # the timer leaves out the first two
+        waited, steps = ([value for value, _ in trainer.storage.history(name).values()] for name in ("data_time", "time"))
+        waited = waited[-len(steps) :]
         wait, step = 1e3 * statistics.median(waited), 1e3 * statistics.median(steps)
         yield workers, f"{step:.0f}", f"{wait:.1f}", f"{wait / step:.1%}"
 

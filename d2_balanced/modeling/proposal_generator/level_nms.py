@@ -30,13 +30,14 @@ def first_after_nms(boxes: Tensor, scores: Tensor, level_sizes: List[int], thres
         level_sizes: how many of the R are of which level.
 
     What is left of the best boxes does not depend on the others. So on the CPU, where NMS takes the time of all pairs,
-    it begins with the best ``2 * num`` and ends when ``num`` are found.
+    it begins with the best ``3 / 2 * num``, of which that many are mostly left, takes twice as many while they are too few,
+    and ends when ``num`` are found.
     """
     if boxes.device.type != "cpu" or len(boxes) == 0:
         return batched_nms(boxes, scores, _levels(level_sizes, scores), threshold)[:num]
     few = len(boxes) <= _MOST_MOVED_APART
     placed = boxes + (_levels(level_sizes, boxes) * (boxes.max() + 1))[:, None] if few else boxes
-    tried = 2 * num
+    tried = num + num // 2
     kept = _nms_of_levels(placed, scores, level_sizes, threshold, tried)
     while len(kept) < num and tried < len(boxes):
         tried *= 2
