@@ -40,7 +40,7 @@ setup(
         "test": ["pytest", "pytest-xdist", "hypothesis", "optuna", "supervision", "av", "ensemble-boxes"],
         "errors": ["supervision", "tidecv"],
         "tune": ["optuna>=3"],
-        "mlflow": ["mlflow-skinny"],
+        "mlflow": ["mlflow-skinny", "sqlalchemy", "alembic"],  # the two for its local store
         "wandb": ["wandb"],
         "supervision": ["supervision"],
         "video": ["av"],

@@ -18,7 +18,7 @@ from detectron2.utils.events import EventWriter, get_event_storage
 
 from ..config.yaml_files import parse_yaml
 from ..utils.atomic import atomic_write
-from ..utils.errors import InstallError
+from ..utils.errors import InstallError, LaunchError, usage
 
 __all__ = ["KEYS", "MlflowTracker", "Tracker", "WandbTracker", "build_trackers", "require_trackers"]
 
@@ -57,7 +57,7 @@ class Tracker(EventWriter):
     """What both have in common: each value once, at the iteration that it belongs to; one run in spite of resumes.
 
     The run's id is kept in the output folder, so that a resumed training goes on in it. What fails while training is
-    logged once, and training goes on without the tracker; what fails at the start is raised.
+    logged once, and training goes on without the tracker; at the start it is a ``LaunchError`` (no server, no account).
 
     Args:
         experiment: its settings, schedule and config are the run's parameters.
@@ -74,7 +74,8 @@ class Tracker(EventWriter):
         self._last_write = start_iter - 1
         self._works = True
         known = self._read_ids()
-        run_id = self._start(experiment, project, known.get(self.name, "") if start_iter else "")
+        with usage(f"{KEYS[self.name]} {project!r}: tracking cannot begin", Exception, error=LaunchError):
+            run_id = self._start(experiment, project, known.get(self.name, "") if start_iter else "")
         with atomic_write(os.path.join(self._folder, _IDS), "w") as file:
             json.dump({**known, self.name: run_id}, file)
         logger.info("%s: %s, run %s", KEYS[self.name], project, run_id)

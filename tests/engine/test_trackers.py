@@ -15,7 +15,7 @@ from tiny_runs import LAZY_TINY, TINY, data_arguments, make_dataset, quick_confi
 
 from d2_balanced.engine import trackers
 from d2_balanced.engine.open import open_experiment
-from d2_balanced.utils.errors import InstallError
+from d2_balanced.utils.errors import InstallError, LaunchError
 
 
 class Client:
@@ -102,6 +102,15 @@ def test_a_tracker_that_fails_is_told_once_and_left_alone(client, tmp_path, capl
         client.calls.clear()
         tracker.close()
     assert caplog.text.count("this run is no longer tracked; training goes on") == 1 and not client.calls
+
+
+def test_a_server_that_is_not_there_is_told_before_the_first_iteration(client, tmp_path):
+    def refused(name):
+        raise ConnectionError("connection refused")
+
+    client.get_experiment_by_name = refused
+    with pytest.raises(LaunchError, match="TRACKING.MLFLOW .* 'mine': tracking cannot begin: connection refused"):
+        trackers.MlflowTracker(experiment_in(tmp_path), "mine", 0, lambda: "finished")
 
 
 def test_what_cannot_be_had_is_refused_at_the_start(monkeypatch):
