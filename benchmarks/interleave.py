@@ -1,17 +1,12 @@
-"""Times variants of a computation against each other in one run; and the command line that the benchmarks share.
-
-The machines that these benchmarks run on are shared and noisy, so only ratios count: every round runs all variants
-once, in an order that rotates, and the ratio to the first variant is taken within the round.
-"""
+"""The command line and the table that the benchmarks share; how they time is in ``d2_balanced/utils/interleave.py``."""
 
 import argparse
 import functools
-import multiprocessing
-import resource
 import statistics
 import time
 
 import torch
+from d2_balanced.utils.interleave import peak_memory, quartiles, ratios, time_interleaved
 from tabulate import tabulate
 
 __all__ = [
@@ -61,67 +56,16 @@ def headline(args):
     return f"{args.config_file}, {images}, {args.rounds} rounds; {environment(args.device)}"
 
 
-def _synchronize(device):
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def time_interleaved(variants, rounds, device="cpu", warmup=2, clock=time.perf_counter):
-    """Seconds of every round of every variant.
-
-    Args:
-        variants: dict of name to function without arguments; the first is the reference.
-        rounds: timed rounds; ``warmup`` more come before them.
-        clock: function that gives seconds; on the CPU ``time.process_time`` leaves out the time of other processes.
-
-    Returns a dict of name to list of seconds, of length ``rounds``.
-    """
-    names = list(variants)
-    seconds = {name: [] for name in names}
-    for r in range(warmup + rounds):
-        for name in names[r % len(names) :] + names[: r % len(names)]:
-            _synchronize(device)
-            start = clock()
-            variants[name]()
-            _synchronize(device)
-            if r >= warmup:
-                seconds[name].append(clock() - start)
-    return seconds
-
-
 def report(seconds, memory=None):
     """A Markdown table: median time, and median, 25 % and 75 % quartile of the ratio to the first variant."""
     reference = next(iter(seconds.values()))
     rows = []
     for name, times in seconds.items():
-        ratios = [t / r for t, r in zip(times, reference)]
-        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        low, middle, high = quartiles(ratios(times, reference))
         row = [name, f"{1e3 * statistics.median(times):.2f}", f"{middle:.3f}", f"{low:.3f} - {high:.3f}"]
         rows.append(row + ([f"{memory[name] / 2**20:.0f}"] if memory else []))
     headers = ["variant", "median ms", "ratio", "quartiles"] + (["peak MiB"] if memory else [])
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
-
-
-def _peak_of(function, queue):
-    function()
-    if torch.cuda.is_available():
-        queue.put(torch.cuda.max_memory_allocated())
-    else:
-        queue.put(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-
-
-def peak_memory(variants):
-    """Peak memory in bytes of each variant, run once in a process of its own: on CUDA what torch allocated, on the CPU
-    the resident set of the process. The functions must be importable (no lambdas)."""
-    context = multiprocessing.get_context("spawn")
-    peaks = {}
-    for name, function in variants.items():
-        queue = context.Queue()
-        process = context.Process(target=_peak_of, args=(function, queue))
-        process.start()
-        peaks[name] = queue.get()
-        process.join()
-    return peaks
 
 
 def _run_steps(make_step, args, name):
@@ -141,8 +85,7 @@ def memory_of_steps(make_step, args, names):
 
 def ratio_line(name, times, references, limit=None):
     """One line: median and quartiles of the time over a sum of other times, within the rounds."""
-    ratios = [t / sum(parts) for t, *parts in zip(times, *references)]
-    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    low, middle, high = quartiles(ratios(times, map(sum, zip(*references))))
     asked = "" if limit is None else f", asked for at most {limit}"
     return f"{name}: {middle:.3f} ({low:.3f} - {high:.3f}){asked}"
 

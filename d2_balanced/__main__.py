@@ -32,6 +32,7 @@ COMMANDS: Dict[str, Command] = {
     "eval": Command("train:evaluate", "evaluate a checkpoint: train's options, nothing is trained"),
     "predict": Command("inference.command:main", "find objects in images and videos with a trained detector"),
     "export": Command("inference.export.command:main", "write a trained detector as ONNX or TorchScript, and try the file"),
+    "benchmark": Command("inference.benchmark.command:main", "what a trained detector costs, beside plain detectron2"),
     "configs": Command("zoo:main", "list the configs and fragments, show one in full"),
     "check": Command("data.check:main", "check a data set before training on it"),
     "report": Command("analysis.report.__main__:main", "what is out of balance in a run, on one page"),

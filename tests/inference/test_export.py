@@ -105,7 +105,7 @@ def test_a_file_that_differs_does_not_get_its_name(place, tmp_path, monkeypatch,
 @pytest.mark.parametrize("words, told", [
     (["--format", "torchscript", "--output", "{tmp}/a.onnx"], "has to end in .ts"),
     (["--format", "torchscript", "--output", "{tmp}/there.ts"], "add --overwrite"),
-    (["--format", "torchscript", "--output", "{tmp}/there.ts/a.ts"], "cannot be written"),
+    (["--format", "torchscript", "--output", "{tmp}/there.ts/a.ts"], "Cannot write"),
     (["--format", "torchscript", "--images", "{tmp}/nothing"], "--images"),
     (["--format", "onnx", "--device", "cuda"], "not of a device"),
 ])  # fmt: skip
@@ -139,6 +139,9 @@ def test_the_extra_is_named_where_onnx_is_missing(place, monkeypatch):
      "deformable"),
     ("quick/faster_rcnn_R_18_FPN", ["MODEL.KEYPOINT_ON", "True"], "torchscript", "keypoints"),
     ("quick/faster_rcnn_R_18_FPN", ["MODEL.LAYERS.PRECISION", "bfloat16"], "torchscript", "bfloat16"),
+    ("quick/faster_rcnn_R_18_FPN", ["MODEL.BALANCED.NMS.NAME", "SoftNMS"], "torchscript", "SoftNMS"),
+    ("quick/retinanet_R_18_FPN", ["MODEL.BALANCED.RETINANET.NMS.NAME", "BoxVoting"], "torchscript", "BoxVoting"),
+    ("RGA_PRM/prm_quick", ["MODEL.BALANCED.NMS", "{'NAME': 'NMS', 'JOINT': True}"], "torchscript", "joint NMS"),
     ("quick/rpn_R_18_FPN", [], "torchscript", "only proposes boxes"),
     ("quick/faster_rcnn_R_18_FPN", ["INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", "[1.0]", "MODEL.PIXEL_STD", "[1.0]"],
      "torchscript", "a file takes BGR or RGB"),

@@ -10,6 +10,7 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from torch import nn
 
 from ...modeling.roi_heads import BalancedROIHeads
+from ...modeling.suppression import NMS
 from ...utils.errors import ConfigError
 
 __all__ = ["check_exportable"]
@@ -27,9 +28,9 @@ def check_exportable(model: nn.Module, file_format: str) -> None:
 def _reason(model: nn.Module, file_format: str) -> str:
     name = type(model).__name__
     if type(model).forward in (GeneralizedRCNN.forward, RetinaNet.forward):
-        if isinstance(model, RetinaNet):
-            return _unknown_operator(model, file_format)
-        return _reason_of_rcnn(model) or _unknown_operator(model, file_format)
+        is_rcnn = isinstance(model, GeneralizedRCNN)
+        of_rcnn = _reason_of_rcnn(model) if is_rcnn else ""
+        return of_rcnn or _reason_of_nms(model.roi_heads if is_rcnn else model) or _unknown_operator(model, file_format)
     return f"of {name} is not known what it finds, as it is of a GeneralizedRCNN or RetinaNet"
 
 
@@ -43,6 +44,14 @@ def _reason_of_rcnn(model: GeneralizedRCNN) -> str:
     if heads.keypoint_on:
         return "a file has no keypoints among its outputs"
     return ""
+
+
+def _reason_of_nms(owner: nn.Module) -> str:
+    nms = getattr(owner, "nms", None)
+    if nms is None or type(nms) is NMS and not nms.joint:
+        return ""
+    name = f"{'joint ' * bool(getattr(nms, 'joint', False))}{type(nms).__name__}"
+    return f"{name} (MODEL.BALANCED.NMS, .RETINANET.NMS) loops over what it finds; NMS, one for each class, does not"
 
 
 def _unknown_operator(model: nn.Module, file_format: str) -> str:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ...utils.errors import ConfigError, OutputError, did_you_mean
 from ...utils.extras import import_extra
+from ...utils.output_folder import require_writable
 from ..images_of_run import images_of_run
-from ..place import require_place
 from ..predictor import Predictor
 from .about import about, input_format
 from .differences import Bounds, Differences, differences
@@ -109,7 +109,7 @@ def _check_place(path: str, ending: str, overwrite: bool) -> None:
         raise OutputError(f"--output {path!r} has to end in {ending}.")
     if os.path.exists(path) and not overwrite:
         raise OutputError(f"--output {path!r} is there already: choose another name, or add --overwrite.")
-    require_place(path)
+    require_writable(os.path.dirname(os.path.abspath(path)))
 
 
 def _inputs(predictor: Predictor, paths: Sequence[str]) -> List[Tuple[str, Tensor]]:
