@@ -23,7 +23,7 @@ def test_list_has_all_rows_and_says_what_cannot_run(capsys):
     assert main(["DynamicRCNN", "--scale", "coco", "--list"]) == 0
     text = capsys.readouterr().out
     assert "DynamicRCNN:table_3  Effect of each component" in text and "DLA + DSL" in text
-    assert "cannot run: multi-scale testing" in text and "dynamic_faster_rcnn_R_50_FPN_1x.yaml" in text
+    assert "cannot run: a detector that neither" in text and "dynamic_faster_rcnn_R_50_FPN_1x.yaml" in text
 
 
 def test_dry_run_prints_commands_of_train_net(capsys, monkeypatch):
