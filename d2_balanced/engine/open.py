@@ -20,7 +20,8 @@ from ..config.lazy_saved import is_saved_lazy, lazy_of_saved
 from ..config.yaml_files import parse_yaml, read_yaml, require_file
 from ..utils.errors import CheckpointError, doing
 from ..utils.shipped import shipped_file
-from .checkpoint import BalancedCheckpointer, checkpoints_in, read_checkpoint
+from .checkpoint import BalancedCheckpointer
+from .checkpoint_files import checkpoints_in, read_checkpoint
 from .experiment import Experiment, OwnData
 from .from_lazy import LazyExperiment
 from .from_yacs import YacsExperiment

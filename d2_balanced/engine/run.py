@@ -18,7 +18,8 @@ from ..utils.errors import CheckpointError, OutputError, doing, note
 from . import start
 from .augmented_test import augmented, evaluate_augmented
 from .build import build_trainer, check_data, evaluate_model
-from .checkpoint import checkpoints_in, what_is_safe
+from .checkpoint import what_is_safe
+from .checkpoint_files import checkpoints_in
 from .experiment import Experiment, OwnData
 from .nonfinite import NonFiniteLossError
 from .open import open_checkpoint, open_experiment, open_run, saved_own_data, saved_seed

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from d2_balanced.utils.errors import CheckpointError
-from d2_balanced.engine.checkpoint import BalancedCheckpointer, UnreadableCheckpointError
+from d2_balanced.engine.checkpoint import BalancedCheckpointer
+from d2_balanced.engine.checkpoint_files import UnreadableCheckpointError
 
 
 class Counter:

@@ -5,7 +5,8 @@ import resource
 
 import pytest
 import torch
-from d2_balanced.engine.checkpoint import BalancedCheckpointer, read_checkpoint
+from d2_balanced.engine.checkpoint import BalancedCheckpointer
+from d2_balanced.engine.checkpoint_files import read_checkpoint
 from d2_balanced.utils.atomic import atomic_write
 from d2_balanced.utils.errors import OutputError
 

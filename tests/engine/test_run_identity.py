@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances
 from tiny_runs import TINY, checkpoint, data_arguments, make_dataset, quick_config, train_net
 
 from d2_balanced.engine import run
-from d2_balanced.engine.checkpoint import read_checkpoint
+from d2_balanced.engine.checkpoint_files import read_checkpoint
 from d2_balanced.engine.class_match import RenumberedClasses
 from d2_balanced.engine.class_weights import match_weights
 from d2_balanced.engine.from_yacs import YacsExperiment

@@ -12,7 +12,7 @@ from engine_toys import ToyLoader, toy_trainer
 from paths import ROOT
 from two_machines_program import NoMask, checkpointer_of
 
-from d2_balanced.engine.checkpoint import checkpoints_in
+from d2_balanced.engine.checkpoint_files import checkpoints_in
 
 PROGRAM = os.path.join(ROOT, "tests", "engine", "two_machines_program.py")
 
