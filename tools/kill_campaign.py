@@ -132,7 +132,7 @@ def in_pieces(words, folder, draw, name, places, kills):
         status, _ = run([*resume, *words], f"{folder}.log", at, getattr(signal, name))
         if status == 0:  # it came to its end before that place
             return killed, ""
-        if status != SIGNALS[name]:
+        if status not in (SIGNALS[name], -getattr(signal, name)):  # before there is anything to save, a signal kills
             return killed, f"ended with status {status} after {name} at place {at}"
         killed += 1
         places = places * 2 // 3
