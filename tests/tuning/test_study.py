@@ -17,19 +17,19 @@ def score(values):
 
 
 def test_a_killed_study_goes_on_as_if_it_had_not_been(tmp_path):
-    whole = Study(tmp_path / "whole", "arm", RANGES, {"lr": 0.1, "name": "a"}, 3, 8)
+    whole = Study(tmp_path / "whole", "arm", RANGES, {"lr": 0.1, "name": "a"}, 3, 6)
     values = []
-    for number in range(8):
+    for number in range(6):
         trial = whole.ask()
         values.append(trial.values)
         whole.tell(trial.number, score(trial.values))
         # another process for each trial, and one that dies with its trial begun
-        begun = Study(tmp_path / "parts", "arm", RANGES, {"lr": 0.1, "name": "a"}, 3, 8).ask()
-        later = Study(tmp_path / "parts", "arm", RANGES, {"lr": 0.1, "name": "a"}, 3, 8)
+        begun = Study(tmp_path / "parts", "arm", RANGES, {"lr": 0.1, "name": "a"}, 3, 6).ask()
+        later = Study(tmp_path / "parts", "arm", RANGES, {"lr": 0.1, "name": "a"}, 3, 6)
         (left,) = [trial for trial in later.tried() if trial.score is None]
         assert left == begun and left.values == trial.values
         later.tell(left.number, score(left.values), "a note")
-    assert values[0] == {"lr": 0.1, "name": "a"} and len({tuple(v.values()) for v in values}) == 8
+    assert values[0] == {"lr": 0.1, "name": "a"} and len({tuple(v.values()) for v in values}) == 6
     assert whole.tried() == [trial._replace(note="") for trial in later.tried()]
     assert {trial.note for trial in later.tried()} == {"a note"}
 

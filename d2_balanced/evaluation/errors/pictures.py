@@ -55,7 +55,7 @@ class Painter:
         truth = [self._item(boxes.object_box[o], boxes.object_label[o]) for o in rows]
         panels = [draw_objects(pixels, truth, scale)]
         panels += [draw_objects(pixels, self._mistakes(*run, image), scale) for run in runs]
-        return side_by_side(panels, [f"{len(rows)} objects", *titles])
+        return side_by_side(panels, ["1 object" if len(rows) == 1 else f"{len(rows)} objects", *titles])
 
     def _mistakes(self, matches, score, image):
         """What was found without a name, then false boxes with what is wrong with them, and missed objects."""
