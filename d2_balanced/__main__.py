@@ -35,6 +35,7 @@ COMMANDS: Dict[str, Command] = {
     "benchmark": Command("inference.benchmark.command:main", "what a trained detector costs, beside plain detectron2"),
     "configs": Command("zoo:main", "list the configs and fragments, show one in full"),
     "check": Command("data.check:main", "check a data set before training on it"),
+    "convert": Command("data.convert:main", "a folder in YOLO's or Pascal VOC's layout as COCO JSON, with a validation set"),
     "report": Command("analysis.report.__main__:main", "what is out of balance in a run, on one page"),
     "compare": Command("evaluation.compare:main", "the metrics of two evaluations, and their differences"),
     "summary": Command("evaluation.summary:main", "mean and spread of the arms of an experiment"),

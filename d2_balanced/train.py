@@ -24,6 +24,7 @@ _EPILOG = f"""
 Examples:
   train_net.py --config-file quick/faster_rcnn_R_18_FPN --output-dir output/first
   train_net.py --config-file ... --add LibraRCNN/iou_balanced_sampling --add RGA_PRM/rga
+  train_net.py --config-file ... --data my/folder [--val-fraction 0.2]
   train_net.py --config-file ... --train-json A.json --train-images DIR --val-json B.json --val-images DIR
   train_net.py --resume --output-dir output/first [SOLVER.MAX_ITER 500]
   train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/first/model_best.pth
@@ -66,10 +67,17 @@ def argument_parser() -> argparse.ArgumentParser:
         "--imbalance-report", action="store_true",
         help="record what is trained on, and write <output folder>/imbalance/report.html at the end",
     )
-    data = parser.add_argument_group("own data in COCO format (the number of classes is taken from it)")
+    data = parser.add_argument_group("own data (the number of classes is taken from it)")
+    data.add_argument(
+        "--data", metavar="DIR", help="a folder in COCO's, YOLO's or Pascal VOC's layout, which is found by looking"
+    )
     for split in ("train", "val"):
-        data.add_argument(f"--{split}-json", metavar="FILE", help="annotations")
+        data.add_argument(f"--{split}-json", metavar="FILE", help="or: annotations in COCO format")
         data.add_argument(f"--{split}-images", metavar="DIR", help="folder of the images")
+    data.add_argument(
+        "--val-fraction", type=float, metavar="F", help="share of the training images that is the validation set"
+    )
+    data.add_argument("--val-seed", type=int, default=0, metavar="N", help="of their choice (default: 0)")
     schedule = parser.add_argument_group("schedule")
     schedule.add_argument("--epochs", type=float, metavar="N", help="passes through the data, in place of iterations")
     schedule.add_argument(

@@ -14,7 +14,8 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", help="annotation file in COCO format")
     parser.add_argument("--images", help="folder of its images")
-    parser.add_argument("--name", help="a registered data set instead, e.g. coco_2017_train")
+    parser.add_argument("--data", metavar="DIR", help="or: a folder in COCO's, YOLO's or Pascal VOC's layout")
+    parser.add_argument("--name", help="or: a registered data set, e.g. coco_2017_train")
     parser.add_argument("--num-classes", type=int, default=None, help="the model's number of classes")
     parser.add_argument("--masks", choices=["polygon", "bitmask"], help="masks are trained, in this format")
     parser.add_argument("--files", choices=["auto", "headers", "decode", "none"], default="auto",

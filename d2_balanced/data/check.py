@@ -1,4 +1,5 @@
-"""``python -m d2_balanced.data.check --json A --images D [--num-classes N] [--strict]``: checks a COCO-format data set.
+"""``python -m d2_balanced.data.check --json A --images D [--num-classes N] [--strict]``: checks a COCO-format data set,
+or with ``--data FOLDER`` those of a folder in any known layout.
 
 Exit status 0 if there is no error (warnings are printed; with ``--strict`` they count as errors), 1 if there is one, 2
 for a data set that cannot be found.
@@ -9,6 +10,7 @@ import sys
 from ..arguments.check import argument_parser
 from ..utils.command import command
 from .check_dataset import check_dataset, check_registered
+from .layouts import data_of_folder
 from .input_size import DEFAULT_SIZE, InputSize
 
 __all__ = ["main"]
@@ -19,17 +21,28 @@ def main(args=None):
     """The command; returns the exit status."""
     parser = argument_parser()
     args = parser.parse_args(args)
-    if bool(args.name) == bool(args.json and args.images):
-        parser.error("give --json and --images, or --name")
+    if [bool(args.name), bool(args.json and args.images), bool(args.data)].count(True) != 1:
+        parser.error("give --json and --images, or --data, or --name")
     size = InputSize(*args.input_size) if args.input_size else DEFAULT_SIZE
     options = {"mask_format": args.masks, "images": args.files, "input_size": size,
                "size_is_known": bool(args.input_size)}
     if args.name:
-        report = check_registered(args.name, args.num_classes, **options)
+        reports = [check_registered(args.name, args.num_classes, **options)]
+    elif args.data:
+        reports = [check_dataset(*pair, args.num_classes, **options) for pair in _pairs_of_folder(args.data)]
     else:
-        report = check_dataset(args.json, args.images, args.num_classes, **options)
-    print(report)
-    return 1 if report.errors or (args.strict and report.warnings) else 0
+        reports = [check_dataset(args.json, args.images, args.num_classes, **options)]
+    for report in reports:
+        print(report)
+    return int(any(report.errors or (args.strict and report.warnings) for report in reports))
+
+
+def _pairs_of_folder(folder):
+    """Annotation file and image folder of each split; prints how they were found and converted."""
+    found = data_of_folder(folder)
+    print("\n".join(found.notes))
+    pairs = [(found.train_json, found.train_images), (found.val_json, found.val_images)]
+    return [pair for pair in pairs if all(pair)]
 
 
 if __name__ == "__main__":

@@ -8,21 +8,24 @@ from iopath.common.file_io import get_cache_dir
 
 from ..utils.errors import DataError
 
-__all__ = ["cached_json", "write_json"]
+__all__ = ["CONVERTED", "cached_json", "write_json"]
+
+CONVERTED = "coco_format"
+"""The folder beside the data that converted files are kept in."""
 
 
 def cached_json(base, cache_name, file_name, convert):
     """Path of a converted file; ``convert()`` is called, and what it returns written, if there is none yet.
 
     Args:
-        base: folder of the data; the file is kept in its ``coco_format``, or below fvcore's cache folder
+        base: folder of the data; the file is kept in its folder ``CONVERTED``, or below fvcore's cache folder
             ($FVCORE_CACHE) in ``cache_name`` if that cannot be written.
         file_name: has to change when the result of ``convert`` does.
 
     Raises:
         DataError: neither folder can be written; and what ``convert`` raises.
     """
-    folders = [os.path.join(base, "coco_format"), os.path.join(get_cache_dir(), cache_name)]
+    folders = [os.path.join(base, CONVERTED), os.path.join(get_cache_dir(), cache_name)]
     for folder in folders:
         if os.path.isfile(os.path.join(folder, file_name)):
             return os.path.join(folder, file_name)

@@ -44,6 +44,8 @@ def check_data(experiment: Experiment, names, *, matched=()) -> None:
     """
     error = None
     if comm.is_main_process():
+        for line in experiment.data_notes:
+            logger.info("%s", line)
         try:
             trained = [name for name in names if name in experiment.train_datasets]
             mappers = {name: experiment.build_mapper(name in trained) for name in names}

@@ -6,13 +6,14 @@ import argparse
 import logging
 import os
 import signal
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..config import ConfigError
+from ..data.layouts import data_of_folder, set_aside
 from ..utils.atomic import disk_full
 from ..utils.errors import CheckpointError, OutputError, doing, note
 from . import start
@@ -34,30 +35,47 @@ logger = logging.getLogger(__name__)
 
 def load_experiment(args: argparse.Namespace) -> Experiment:
     """The checked config of the command line's arguments (``train.argument_parser``); nothing else is read yet."""
-    own_data = _own_data(args)
+    own_data, notes = _own_data(args)
     if not args.config_file:
         if not (args.resume and args.output_dir):
             raise ConfigError("--config-file is missing. Only --resume --output-dir RUN does without: it takes the run's.")
-        return open_run(args.output_dir, args.opts, own_data, args.add)
-    if args.resume and args.output_dir and not any(own_data):
-        own_data = saved_own_data(args.output_dir)
-    experiment = open_experiment(args.config_file, args.opts, own_data, args.add)
-    experiment.set_run(output_dir=args.output_dir or None)
+        experiment = open_run(args.output_dir, args.opts, own_data, args.add)
+    else:
+        if args.resume and args.output_dir and not any(own_data):
+            own_data = saved_own_data(args.output_dir)
+        experiment = open_experiment(args.config_file, args.opts, own_data, args.add)
+        experiment.set_run(output_dir=args.output_dir or None)
+    experiment.data_notes = notes
     return experiment
 
 
-def _own_data(args: argparse.Namespace) -> OwnData:
-    """The paths of own data on the command line; ``ConfigError`` for those that say less than they seem to."""
+def _own_data(args: argparse.Namespace) -> Tuple[OwnData, Sequence[str]]:
+    """The paths of own data on the command line, and what is to be said of them; ``ConfigError`` for those that say less
+    than they seem to."""
     given = OwnData(args.train_json, args.train_images, args.val_json, args.val_images)
-    for name, path in given._asdict().items():
+    for name, path in {**given._asdict(), "data": args.data}.items():
         if path is not None and not path.strip():
             raise ConfigError(f"--{name.replace('_', '-')} is empty. Is a variable of the shell not set?")
+    if args.data or args.val_fraction is not None:
+        return _data_of_folder(args, given)
     if given.val_json and not given.train_json and not args.eval_only and not args.resume:
         raise ConfigError(
             "--val-json alone would train on the config's own data set. Add --train-json and --train-images, or "
             "--eval-only; to train on a registered data set, name the validation set in the config, too."
         )
-    return OwnData(*(path or "" for path in given))
+    return OwnData(*(path or "" for path in given)), ()
+
+
+def _data_of_folder(args: argparse.Namespace, given: OwnData) -> Tuple[OwnData, Sequence[str]]:
+    if args.data and any(given):
+        raise ConfigError("--data names the annotation files and image folders itself; leave out --train-json and the like.")
+    if args.data:
+        found = data_of_folder(args.data, args.val_fraction, args.val_seed)
+    elif given.train_json and given.train_images and not given.val_json:
+        found = set_aside(given.train_json, given.train_images, args.val_fraction, args.val_seed)
+    else:
+        raise ConfigError("--val-fraction splits --data, or --train-json and --train-images, where there is no validation set.")
+    return OwnData(*found[:4]), found.notes
 
 
 def fit_to_batch_size(experiment: Experiment, auto_scale: bool) -> None:

@@ -1,0 +1,79 @@
+"""What a reader of a layout makes: images with their objects, and what was left out; and the COCO JSON of it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Any, Dict, List, Sequence, Tuple
+
+from PIL import Image
+
+from ...utils.errors import DataError
+from ..image_file import image_facts
+
+__all__ = ["IMAGE_SUFFIXES", "Left", "coco_content", "image_record", "images_below", "is_image"]
+
+IMAGE_SUFFIXES = tuple(Image.registered_extensions())
+_EXAMPLES = 3
+
+
+class Left:
+    """What was left out or read otherwise, by kind, with the first places."""
+
+    def __init__(self):
+        self._places: Dict[str, List[str]] = {}
+
+    def add(self, kind: str, place: str) -> None:
+        self._places.setdefault(kind, []).append(place)
+
+    def lines(self) -> List[str]:
+        """One line a kind: how many, and the first places."""
+        return [
+            f"{kind}: {len(places)} ({', '.join(places[:_EXAMPLES])}{', ...' if len(places) > _EXAMPLES else ''})"
+            for kind, places in self._places.items()
+        ]
+
+
+def is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def images_below(folder: str) -> List[str]:
+    """Paths of the images in a folder and in the folders in it, in the order of their names."""
+    found = []
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [os.path.join(where, name) for name in names if is_image(name) and not name.startswith(".")]
+    return sorted(found)
+
+
+def image_record(path: str, root: str, annotations: Sequence[Dict[str, Any]] = ()) -> Dict[str, Any]:
+    """An image as in COCO JSON, without its id, with its ``annotations``; ``DataError`` if it cannot be opened."""
+    try:
+        width, height = image_facts(path, decode=False).size
+    except Exception as error:  # Pillow raises many kinds
+        raise DataError(f"image file {path} cannot be read: {error}") from error
+    name = os.path.relpath(path, root).replace(os.sep, "/")
+    return {"file_name": name, "width": width, "height": height, "annotations": list(annotations)}
+
+
+def coco_content(records: Sequence[Dict[str, Any]], classes: Sequence[str], notes: Sequence[str]) -> Dict[str, Any]:
+    """COCO JSON of image records; ``category_id`` of their annotations counts ``classes`` from 1."""
+    images, annotations = [], []
+    for record in records:
+        image = {"id": len(images) + 1, **{key: value for key, value in record.items() if key != "annotations"}}
+        images.append(image)
+        for each in record["annotations"]:
+            annotations.append({"id": len(annotations) + 1, "image_id": image["id"], "iscrowd": 0, **each})
+    return {
+        "info": {"description": "converted by d2_balanced", "notes": list(notes)},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": k + 1, "name": str(name)} for k, name in enumerate(classes)],
+    }
+
+
+def count_classes(records: Sequence[Dict[str, Any]]) -> Tuple[int, Counter]:
+    """How many objects there are, and how many of each category id."""
+    by_class = Counter(each["category_id"] for record in records for each in record["annotations"])
+    return sum(by_class.values()), by_class
