@@ -104,7 +104,10 @@ def build_trainer(experiment: Experiment, loader, *, resume: bool, accept_data: 
 def _changes(checkpoint, about: RunIdentity, accept_data: bool) -> List[str]:
     """What a resume changes of the run in ``checkpoint``, which is logged; ``ConfigError`` for what cannot change."""
     before = identity_in(checkpoint)
-    changes = [] if before is None else resume_changes(before, about, accept_data)
+    if before is None:
+        logger.warning("The checkpoint does not say which config, classes and data its run has: they are not compared.")
+        return []
+    changes = resume_changes(before, about, accept_data)
     if changes:
         logger.warning("This run goes on with changes:\n%s", "\n".join(f"    {change}" for change in changes))
     return changes

@@ -172,7 +172,7 @@ class BalancedCheckpointer(DetectionCheckpointer):
             checkpoint = read_checkpoint(file)
         except CheckpointError as error:
             reason = str(error)
-        lacking = [] if checkpoint is None else [key for key in self.checkpointables if key not in checkpoint]
+        lacking = [key for key in self.checkpointables if checkpoint and not isinstance(checkpoint.get(key), dict)]
         if lacking:
             reason = f"{file!r} has weights, but no training state ({', '.join(lacking)})"
         reasons = [r for r in comm.all_gather(reason) if r]

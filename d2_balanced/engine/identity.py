@@ -22,6 +22,7 @@ Classes = Tuple[Tuple[int, str], ...]
 
 # Keys that say where a run lies and what it starts from, not what it is.
 _PLACES = ("OUTPUT_DIR", "MODEL.DEVICE", "MODEL.WEIGHTS", "train.output_dir", "train.device", "train.init_checkpoint")
+_COMPARED = {"name", "images", "annotations", "digest"}  # of a ``DatasetIdentity``
 _OTHER_RUN = (
     "To train from this checkpoint with other settings, give it as the initial weights (MODEL.WEIGHTS, "
     "train.init_checkpoint), with a new --output-dir and without --resume."
@@ -61,15 +62,21 @@ def classes_of(checkpoint: Mapping[str, Any]) -> Classes:
     """The classes that a checkpoint's model was trained on; empty where the checkpoint does not say."""
     about = checkpoint.get(ABOUT)
     classes = about.get("classes", ()) if isinstance(about, Mapping) else ()
-    return tuple((int(number), str(name)) for number, name in classes)
+    try:
+        return tuple((int(number), str(name)) for number, name in classes)
+    except (TypeError, ValueError):  # of another trainer
+        return ()
 
 
 def identity_in(checkpoint: Mapping[str, Any]) -> Optional[RunIdentity]:
     """The identity that a checkpoint carries; ``None`` in one that has none (of another trainer, or older)."""
     about = checkpoint.get(ABOUT)
-    if not isinstance(about, Mapping):
+    if not isinstance(about, Mapping) or not isinstance(about.get("config"), str):
         return None
-    return RunIdentity(**{**about, "classes": classes_of(checkpoint)})
+    data = about.get("data")
+    if not isinstance(data, (list, tuple)) or not all(isinstance(each, Mapping) and _COMPARED <= set(each) for each in data):
+        return None
+    return RunIdentity(about["config"], classes_of(checkpoint), tuple(data), tuple(about.get("trained", ())))
 
 
 def changed_keys(before: str, now: str) -> Dict[str, Tuple[Any, Any]]:

@@ -223,7 +223,8 @@ class BalancedTrainer(TrainerBase):
 
         Learning rate, momentum, weight decay and schedule are those that the optimizer and scheduler were built with.
         """
-        missing = [key for key in ("optimizer", "scheduler", "precision", "process") if key not in state]
+        needed = "iteration optimizer scheduler precision hooks plain_attributes recent_scalars process".split()
+        missing = [key for key in needed if key not in state]
         if missing:
             raise CheckpointError(
                 f"This checkpoint cannot be resumed: it has no {', '.join(missing)} (another trainer wrote it). Give "

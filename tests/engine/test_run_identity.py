@@ -243,6 +243,24 @@ def test_small_damage_does_not_block_a_sound_run(stopped, capsys, caplog):
     assert checkpoint(stopped)["trainer"]["iteration"] == 3
 
 
+STRANGE = {
+    "another trainer's notes": {"about": ["me"]},
+    "notes of another kind": {"about": {"config": 3, "classes": [1, 2], "data": 4}},
+    "an identity without data": {"about": {"config": "", "classes": (), "data": (3,)}},
+    "no training state": {"trainer": 3},
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_what_another_trainer_put_beside_the_weights_is_passed_over(stopped, case, capsys):
+    path = os.path.join(stopped, "model_0000001.pth")
+    torch.save({**torch.load(path, weights_only=True), **STRANGE[case]}, path)
+    ended = train_net("--resume", "--output-dir", stopped)
+    told = capsys.readouterr()
+    assert ended == (2 if case == "no training state" else 0)
+    assert ("no training state (trainer)" if ended else "they are not compared") in told.out + told.err
+
+
 def test_every_flipped_bit_of_the_weights_is_found(finished, tmp_path):
     with open(os.path.join(finished, "model_final.pth"), "rb") as file:
         content = file.read()
