@@ -10,6 +10,9 @@ from paths import ROOT
 sys.path.insert(0, os.path.join(ROOT, "tools"))
 import demo  # noqa: E402
 
+from d2_balanced.__main__ import COMMANDS  # noqa: E402
+from d2_balanced.utils.shipped import shipped_file  # noqa: E402
+
 
 @pytest.fixture
 def commands(monkeypatch):
@@ -39,12 +42,22 @@ def finish(output):
 
 def test_steps_of_a_new_run(commands, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "show", lambda output: None)
-    data, train, pictures = commands("--output", tmp_path, "SOLVER.MAX_ITER", "2")
+    data, train, pictures, predictions = commands("--output", tmp_path, "SOLVER.MAX_ITER", "2")
     assert data == "-m d2_balanced.data.generated"
     assert train.startswith(f"train_net.py --config-file {demo.CONFIG} --resume --output-dir {tmp_path}")
     assert train.endswith("SOLVER.MAX_ITER 2")
     assert f"{tmp_path}/inference/generated_val/coco_instances_results.json" in pictures
+    assert predictions.startswith(f"-m d2_balanced predict --run {tmp_path} --input ")
     assert os.path.exists(os.path.join(ROOT, demo.CONFIG))
+
+
+def test_how_to_go_on_names_what_is_there():
+    for command in demo.GO_ON.values():
+        words = command.split()
+        assert words[0] == "d2_balanced" and words[1] in COMMANDS
+        for option in ("--config-file", "--add"):
+            if option in words:
+                assert shipped_file(words[words.index(option) + 1])
 
 
 def test_a_finished_run_is_shown_and_not_repeated(commands, tmp_path, capsys):

@@ -1,7 +1,7 @@
 """`make demo`: from nothing to AP on the CPU, in minutes, by the same commands that train on real data.
 
-Draws a small data set, trains and evaluates a quick Faster R-CNN on it, draws detections beside the ground truth, and
-says where everything is. Each step is a command of the project, printed before it runs. Interrupted, it goes on where
+Draws a small data set, trains and evaluates a quick Faster R-CNN on it, draws detections beside the ground truth, finds
+objects in images with the detector, and says where everything is and how to go on. Each step is a command of the project, printed before it runs. Interrupted, it goes on where
 it stopped; finished, it says so and shows the result again.
 """
 
@@ -30,6 +30,14 @@ WHERE = {  # below the output folder
     "evaluation": f"inference/{DATASET}",
     "what it gets wrong, on one page": f"inference/{DATASET}/errors/errors.html",
     "detections beside ground truth": "pictures/contact_sheet.png",
+    "predictions, with pictures": "found",
+}
+GO_ON = {
+    "your images": "d2_balanced predict --run {output} --input my/images --output {output}/mine",
+    "your data": "d2_balanced train --config-file quick/faster_rcnn_R_18_FPN --data my/folder --output-dir output/mine",
+    "a treatment": "d2_balanced train --config-file quick/faster_rcnn_R_18_FPN --add RGA_PRM/prm --output-dir output/prm",
+    "compare them": "d2_balanced compare {output} output/prm",
+    "what is out of balance": "d2_balanced report {output}",
 }
 
 
@@ -60,6 +68,12 @@ def draw_pictures(output):
         "--output", os.path.join(output, "pictures"))
 
 
+def predict(output):
+    images = os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), "generated", "val")
+    found = os.path.join(output, WHERE["predictions, with pictures"])
+    run("-m", "d2_balanced", "predict", "--run", output, "--input", images, "--output", found, "--score", "0.5", "--overwrite")
+
+
 def read_table(output, name):
     with open(os.path.join(ROOT, output, WHERE["evaluation"], name), newline="") as f:
         return list(csv.DictReader(f))
@@ -74,6 +88,9 @@ def show(output):
     print(tabulate(cells, headers=["class", *columns], floatfmt=".1f"), "\n")
     for what, path in WHERE.items():
         print(f"{what:<34}{os.path.join(output, path)}")
+    print("\nTo go on (. .venv/bin/activate first):")
+    for what, command in GO_ON.items():
+        print(f"{what:<24}{command.format(output=output)}")
 
 
 def main():
@@ -82,16 +99,18 @@ def main():
     parser.add_argument("overrides", nargs="*", help="config overrides, for instance SOLVER.MAX_ITER 20")
     args = parser.parse_args()
     start = time.time()
-    say("1/4 Drawing the data set")
+    say("1/5 Drawing the data set")
     run("-m", "d2_balanced.data.generated")
     if is_finished(os.path.join(ROOT, args.output)):
-        say(f"2/4 Trained and evaluated already; delete {args.output} to start over")
+        say(f"2/5 Trained and evaluated already; delete {args.output} to start over")
     else:
-        say("2/4 Training a quick Faster R-CNN on the CPU, then evaluating it (some minutes)")
+        say("2/5 Training a quick Faster R-CNN on the CPU, then evaluating it (some minutes)")
         train(args.output, args.overrides)
-    say("3/4 Drawing detections beside the ground truth")
+    say("3/5 Drawing detections beside the ground truth")
     draw_pictures(args.output)
-    say(f"4/4 The result, after {time.time() - start:.0f} s")
+    say("4/5 Finding objects in images with it")
+    predict(args.output)
+    say(f"5/5 The result, after {time.time() - start:.0f} s")
     show(args.output)
 
 
