@@ -10,7 +10,7 @@ from tiny_runs import TINY, data_arguments, make_dataset
 SETTINGS = {
     "PYTHON": sys.executable, "DEVICE": "cpu", "OMP_NUM_THREADS": "1", "CONFIG": "configs/quick/faster_rcnn_R_18_FPN.yaml",
     "SIZE": "64", "COUNTED_SIZE": "64", "IMAGES": "1", "COUNTED": "1", "ROUNDS": "1", "ITERATIONS": "1", "TESTS": "",
-    "FORMATS": "d2_balanced:bfloat16, channels last", "COUNT_ONLY": "neutral",
+    "FORMATS": "bfloat16, channels last", "COMPILED": "", "COUNT_ONLY": "neutral",
     "METHODS": "configs/quick/faster_rcnn_R_18_FPN no/such/config",
 }  # fmt: skip
 

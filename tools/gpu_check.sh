@@ -22,7 +22,8 @@ read -ra tests <<<"${TESTS-tests/test_cuda.py tests/engine/test_annealed_trainin
 read -ra methods <<<"${METHODS:-configs/quick/faster_rcnn_R_18_FPN projects/LibraRCNN/configs/libra_quick
     projects/DynamicRCNN/configs/dynamic_quick projects/RGA_PRM/configs/rga_prm_quick
     projects/IoUUniformRCNN/configs/iou_uniform_quick projects/R3CNN/configs/r3_quick}"
-IFS=: read -ra formats <<<"${FORMATS:-d2_balanced:channels last:bfloat16, channels last:bfloat16, channels last, folded:bfloat16, channels last, compiled}"
+IFS=: read -ra formats <<<"${FORMATS:-d2_balanced:channels last:bfloat16, channels last:bfloat16, channels last, folded}"
+IFS=: read -ra compiled <<<"${COMPILED-channels last, compiled:bfloat16, channels last, compiled}"
 read -ra only <<<"${COUNT_ONLY:-}"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4} PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 mkdir -p "$(dirname "$report")"
@@ -71,6 +72,10 @@ for number in "${images[@]}"; do
     step "Training step, $number image(s)" 100 "$python" benchmarks/train_step.py --device "$device" --config-file "$config" \
         --images "$number" --size "$size" --rounds "$rounds" --no-memory --variants detectron2 "${formats[@]}"
 done
+if [ ${#compiled[@]} -gt 0 ]; then  # a step of its own: compiling may take its time
+    step "Training step, backbone compiled" 100 "$python" benchmarks/train_step.py --device "$device" --config-file "$config" \
+        --images "${images[0]}" --size "$size" --rounds "$rounds" --no-memory --variants detectron2 "${compiled[@]}"
+fi
 step "Inference" 60 "$python" benchmarks/inference.py --device "$device" --config-file "$config" --images "${images[-1]}" \
     --size "$size" --rounds "$rounds" --batches 1 "${images[-1]}" --variants "d2_balanced" "bfloat16, channels last"
 for method in "${methods[@]}"; do
