@@ -146,7 +146,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in reduced.items()}
 
     def roi_losses(self, predictions, proposals: List[Instances], learn: bool = False) -> RoILosses:
-        """The losses of every RoI, unreduced, without detectron2's weights. For the arguments see :meth:`class_losses`."""
+        """The losses of every RoI, unreduced, without detectron2's weights; arguments as for :meth:`class_losses`."""
         cls = self.class_losses(predictions, proposals, learn)
         labels, boxes = _labels_of(proposals, predictions[0]), _boxes_of(proposals, predictions[1])
         if self.regresses_boxes:
@@ -209,8 +209,9 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     def _foreground_losses(self, proposal_boxes, gt_boxes, deltas, log_variances, gt_classes, learn):
         """The rows (F,) of the foreground, and their box losses, (F, 4) or (F,)."""
         foreground = nonzero_tuple((gt_classes >= 0) & (gt_classes < self.num_classes))[0]
+        loss = self.box_loss
         return foreground, box_seat.box_losses(
-            detectron2_box_loss(self.box_reg_loss_type, self.smooth_l1_beta) if self.box_loss is None else self.box_loss,
+            detectron2_box_loss(self.box_reg_loss_type, self.smooth_l1_beta) if loss is None else loss,
             self.box2box_transform,
             self._of_gt_class(deltas, gt_classes, foreground),
             proposal_boxes[foreground],

@@ -79,7 +79,8 @@ def test_losses_are_torchvisions(loss):
         pred[0] = target[0] + torch.tensor([1.0, 0.0, 1.0, 0.0]) * (target[0, 2] - target[0, 0])
         pred[1] = target[1] + 500.0
         pred[2] = target[2]
-    (ours, our_gradient), (value, gradient) = (both(each, pred, target) for each in (loss, TORCHVISION[type(loss).__name__]))
+    theirs = TORCHVISION[type(loss).__name__]
+    (ours, our_gradient), (value, gradient) = (both(each, pred, target) for each in (loss, theirs))
     assert torch.equal(ours, value)
     torch.testing.assert_close(our_gradient, gradient, rtol=1e-6, atol=1e-8)
 

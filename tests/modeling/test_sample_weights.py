@@ -66,7 +66,7 @@ class Rows:
 
 
 def test_ranks_by_hand():
-    """Two objects of one class (IoUs 0.9, 0.6, 0.5 and 0.8, 0.7), one of another: first 0.9 and 0.8, then 0.7 and 0.6."""
+    """Two objects of a class (IoUs 0.9, 0.6, 0.5 and 0.8, 0.7), one of another: first 0.9 and 0.8, then 0.7 and 0.6."""
     values = torch.tensor([0.6, 0.9, 0.8, 0.5, 0.7, 0.95])
     groups, classes = torch.tensor([0, 0, 1, 0, 1, 2]), torch.tensor([0, 0, 0, 0, 0, 2])
     assert local_rank(values, groups).tolist() == [1, 0, 0, 2, 1, 0]
@@ -123,7 +123,7 @@ def test_ohem_of_the_batch_takes_the_hardest_of_all_images():
 
 def test_ohem_by_hand():
     """Cross entropies of ln 4, ln 2, ln 2 and 0 and a box loss of 1 for the third; the first two are the same box."""
-    boxes = Boxes(torch.tensor([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 8.0, 8.0], [20.0, 0.0, 28.0, 8.0], [40.0, 0.0, 48.0, 8.0]]))
+    boxes = Boxes(torch.tensor([[x, 0.0, x + 8.0, 8.0] for x in (0.0, 0.0, 20.0, 40.0)]))
     samples = [Instances((64, 64), proposal_boxes=boxes, gt_classes=torch.tensor([1, 1, 0, 1]))]
     losses = made(samples, torch.tensor([math.log(4), math.log(2), math.log(2), 0.0]), torch.tensor([2]), torch.ones(1))
     view = StageView(0, [], [samples], [samples], [None], [None])
@@ -181,7 +181,7 @@ def test_isr_is_the_reference(objects, gammas, betas):
 
 
 def test_isr_by_hand():
-    """Two positives of one object: importances 1 and 1/2, weights 1 and 1/4 with gamma 2, of equal losses: 8/5 and 2/5."""
+    """Two positives of one object: importances 1 and 1/2, weights 1 and 1/4 with gamma 2; of equal losses 8/5, 2/5."""
     gt = torch.tensor([[0.0, 0.0, 10.0, 10.0]] * 2)
     proposals = torch.tensor([[0.0, 0.0, 10.0, 8.0], [0.0, 0.0, 10.0, 6.0]])
     samples = [
@@ -213,7 +213,8 @@ def test_gradients_through_the_weights():
     """ISR's weights have none. CARL's reach the scores: a RoI with a larger box loss has its class's score lowered."""
     view, losses = step_of(OBJECTS["many"])
     logits = losses.predictions[0].detach().requires_grad_()
-    losses = losses._replace(predictions=(logits, losses.predictions[1].detach()), box_elements=losses.box_elements.detach())
+    predictions = logits, losses.predictions[1].detach()
+    losses = losses._replace(predictions=predictions, box_elements=losses.box_elements.detach())
     weights = PISA().weigh(view, losses)
     assert not weights.cls.requires_grad
     (gradient,) = torch.autograd.grad((weights.box * losses.box).sum(), logits)
@@ -321,7 +322,8 @@ def test_weighed_losses_are_the_weighed_means():
 
 
 def test_a_predictor_without_a_loss_component_has_detectron2s():
-    images = [Instances((64, 64), proposal_boxes=Boxes(torch.tensor([[0.0, 0.0, 9.0, 9.0]])), gt_classes=torch.tensor([1]))]
+    boxes = Boxes(torch.tensor([[0.0, 0.0, 9.0, 9.0]]))
+    images = [Instances((64, 64), proposal_boxes=boxes, gt_classes=torch.tensor([1]))]
     images[0].gt_boxes = Boxes(torch.tensor([[0.0, 0.0, 9.0, 12.0]]))
     predictor = predictor_of(2, smooth_l1_beta=0.5)
     assert predictor.cls_loss is None and predictor.box_loss is None
@@ -329,7 +331,8 @@ def test_a_predictor_without_a_loss_component_has_detectron2s():
     losses = predictor.roi_losses(predictions, images)
     with h.EventStorage():
         summed = predictor.losses(predictions, images)
-    assert losses.cls.tolist() == [summed["loss_cls"].item()] == [F.cross_entropy(predictions[0], torch.tensor([1])).item()]
+    cross_entropy = F.cross_entropy(predictions[0], torch.tensor([1]))
+    assert losses.cls.tolist() == [summed["loss_cls"].item()] == [cross_entropy.item()]
     assert losses.box.sum().item() == pytest.approx(summed["loss_box_reg"].item())
 
 

@@ -100,8 +100,8 @@ def _facts(folder: str, datasets: Sequence[str], iterations: Optional[int], eval
 
 
 def components_of(model) -> FrozenSet[str]:
-    """Class names of the components in the ROI heads, whatever their kind, and of the backbone; "branches" for several heads.
-    Those of the RPN have " (RPN)" behind their names."""
+    """Class names of the components in the ROI heads, whatever their kind, and of the backbone; "branches" for several
+    heads. Those of the RPN have " (RPN)" behind their names."""
     heads, rpn = find_recorded_heads(model), getattr(model, "proposal_generator", None)
     names = {type(model.backbone).__name__, *_components_in(heads)}
     names |= {f"{name} (RPN)" for name in _components_in(rpn)}

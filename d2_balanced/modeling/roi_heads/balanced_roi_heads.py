@@ -74,8 +74,8 @@ class BalancedROIHeads(StandardROIHeads):
             mask_branch: an object with the methods of :class:`~.mask_branch.FirstStageMasks`, which ``None`` stands for.
             mask_iou_head: a head of ``MASK_IOU_HEAD_REGISTRY`` that scores the masks, or ``None``.
             extra_proposals: a component of ``EXTRA_PROPOSALS_REGISTRY`` for the first stage's training, or ``None``.
-            sample_weights: a component of ``SAMPLE_WEIGHTS_REGISTRY``, which weighs the samples or chooses them by what is
-                predicted for them; ``None``: all weigh the same.
+            sample_weights: a component of ``SAMPLE_WEIGHTS_REGISTRY``, which weighs the samples or chooses them by what
+                is predicted for them; ``None``: all weigh the same.
             nms: a component of ``NMS_REGISTRY``, which removes duplicates at inference; ``None``: detectron2's NMS.
             gradients_annealed: the config asks for gradient annealing, which is a hook of the trainer: the first
                 training pass without it warns.
@@ -316,8 +316,8 @@ class BalancedROIHeads(StandardROIHeads):
             self._awaited_hook.check()
 
     def _show(self, view):
-        """Show a stage to whoever watches: losses see their branch, sample weights one branch after another, the matcher
-        the main branch, observers all."""
+        """Show a stage to whoever watches: losses see their branch, sample weights one branch after another, the
+        matcher the main branch, observers all."""
         predictors = [branch.predictor(view.stage) for branch in self.branches]
         losses = [(p, getattr(pr, name, None)) for name in ("cls_loss", "box_loss") for p, pr in enumerate(predictors)]
         weights = [(p, self.sample_weights) for p in range(len(self.branches))]

@@ -16,9 +16,9 @@ _EXPANSION = 4  # of a bottleneck
 
 @ROI_BOX_HEAD_REGISTRY.register()
 class DoubleHead(nn.Module):
-    """Two heads on the same RoI features (Wu et al., Rethinking Classification and Localization for Object Detection, CVPR
-    2020, sec. 4): the classifier reads fully connected layers, which tell parts from whole objects; the box regressor reads
-    convolutions and their mean over the RoI, which are surer of positions.
+    """Two heads on the same RoI features (Wu et al., Rethinking Classification and Localization for Object Detection,
+    CVPR 2020, sec. 4): the classifier reads fully connected layers, which tell parts from whole objects; the box
+    regressor reads convolutions and their mean over the RoI, which are surer of positions.
 
     The convolutions are detectron2's residual bottlenecks, of which the first raises the channels.
 
@@ -43,9 +43,8 @@ class DoubleHead(nn.Module):
         require(self, "the number of fc_dims (MODEL.ROI_BOX_HEAD.NUM_FC)", len(fc_dims), at_least=1)
         self.fc_head = FastRCNNConvFCHead(input_shape, conv_dims=[], fc_dims=list(fc_dims))
         channels = [input_shape.channels, *[_EXPANSION * conv_dim] * num_convs]
-        self.conv_head = nn.Sequential(
-            *(BottleneckBlock(i, o, bottleneck_channels=conv_dim, norm=conv_norm) for i, o in zip(channels, channels[1:]))
-        )
+        settings = {"bottleneck_channels": conv_dim, "norm": conv_norm}
+        self.conv_head = nn.Sequential(*(BottleneckBlock(*pair, **settings) for pair in zip(channels, channels[1:])))
         self._channels = channels[-1]
 
     @classmethod

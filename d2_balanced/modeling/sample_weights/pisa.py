@@ -30,13 +30,13 @@ class PISA(SampleWeights):
     ISR (importance-based sample reweighting): a RoI of rank r among the n of its class has the importance
     ``u = (n - r) / n`` (eq. 1) and the weight ``w = ((1 - beta) u + beta) ^ gamma`` (eq. 2) of its classification loss;
     positives and negatives are scaled apart, so that their losses keep their sums (eq. 4). Ranks are hierarchical local
-    ranks (sec. 4.1): of positives by the IoU of the predicted box, among those of one object (ISR-P); of negatives by the
-    highest score of a class, among those that NMS takes for one cluster (ISR-N).
+    ranks (sec. 4.1): of positives by the IoU of the predicted box, among those of one object (ISR-P); of negatives by
+    the highest score of a class, among those that NMS takes for one cluster (ISR-N).
 
     CARL (classification-aware regression loss, sec. 4.2): a third loss, the box losses of the positives times
-    ``c_i = v_i / mean(v)``, ``v_i = ((1 - b) p_i + b) ^ k``, p_i the score of the object's class. It is the one weight here
-    that has a gradient: a badly regressed RoI lowers the score of its class. The factor of a positive's box loss is
-    ``1 + carl_weight c_i``.
+    ``c_i = v_i / mean(v)``, ``v_i = ((1 - b) p_i + b) ^ k``, p_i the score of the object's class. It is the one weight
+    here that has a gradient: a badly regressed RoI lowers the score of its class. The factor of a positive's box loss
+    is ``1 + carl_weight c_i``.
 
     Args:
         positive_gamma, negative_gamma: exponents of ISR-P and ISR-N, at least 0; 0: all weights are 1.
@@ -106,8 +106,8 @@ class PISA(SampleWeights):
         return 1 - ranks / number[losses.labels]
 
     def _groups(self, view, losses, best: Tensor, classes: Tensor) -> Tensor:
-        """(R,): for a positive the number of its object in the batch; for a negative, after them, the row of the RoI that
-        suppresses it, or its own."""
+        """(R,): for a positive the number of its object in the batch; for a negative, after them, the row of the RoI
+        that suppresses it, or its own."""
         samples, positive = view.samples[0], losses.positive
         sizes, objects = [len(image) for image in samples], [len(targets) for targets in view.targets]
         object_of = torch.cat([image.matched_idxs for image in samples])

@@ -18,19 +18,20 @@ DIVIDE_BY = ("foreground", "rois")
 
 @SAMPLE_WEIGHTS_REGISTRY.register()
 class SamplingFree(SampleWeights):
-    """Guided loss scaling and optimal bias initialisation (Chen et al., Is Heuristic Sampling Necessary in Training Deep
-    Object Detectors?, 2019, sec. 3), in the ROI heads.
+    """Guided loss scaling and optimal bias initialisation (Chen et al., Is Heuristic Sampling Necessary in Training
+    Deep Object Detectors?, 2019, sec. 3), in the ROI heads.
 
-    The classification losses are scaled so that their mean is ``guide`` times the box loss, which the number of negatives
-    does not change; the factor gets no gradient. A batch without foreground, which has no box loss, is not scaled. The
-    classifier's bias starts where it answers with ``prior`` foreground, the share at which its first loss is lowest.
+    The classification losses are scaled so that their mean is ``guide`` times the box loss, which the number of
+    negatives does not change; the factor gets no gradient. A batch without foreground, which has no box loss, is not
+    scaled. The classifier's bias starts where it answers with ``prior`` foreground, the share at which its first loss
+    is lowest.
 
     Args:
         guide: classification loss over box loss, detectron2's loss weights included; 0: it is not scaled.
         prior: share of the foreground among the RoIs, below 1, spread evenly over the classes; 0: the bias stays 0.
         all_proposals: train on all labeled proposals; otherwise on those that are sampled.
-        divide_by: what the sum of the box losses is divided by: the number of "foreground" RoIs, as in the paper, or of all
-            "rois", detectron2's.
+        divide_by: what the sum of the box losses is divided by: the number of "foreground" RoIs, as in the paper, or of
+            all "rois", detectron2's.
 
     Raises:
         ValueError: for a value out of range.

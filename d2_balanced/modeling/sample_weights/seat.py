@@ -29,7 +29,7 @@ class RoIWeights(NamedTuple):
 
 
 class RoILosses(NamedTuple):
-    """The losses of a branch's minibatch before they are weighed and summed. They carry gradients in the training pass."""
+    """The losses of a branch's minibatch before they are weighed and summed; with gradients in the training pass."""
 
     predictor: nn.Module
     """The ``BalancedFastRCNNOutputLayers`` that predicts."""
@@ -53,7 +53,7 @@ class RoILosses(NamedTuple):
 
     @property
     def box(self) -> Tensor:
-        """(R,): the box losses; 0 for the background, and where an IoU branch regresses the boxes in the predictor's place."""
+        """(R,): the box losses; 0 for the background, and where an IoU branch regresses the boxes instead."""
         losses = self.box_elements if self.box_elements.dim() == 1 else self.box_elements.sum(dim=1)
         return losses.new_zeros(len(self.labels)).index_add(0, self.foreground, losses)
 
@@ -77,8 +77,8 @@ class RoILosses(NamedTuple):
 
 
 class SampleWeights(nn.Module):
-    """Weighs the samples of every branch and stage, or chooses them; a subclass overrides :meth:`weigh`, :meth:`choose`, or
-    both. This one does neither, and is what stands in detectors where nothing is set.
+    """Weighs the samples of every branch and stage, or chooses them; a subclass overrides :meth:`weigh`,
+    :meth:`choose`, or both. This one does neither, and is what stands in detectors where nothing is set.
     """
 
     #: All labeled proposals are the minibatch, or what :meth:`choose` chooses from: the samplers draw nothing.
@@ -104,11 +104,11 @@ class SampleWeights(nn.Module):
         """Called once with every predictor, before training: it may set how the predictor's layers start."""
 
     def weigh(self, view: StageView, losses: RoILosses) -> RoIWeights:
-        """The factors of the losses of one branch. A call changes nothing: what learns has a method ``observe(view)``, which
-        is called once a stage and branch.
+        """The factors of the losses of one branch. A call changes nothing: what learns has a method ``observe(view)``,
+        which is called once a stage and branch.
 
-        Called after the predictions, before the losses are summed. What the weights are computed from has to be detached,
-        unless the weighed losses are meant to reach it.
+        Called after the predictions, before the losses are summed. What the weights are computed from has to be
+        detached, unless the weighed losses are meant to reach it.
 
         Args:
             view: the stage, of this branch alone (its lists have one entry).
@@ -119,8 +119,8 @@ class SampleWeights(nn.Module):
     def choose(self, view: StageView, losses: RoILosses, num_per_image: int, positive_fraction: float) -> Drawn:
         """Which samples the step trains on.
 
-        Called without gradients, in the stages that draw a minibatch, before what is chosen is pooled and predicted with
-        them. The arguments as for :meth:`weigh`; ``num_per_image``, ``positive_fraction``: the branch's own.
+        Called without gradients, in the stages that draw a minibatch, before what is chosen is pooled and predicted
+        with them. The arguments as for :meth:`weigh`; ``num_per_image``, ``positive_fraction``: the branch's own.
 
         Returns, for every image, rows of its samples: those of positives, and those of negatives.
         """

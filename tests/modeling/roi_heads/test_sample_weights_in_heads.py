@@ -1,4 +1,4 @@
-"""Sample weights inside the ROI heads: neutral ones change no bit, on every axis; the others reach losses and samples."""
+"""Sample weights inside the ROI heads: neutral ones change no bit, on any axis; others reach losses and samples."""
 
 import functools
 import os
@@ -111,7 +111,8 @@ def test_ohem_trains_on_the_hardest_of_all_proposals(axes):
     for view in views:
         for p, branch in enumerate(heads.branches):
             with torch.no_grad():
-                pooled = heads.box_pooler(list(h.features(2).values()), [image.proposal_boxes for image in view.labeled[p]])
+                boxes = [image.proposal_boxes for image in view.labeled[p]]
+                pooled = heads.box_pooler(list(h.features(2).values()), boxes)
                 every = branch.predictor(view.stage).roi_losses(branch.predict(pooled, view.stage), view.labeled[p])
             sizes = [len(image) for image in view.labeled[p]]
             for image, chosen, hardness in zip(view.labeled[p], view.samples[p], (every.cls + every.box).split(sizes)):
@@ -119,7 +120,8 @@ def test_ohem_trains_on_the_hardest_of_all_proposals(axes):
                 found = sorted(map(tuple, chosen.proposal_boxes.tensor.tolist()))
                 assert found == sorted(map(tuple, image.proposal_boxes.tensor[hardest].tolist()))
     names = {name for name in logged if "num_fg_samples" in name}
-    assert len(names) == 2 * len(views) * len(heads.branches) and sum("candidates" in name for name in names) * 2 == len(names)
+    assert len(names) == 2 * len(views) * len(heads.branches)
+    assert 2 * sum("candidates" in name for name in names) == len(names)
 
 
 def test_a_cascade_chooses_where_it_draws():
@@ -190,11 +192,15 @@ def test_a_component_sees_every_stage_and_branch_with_the_losses(axes):
         assert (of_rois.box == 0).all() == (axes is IOU_BRANCH)
 
 
+def _sampler(name, **arguments):
+    return {"MODEL__BALANCED__SAMPLER": {"NAME": name, **arguments}}
+
+
 @pytest.mark.parametrize(
     "settings, axes, message",
     [
-        ({"NAME": "OHEM"}, {"MODEL__BALANCED__SAMPLER": {"NAME": "IoUBalancedSampler"}}, "sampler=IoUBalancedSampler.*'sampled'"),
-        ({"NAME": "OHEM"}, {"MODEL__BALANCED__SAMPLER": {"NAME": "RandomSampler", "NEG_POS_UB": 3.0}}, "sampler=Random"),
+        ({"NAME": "OHEM"}, _sampler("IoUBalancedSampler"), "sampler=IoUBalancedSampler.*'sampled'"),
+        ({"NAME": "OHEM"}, _sampler("RandomSampler", NEG_POS_UB=3.0), "sampler=Random"),
         ({"NAME": "SamplingFree"}, BRANCHES, r"branches with the shares of positives \[0.1, 0.5\]"),
         ({"NAME": "OHEM"}, BRANCHES, "shares of positives.*set fraction to True"),
         ({"NAME": "OHEM"}, IOU_BRANCH, "iou_branch=IoUBranch.*set losses to 'cls'"),
