@@ -12,7 +12,7 @@ from paths import ROOT
 
 from d2_balanced.utils.command import TRACEBACK, command
 from d2_balanced.utils.errors import CheckpointError, ConfigError, DataError, OutputError, doing, usage
-from d2_balanced.utils.output_folder import require_writable
+from d2_balanced.utils.output_folder import require_files, require_writable
 
 MODULES = sorted(glob.glob(os.path.join(ROOT, "d2_balanced", "**", "*.py"), recursive=True))
 
@@ -84,6 +84,18 @@ def test_a_folder_that_cannot_be_written_to_is_told(name, tmp_path):
     folder = str(tmp_path / "file" / "below" if name == "below a file" else tmp_path / "file")
     with pytest.raises(OutputError, match=f"Cannot write to the output folder {folder!r}: .* another one with --output"):
         require_writable(folder)
+
+
+def test_what_stands_in_the_place_of_a_file_is_told(tmp_path):
+    (tmp_path / "model_0000001.pth").symlink_to("nowhere")
+    (tmp_path / "inference").mkdir()
+    require_files(tmp_path)
+    (tmp_path / "log.txt").symlink_to("nowhere/log.txt")
+    with pytest.raises(OutputError, match="log.txt' is a link to a file that is not there"):
+        require_files(tmp_path)
+    (tmp_path / "config.2.yaml").mkdir()
+    with pytest.raises(OutputError, match="config.2.yaml' is a folder, and a run writes a file of this name"):
+        require_files(tmp_path)
 
 
 def test_what_goes_well_is_returned():

@@ -131,6 +131,17 @@ def test_best_value_survives_a_resume(tmp_path):
     assert [evaluation["iteration"] for evaluation in best.evaluations] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("lost", ["[", '{"metric": "bbox/AP", "evaluations": [{"iteration": 1, "value": NaN}]}', None])
+def test_a_lost_history_is_read_from_the_metrics(tmp_path, caplog, lost):
+    run_best(tmp_path, [10.0, 30.0, 20.0])
+    (tmp_path / "best.json").write_text(lost) if lost else os.remove(tmp_path / "best.json")
+    lines = [{"iteration": n, **values} for n, values in enumerate([{"bbox/AP": 10.0}, {"bbox/AP": 30.0}, {"lr": 0.1}])]
+    (tmp_path / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    checkpointer, best, _ = run_best(tmp_path, [25.0, 35.0], start=3)
+    assert checkpointer.saved == [("model_best", 4)] and "is taken from metrics.json" in caplog.text
+    assert [evaluation["iteration"] for evaluation in best.evaluations] == [0, 1, 3, 4]
+
+
 def test_evaluations_that_are_done_again_are_not_counted_twice(tmp_path):
     run_best(tmp_path, [10.0, 20.0, 30.0, 30.0])
     checkpointer, best, _ = run_best(tmp_path, [30.0, 30.0], start=2)
