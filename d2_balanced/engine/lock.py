@@ -60,7 +60,10 @@ def hold_folder(folder: str) -> Iterator[None]:
 def _take(path: str) -> int:
     """The descriptor of the locked file, which has a note of this process; ``OutputError`` if it is another's."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:  # a folder, a link to nowhere
+            raise OutputError(f"{path!r} cannot be opened: {error.strerror or error}. Delete it.") from error
         try:
             _lock(descriptor, path)
             if _is_still(descriptor, path):  # else its holder has deleted it between the two calls

@@ -76,3 +76,11 @@ def test_without_locks_the_note_is_relied_on(host, process, refused, tmp_path, m
 def test_a_damaged_note_without_a_holder_is_no_obstacle(note, tmp_path):
     (tmp_path / LOCK).write_text(note)
     assert take(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_stands_in_the_place_of_the_lock_is_told(kind, tmp_path):
+    path = tmp_path / LOCK
+    path.mkdir() if kind == "folder" else path.symlink_to("nowhere/at/all")
+    with pytest.raises(OutputError, match="run.lock' cannot be opened: .* Delete it."), hold_folder(str(tmp_path)):
+        pass
