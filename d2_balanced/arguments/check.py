@@ -3,6 +3,7 @@
 import argparse
 
 from ..utils.command import called
+from .numbers import score
 
 __all__ = ["argument_parser"]
 
@@ -23,5 +24,8 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--input-size", type=int, nargs=2, metavar=("SHORT", "LONG"),
                         help="what the model resizes images to: short edge, largest long edge "
                         "(default: 800 1333, for warnings only)")  # fmt: skip
+    parser.add_argument("--repeat-threshold", type=score, default=0.0, metavar="T",
+                        help="what repeat-factor sampling with this threshold (DATALOADER.REPEAT_THRESHOLD) would give "
+                        "each class in an epoch")  # fmt: skip
     parser.add_argument("--strict", action="store_true", help="warnings are errors")
     return parser

@@ -25,7 +25,7 @@ def main(args=None):
         parser.error("give --json and --images, or --data, or --name")
     size = InputSize(*args.input_size) if args.input_size else DEFAULT_SIZE
     options = {"mask_format": args.masks, "images": args.files, "input_size": size,
-               "size_is_known": bool(args.input_size)}
+               "size_is_known": bool(args.input_size), "repeat_threshold": args.repeat_threshold}
     if args.name:
         reports = [check_registered(args.name, args.num_classes, **options)]
     elif args.data:

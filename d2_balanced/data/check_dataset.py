@@ -14,11 +14,13 @@ from .check_counts import summarize
 from .check_images import check_images
 from .check_masks import check_mask_format, check_masks
 from .check_values import check_values
+from .class_names import distinct_names
 from .coco_file import read_coco
 from .identity import identity_of_file
 from .input_size import check_input_size, input_size_of
 from .mapper import BalancedMapper
 from .problems import Report
+from .repeat_factors import RepeatFactors, table_as_dicts
 from .registered import load_registered, require_files, require_name
 
 __all__ = ["check_dataset", "check_dicts", "check_registered", "run_checks"]
@@ -61,7 +63,7 @@ def check_dicts(dataset_dicts, class_names, num_classes=None, *, name="data set"
 
 
 def _check_table(table, report, num_classes, *, mask_format=None, images="auto", image_root=None, mapper=None,
-                 input_size=None, size_is_known=False, crowds_are_meant=False, trained=False):
+                 input_size=None, size_is_known=False, crowds_are_meant=False, trained=False, repeat_threshold=0.0):
     """The checks beyond those of reading.
 
     Args:
@@ -71,6 +73,7 @@ def _check_table(table, report, num_classes, *, mask_format=None, images="auto",
         input_size, size_is_known: the latter where there is no mapper (:class:`InputSize`), and whether it is a guess.
         crowds_are_meant: see :func:`check_values`.
         trained: whether it is a training set, which needs annotations.
+        repeat_threshold: above 0, the summary tells what repeat-factor sampling would give each class.
     """
     names = table.class_names
     if num_classes is not None and num_classes != len(names):
@@ -86,6 +89,9 @@ def _check_table(table, report, num_classes, *, mask_format=None, images="auto",
     check_input_size(table, report, input_size_of(mapper) or input_size, size_is_known or mapper is not None)
     check_images(table, report, image_root, images, own_reading=not by_detectron2)
     summarize(table, report)
+    if repeat_threshold and not report.errors:
+        repeats = RepeatFactors(table_as_dicts(table), repeat_threshold)
+        report.summary["sampling"] = repeats.describe(distinct_names(names, table.class_ids)).replace("\n", "\n    ")
     return report
 
 

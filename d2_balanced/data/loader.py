@@ -9,7 +9,6 @@ import itertools
 import torch
 from detectron2.data.common import DatasetFromList
 from detectron2.data.detection_utils import SizeMismatchError
-from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import DataLoader, Dataset
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..utils.errors import ConfigError, DataError
 from ..utils.worker_signals import outlive_sigterm
 from .index_stream import GlobalBatches, IndexStream
+from .repeat_factors import RepeatFactors
 from .seeding import derive_seed, seeded
 
 __all__ = ["build_train_loader", "ExactTrainLoader"]
@@ -52,12 +52,11 @@ def build_train_loader(
         raise DataError("build_train_loader: the training set is empty (after filtering); check DATASETS.TRAIN")
     if not 0.0 <= repeat_threshold <= 1.0:
         raise ConfigError(f"build_train_loader: repeat_threshold must be in [0, 1], got {repeat_threshold}")
-    factors = _repeat_factors(dataset, repeat_threshold) if repeat_threshold > 0 else None
+    repeats = _repeat_factors(dataset, repeat_threshold) if repeat_threshold > 0 else None
     groups = _aspect_ratio_groups(dataset) if aspect_ratio_grouping else None
-    stream = IndexStream(len(dataset), seed, factors)
-    return ExactTrainLoader(
-        GlobalBatches(stream, total_batch_size, groups), dataset=dataset, mapper=mapper, num_workers=num_workers
-    )
+    stream = IndexStream(len(dataset), seed, repeats and repeats.of_images)
+    batches = GlobalBatches(stream, total_batch_size, groups)
+    return ExactTrainLoader(batches, dataset=dataset, mapper=mapper, num_workers=num_workers, repeats=repeats)
 
 
 class ExactTrainLoader:
@@ -67,6 +66,7 @@ class ExactTrainLoader:
         batches: :class:`GlobalBatches`.
         dataset, mapper, num_workers: see :func:`build_train_loader`.
         rank, world_size: of this process; None takes them from the process group.
+        repeats: the ``RepeatFactors`` that the batches follow, or None; they are an attribute, too.
 
     Attributes:
         dataset_size: number of images.
@@ -74,7 +74,7 @@ class ExactTrainLoader:
         batches_per_epoch: expected number of global batches in an epoch (a float; repeat factors make epochs longer).
     """
 
-    def __init__(self, batches, *, dataset, mapper, num_workers=0, rank=None, world_size=None):
+    def __init__(self, batches, *, dataset, mapper, num_workers=0, rank=None, world_size=None, repeats=None):
         self.rank = comm.get_rank() if rank is None else rank
         self.world_size = comm.get_world_size() if world_size is None else world_size
         self.total_batch_size = batches.batch_size
@@ -85,7 +85,7 @@ class ExactTrainLoader:
             )
         if num_workers < 0:
             raise ConfigError(f"DATALOADER.NUM_WORKERS must be at least 0, got {num_workers}")
-        self.batches = batches
+        self.batches, self.repeats = batches, repeats
         self.num_workers = num_workers
         self.dataset_size = len(dataset)
         self.batches_per_epoch = batches.stream.mean_epoch_size / self.total_batch_size
@@ -196,13 +196,12 @@ def _aspect_ratio_groups(dataset):
 
 
 def _repeat_factors(dataset, threshold):
-    """(len(dataset),) float32, detectron2's repeat factor of every image."""
     for image in itertools.filterfalse(lambda d: "annotations" in d, dataset):
         raise DataError(
             f"repeat factors need the `annotations` of every image, but {_describe(image)} has none; "
             "set repeat_threshold (DATALOADER.REPEAT_THRESHOLD) to 0"
         )
-    return RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(dataset, threshold)
+    return RepeatFactors(dataset, threshold)
 
 
 def _describe(image):

@@ -9,6 +9,7 @@ import signal
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
@@ -122,6 +123,9 @@ def prepare(
         experiment.check_evaluation()
     with doing("while opening the training data"):
         loader = experiment.build_loader()
+    if getattr(loader, "repeats", None):
+        names = MetadataCatalog.get(experiment.train_datasets[0]).get("thing_classes", [])
+        logger.info("%s", loader.repeats.describe(names))
     if epochs is not None:
         if not hasattr(loader, "batches_per_epoch"):
             raise ConfigError("--epochs needs d2_balanced's loader (build_train_loader), which knows how long an epoch is.")
