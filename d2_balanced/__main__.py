@@ -60,6 +60,7 @@ COMMANDS: Dict[str, Command] = {
 _WITHOUT_DETECTRON2 = ("doctor",)
 
 
+@command(NAME)
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a command; returns its exit status, or raises ``SystemExit`` with it."""
     words = list(sys.argv[1:] if argv is None else argv)

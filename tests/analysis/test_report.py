@@ -176,7 +176,7 @@ def plain_lazy_heads(cascade):
     """The quick detector with detectron2's own ROI heads."""
     cfg = load_lazy(quick_config("faster_rcnn", "py"))
     heads = cfg.model.roi_heads
-    for name in ("proposal_sampler", "stages", "branches", "iou_branch"):
+    for name in ("proposal_sampler", "stages", "branches", "iou_branch", "nms"):
         del heads[name]
     heads.box_predictor._target_ = FastRCNNOutputLayers
     for name in ("box_loss", "cls_loss"):

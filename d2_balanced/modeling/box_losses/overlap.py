@@ -35,10 +35,18 @@ def _centers_and_sizes(boxes: Tensor) -> Tuple[Tensor, Tensor]:
 
 
 def _iou_and_union(pred: Tensor, target: Tensor, eps: float) -> Tuple[Tensor, Tensor]:
-    """IoU (F,), and area of the union (F,), as in torchvision's losses; these index by a mask, which waits for the device."""
-    inner = torch.minimum(pred[:, 2:], target[:, 2:]) - torch.maximum(pred[:, :2], target[:, :2])
-    intersection = torch.where((inner > 0).all(dim=1), inner[:, 0] * inner[:, 1], inner.new_zeros(()))
-    union = _area(pred) + _area(target) - intersection
+    """IoU (F,), and area of the union (F,), as in torchvision's losses; these index by a mask, which waits for the device.
+
+    Column by column, as there: gradients are added up in the same order, so that they are equal to the bit.
+    """
+    x1, y1, x2, y2 = pred.unbind(dim=1)
+    left, top, right, bottom = target.unbind(dim=1)
+    inner_left, inner_top = torch.max(x1, left), torch.max(y1, top)
+    inner_right, inner_bottom = torch.min(x2, right), torch.min(y2, bottom)
+    overlap = (inner_bottom > inner_top) & (inner_right > inner_left)
+    area = (inner_right - inner_left) * (inner_bottom - inner_top)
+    intersection = torch.where(overlap, area, area.new_zeros(()))
+    union = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top) - intersection
     return intersection / (union + eps), union
 
 
@@ -139,8 +147,10 @@ class GIoU(_OverlapLoss):
 
     def losses(self, pred, target):
         iou, union = _iou_and_union(pred, target, self.eps)
-        width, height = _sizes_around(pred, target).unbind(dim=1)
-        return 1 - (iou - (width * height - union) / (width * height + self.eps))
+        (x1, y1, x2, y2), (left, top, right, bottom) = pred.unbind(dim=1), target.unbind(dim=1)
+        low_x, low_y = torch.min(x1, left), torch.min(y1, top)
+        around = (torch.max(x2, right) - low_x) * (torch.max(y2, bottom) - low_y)
+        return 1 - (iou - (around - union) / (around + self.eps))
 
 
 @BOX_LOSS_REGISTRY.register()
