@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import os
+import shlex
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from paths import ROOT
 
 from d2_balanced import __main__ as program
+from d2_balanced.utils.command import calling, command_line
 
 LIGHT = """
 import sys
@@ -73,6 +75,14 @@ from d2_balanced.__main__ import main
     done = run(hide + "main(['train'])")
     assert done.returncode == 2 and "make install" in done.stderr and "Traceback" not in done.stderr
     from d2_balanced import doctor  # noqa: F401  it imports nothing of detectron2
+
+
+def test_the_log_has_a_command_that_can_be_pasted(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/bin/d2_balanced", "train", "--output-dir", "my run's"])
+    with calling("d2_balanced train"):
+        assert command_line() == shlex.join(["d2_balanced", "train", "--output-dir", "my run's"])
+    monkeypatch.setattr(sys, "argv", ["my tools/train_net.py", "train"])
+    assert command_line() == "'my tools/train_net.py' train"
 
 
 def test_the_evaluation_is_trainings_own(monkeypatch):

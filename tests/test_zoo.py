@@ -57,9 +57,14 @@ def test_a_file_that_is_there_comes_before_what_is_shipped(tmp_path, monkeypatch
     ("LibraRCNN/libra_faster_rcnn_R_50_FPN_1", "Did you mean LibraRCNN/libra_faster_rcnn_R_50_FPN_1x"),
     ("LibraRCNN/sampling", "Did you mean .*LibraRCNN/iou_balanced_sampling"),
     ("nothing/like/this", "d2_balanced configs"),
+    ("nothing", "d2_balanced configs"),
+    ("rga", "Did you mean RGA_PRM/rga[?]"),
+    ("faster_rcnn_R_18_FPN.py", "Did you mean quick/faster_rcnn_R_18_FPN[?]"),
+    ("min.yaml", "Did you mean mine.yaml[?]"),
 ])  # fmt: skip
 def test_a_name_that_there_is_not(name, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("VERSION: 2\n")
     with pytest.raises(ConfigError, match=said):
         zoo.get_config(name)
     with pytest.raises(ConfigError, match=said):

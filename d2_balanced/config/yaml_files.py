@@ -21,11 +21,14 @@ MOST_FILES = 100
 def require_file(path: str, named_by: str = "") -> str:
     """``path``, if there is such a file and it can be opened.
 
-    Otherwise ``ConfigError``, with the files of similar names beside it.
+    Otherwise ``ConfigError``, with the files of similar names beside it, or the config in a run's folder.
     """
     if PathManager.isfile(path):
         with usage(f"Config file {path!r}", OSError), PathManager.open(path, "rb"):
             return path
+    if os.path.isdir(path):
+        its = os.path.join(path, "config.yaml")
+        raise ConfigError(f"Config file {path!r} is a folder{f'. Did you mean {its}?' if os.path.isfile(its) else '.'}")
     folder = os.path.dirname(path) or "."
     beside = os.listdir(folder) if os.path.isdir(folder) else []
     what = f"{named_by} names the base file {path!r}, which" if named_by else f"Config file {path!r}"

@@ -17,7 +17,8 @@ def read_lists(path, report):
     """
     local = PathManager.get_local_path(path) if "://" in path else path
     if not os.path.isfile(local):
-        report.error(f"annotation file {path} does not exist")
+        what = "is a folder, not a file" if os.path.isdir(local) else "does not exist"
+        report.error(f"annotation file {path} {what}")
         return None
     try:
         with open(local, "rb") as f:

@@ -58,7 +58,8 @@ def register_by_path(name, json_file, image_root, *, replace=False):
     json_file, image_root = (os.path.abspath(os.path.expanduser(path)) for path in (json_file, image_root))
     categories = read_categories(json_file)
     if not os.path.isdir(image_root):
-        raise DataError(f"image folder {image_root} (for {json_file}) does not exist")
+        what = "is a file, not a folder" if os.path.exists(image_root) else "does not exist"
+        raise DataError(f"image folder {image_root} (for {json_file}) {what}")
     dataset = OwnDataset(name, json_file, image_root, categories)
     if name in DatasetCatalog:
         metadata = MetadataCatalog.get(name)

@@ -4,6 +4,7 @@
 """
 
 import os
+import shlex
 import shutil
 import sys
 
@@ -32,8 +33,8 @@ def main(args=None):
         ):
             if source:
                 shutil.copyfile(source, target)
-                words += [f"--{split}-json {target} --{split}-images {images}"]
-    print("Written. To train on it: d2_balanced train --config-file CONFIG " + " ".join(words))
+                words += [f"--{split}-json", target, f"--{split}-images", images]
+    print("Written. To train on it: d2_balanced train --config-file CONFIG " + shlex.join(words))
     return 0
 
 

@@ -8,12 +8,12 @@ import json
 import logging
 import os
 import platform
-import sys
 import time
 from typing import Iterator, Optional
 
 from detectron2.utils import comm
 
+from ..utils.command import command_line
 from ..utils.errors import OutputError
 from .distributed import raise_in_all
 from .start import require_run_folder
@@ -107,7 +107,7 @@ def _release(descriptor: int, path: str) -> None:
 def _write_note(descriptor: int) -> None:
     note = {
         "host": platform.node(), "process": os.getpid(), "start": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "command": " ".join(sys.argv),
+        "command": command_line(),
     }  # fmt: skip
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(note).encode(), 0)

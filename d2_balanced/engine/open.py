@@ -104,6 +104,8 @@ def _saved_config(folder: str) -> Tuple[str, Mapping]:
         if about is not None:
             logger.warning("The config is taken from %s: %s.", path, "; ".join(problems) or f"{folder!r} has no {CONFIG}")
             return path, parse_yaml(about.config, f"the config in {path}")
+    if os.path.isfile(folder):
+        raise ConfigError(f"{folder!r} is a file. A run is a folder, here perhaps {os.path.dirname(folder) or '.'!r}.")
     raise ConfigError("; ".join(problems) or f"There is no run in {folder!r}: {os.path.join(folder, CONFIG)!r} does not exist.")
 
 

@@ -29,14 +29,14 @@ from .rng import resolve_seed
 from .trackers import require_trackers
 from .trainer import BalancedTrainer
 
-__all__ = ["evaluate", "fit_to_batch_size", "load_experiment", "prepare", "train"]
+__all__ = ["evaluate", "fit_to_batch_size", "given_data", "load_experiment", "prepare", "train"]
 
 logger = logging.getLogger(__name__)
 
 
 def load_experiment(args: argparse.Namespace) -> Experiment:
     """The checked config of the command line's arguments (``train.argument_parser``); nothing else is read yet."""
-    own_data, notes = _own_data(args)
+    own_data, notes = given_data(args, trains=not args.eval_only and not args.resume)
     if not args.config_file:
         if not (args.resume and args.output_dir):
             raise ConfigError("--config-file is missing. Only --resume --output-dir RUN does without: it takes the run's.")
@@ -50,7 +50,7 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
     return experiment
 
 
-def _own_data(args: argparse.Namespace) -> Tuple[OwnData, Sequence[str]]:
+def given_data(args: argparse.Namespace, trains: bool = True) -> Tuple[OwnData, Sequence[str]]:
     """The paths of own data on the command line, and what is to be said of them; ``ConfigError`` for those that say less
     than they seem to."""
     given = OwnData(args.train_json, args.train_images, args.val_json, args.val_images)
@@ -59,7 +59,7 @@ def _own_data(args: argparse.Namespace) -> Tuple[OwnData, Sequence[str]]:
             raise ConfigError(f"--{name.replace('_', '-')} is empty. Is a variable of the shell not set?")
     if args.data or args.val_fraction is not None:
         return _data_of_folder(args, given)
-    if given.val_json and not given.train_json and not args.eval_only and not args.resume:
+    if given.val_json and not given.train_json and trains:
         raise ConfigError(
             "--val-json alone would train on the config's own data set. Add --train-json and --train-images, or "
             "--eval-only; to train on a registered data set, name the validation set in the config, too."

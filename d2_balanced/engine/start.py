@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import re
-import sys
 from typing import List
 
 import torch
@@ -15,6 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..recording.file import FILE as RECORDING
+from ..utils.command import command_line
 from ..utils.errors import CheckpointError, ConfigError, LaunchError, OutputError
 from ..utils.json_lines import read_metrics
 from ..utils.output_folder import require_files, require_writable
@@ -110,7 +110,7 @@ def start_log(output_dir: str) -> None:
     for name in ("detectron2", "fvcore", "d2_balanced"):
         _close_handlers(logging.getLogger(name))  # of an earlier run in this process
         getattr(setup_logger, "__wrapped__", setup_logger)(output_dir, distributed_rank=comm.get_rank(), name=name)
-    logger.info("Command: %s", " ".join(sys.argv))
+    logger.info("Command: %s", command_line())
     logger.info(
         "Python %s, torch %s, %d process(es), %d thread(s) each, process id %d",
         platform.python_version(), torch.__version__, comm.get_world_size(), torch.get_num_threads(), os.getpid(),

@@ -46,6 +46,8 @@ def main(argv=None) -> None:
                 find.in_video(path)
     finally:  # also when it is interrupted: what was found is kept, and how much that is gets told
         _tell(find, folder, len(paths) - len(videos), len(videos), args.pictures)
+        if find.best_score is not None and find.best_score < args.score:
+            print(f"All have a score below --score {args.score:g}: the best has {find.best_score:.3f}.")
     if find.faults:
         more = f"\n  and {len(find.faults) - _TOLD} more" if len(find.faults) > _TOLD else ""
         listed = "".join(f"\n  {fault}" for fault in find.faults[:_TOLD])

@@ -39,6 +39,7 @@ class FindInFiles:
     Attributes:
         faults: what is wrong with the files that could not be read, or not to their end.
         objects, images, frames: how many there were so far.
+        best_score: of all that the detector found, also of what has too low a score to be kept; None: it found nothing.
     """
 
     def __init__(self, predictor: Predictor, folder: PredictionFolder, wanted: Wanted):
@@ -46,6 +47,7 @@ class FindInFiles:
         self._names = drawable_names(predictor.class_names) if wanted.pictures else []
         self.faults: List[str] = []
         self.objects = self.images = self.frames = 0
+        self.best_score: Optional[float] = None
 
     def in_images(self, paths: Sequence[str]) -> None:
         """Add the objects of all images to the folder, in their order, and draw them."""
@@ -92,6 +94,8 @@ class FindInFiles:
         """The objects of each image, whose inputs are given, best first."""
         wanted = self._wanted
         found = self._predictor.find(images, wanted.batch_size)
+        best = [float(instances.scores.max()) for instances in found if len(instances)]
+        self.best_score = max([*best, *([] if self.best_score is None else [self.best_score])], default=None)
         objects = [self._predictor.to_dicts(_best(instances, wanted.score, wanted.most)) for instances in found]
         self.objects += sum(map(len, objects))
         return objects

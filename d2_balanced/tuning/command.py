@@ -56,10 +56,13 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trials at a time, one thread each")
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs of every trial")
     parser.add_argument("--final-only", action="store_true", help="of finished trials keep model_final.pth only")
-    data = parser.add_argument_group("own data in COCO format, as for train")
+    data = parser.add_argument_group("own data, as for train")
+    data.add_argument("--data", metavar="DIR", help="a folder in COCO's, YOLO's or Pascal VOC's layout")
     for split in ("train", "val"):
-        data.add_argument(f"--{split}-json", default="", metavar="FILE", help="annotations")
-        data.add_argument(f"--{split}-images", default="", metavar="DIR", help="folder of the images")
+        data.add_argument(f"--{split}-json", metavar="FILE", help="or: annotations in COCO format")
+        data.add_argument(f"--{split}-images", metavar="DIR", help="folder of the images")
+    data.add_argument("--val-fraction", type=float, metavar="F", help="share of the training images to validate on")
+    data.add_argument("--val-seed", type=int, default=0, metavar="N", help="of their choice (default: 0)")
     parser.add_argument("--epochs", type=float, metavar="N", help="passes through the data, in place of iterations")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config, for all arms")
     return parser
@@ -88,4 +91,4 @@ def _as_begun(args: argparse.Namespace, parser: argparse.ArgumentParser) -> argp
     fixed = sorted(set(given) - set(MAY_CHANGE) - {"output_dir"})
     if fixed:
         raise ConfigError(f"{fixed[0]}: a tuning goes on as it was begun; only {', '.join(MAY_CHANGE)} may be given.")
-    return argparse.Namespace(**{**read_json(path)["arguments"], **given})
+    return argparse.Namespace(**{**vars(args), **read_json(path)["arguments"], **given})

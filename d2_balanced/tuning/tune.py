@@ -8,8 +8,9 @@ import math
 import os
 from typing import Any, Dict, List, Sequence, Tuple
 
-from ..engine.experiment import Experiment, OwnData
+from ..engine.experiment import Experiment
 from ..engine.lock import hold_folder
+from ..engine.run import given_data
 from ..engine.start import refuse_other_run
 from ..evaluation.write_results import write_text
 from ..tables.execute import Interrupted, execute, last_lines
@@ -32,7 +33,8 @@ INTERRUPTED = 130
 def tune(args: argparse.Namespace) -> int:
     """Run what is left of the tuning; returns its exit status."""
     require_optuna()
-    own_data = OwnData(args.train_json, args.train_images, args.val_json, args.val_images)
+    own_data, notes = given_data(args)
+    print("".join(f"{note}\n" for note in notes), end="")
     arms = parse_arms(args.arm, args.config_file, args.opts, args.add)
     experiments = {arm.name: arm.experiment(own_data) for arm in arms}
     arms = [with_spaces(arm, args.lr, args.search, experiments[arm.name]) for arm in arms]
@@ -68,7 +70,7 @@ def _begin(args: argparse.Namespace, arms: Sequence[Arm], experiments: Dict[str,
     if os.path.isfile(path):
         before = read_json(path)
         changed = [name for name, value in arguments.items()
-                   if name not in (*MAY_CHANGE, "output_dir") and before["arguments"].get(name) != value]
+                   if name not in (*MAY_CHANGE, "output_dir") and (before["arguments"].get(name) or None) != (value or None)]
         changed += [f"the {what}" for what in ("configs", "spaces") if not changed and before[what] != now[what]]
         if changed:
             raise OutputError(

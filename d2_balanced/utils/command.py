@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import sys
 import time
 import traceback
@@ -19,7 +20,7 @@ from typing import Iterator, List
 
 from .errors import UsageError
 
-__all__ = ["FAULT", "MISUSE", "TRACEBACK", "called", "calling", "command", "tell"]
+__all__ = ["FAULT", "MISUSE", "TRACEBACK", "called", "calling", "command", "command_line", "tell"]
 
 FAULT, MISUSE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # exit statuses; the last two as of SIGINT and SIGPIPE
 TRACEBACK = "D2_BALANCED_TRACEBACK"
@@ -44,6 +45,12 @@ def calling(name: str) -> Iterator[None]:
 def called(name: str) -> str:
     """What the command ``name`` calls itself to the user: as it was started."""
     return _called[0] if _called else name
+
+
+def command_line() -> str:
+    """The words that this process was started with, quoted as a shell takes them."""
+    name, words = _called[0].split() if _called else [sys.argv[0]], sys.argv[1:]
+    return shlex.join([*name, *(words[1:] if name[1:] == words[:1] else words)])  # `d2_balanced train` has its own word
 
 
 @contextlib.contextmanager

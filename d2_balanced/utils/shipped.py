@@ -66,7 +66,7 @@ def shipped_file(name: str) -> str:
     """The path of the config or fragment that ``name`` stands for: a file that is there, then what comes along.
 
     What comes along is named as in :func:`shipped_configs`, with an ending (without one: the yaml file), or by its path
-    in the repository. A path in a folder that exists is returned as it is, whether or not there is such a file. Raises
+    in the repository. A path in a folder that exists is returned as it is, whether or not there is such a file; a word alone is none. Raises
     ``ConfigError`` for any other name, with those that may have been meant.
     """
     if os.path.exists(name) or "://" in name:
@@ -76,12 +76,20 @@ def shipped_file(name: str) -> str:
     in_repository = os.path.join(ROOT, *word.split("/"))
     if shipped or word.startswith(("configs/", "projects/")) and os.path.isfile(in_repository):
         return shipped or in_repository
-    folder = os.path.dirname(name) or "."
+    folder = os.path.dirname(name)
     if os.path.isdir(folder):
         return name
     raise ConfigError(
-        f"Config file {name!r} does not exist (there is no folder {folder!r}), and nothing of that name comes with "
-        f"d2_balanced; `d2_balanced configs` lists what does."
-        f"{did_you_mean(word, [*shipped_configs(), *shipped_fragments()])}"
+        f"Config file {name!r} does not exist{f' (there is no folder {folder!r})' if folder else ''}, and nothing of that "
+        f"name comes with d2_balanced; `d2_balanced configs` lists what does.{_meant(word)}"
     )
+
+
+def _meant(word: str) -> str:
+    """Of a name without a folder also the files that lie here, and what has this name in a folder."""
+    shipped = [*shipped_configs(), *shipped_fragments()]
+    if "/" in word:
+        return did_you_mean(word, shipped)
+    same = [name for name in shipped if name.rpartition("/")[2] == os.path.splitext(word)[0]]
+    return f" Did you mean {', or '.join(same)}?" if same else did_you_mean(word, [*os.listdir(), *shipped])
 

@@ -144,6 +144,14 @@ def test_a_mistake_in_a_base_names_the_base(write):
         load(write, f"_BASE_: {os.path.basename(base)}")
 
 
+def test_a_folder_is_no_config_but_a_runs_folder_has_one(tmp_path):
+    with pytest.raises(ConfigError, match=f"'{tmp_path}' is a folder[.]$"):
+        load_yaml(str(tmp_path))
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ConfigError, match=f"is a folder. Did you mean {tmp_path}/config.yaml"):
+        load_yaml(str(tmp_path))
+
+
 def test_missing_file_suggests_its_neighbours(write):
     path = write("faster_rcnn.yaml", "")
     with pytest.raises(ConfigError, match="faster_rcn.yaml.*does not exist.*Did you mean faster_rcnn.yaml"):

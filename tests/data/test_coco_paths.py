@@ -102,6 +102,10 @@ def test_missing_paths(folder):
         register_by_path("by_path", str(folder / "no.json"), str(folder / "images"))
     with pytest.raises(DataError, match="image folder .*nothing .*train.json.* does not exist"):
         register_by_path("by_path", str(folder / "train.json"), str(folder / "nothing"))
+    with pytest.raises(DataError, match="annotation file .*images is a folder, not a file"):
+        register_by_path("by_path", str(folder / "images"), str(folder / "train.json"))
+    with pytest.raises(DataError, match="image folder .*train.json.* is a file, not a folder"):
+        register_by_path("by_path", str(folder / "train.json"), str(folder / "train.json"))
     assert "by_path" not in DatasetCatalog
 
 

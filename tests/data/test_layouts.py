@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 
 import pytest
 from commands import refusal, status
@@ -10,6 +11,7 @@ from tiny_runs import TINY, quick_config, train_net
 
 from d2_balanced.data import check, convert
 from d2_balanced.data.layouts import data_of_folder, set_aside
+from d2_balanced.train import argument_parser
 from d2_balanced.utils.errors import ConfigError, DataError
 
 NAMES = ["cat", "dog", "a cow"]
@@ -182,8 +184,10 @@ def test_folders_that_cannot_be_told(tmp_path):
     voc(yolo(tmp_path / "two"))
     with pytest.raises(DataError, match="several layouts: YOLO, Pascal VOC"):
         data_of_folder(str(tmp_path / "two"))
-    with pytest.raises(DataError, match="nowhere is not a folder"):
+    with pytest.raises(DataError, match="nowhere does not exist"):
         data_of_folder(str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="data.yaml is a file; give the folder"):
+        data_of_folder(str(tmp_path / "two" / "data.yaml"))
     coco(tmp_path / "c", "train", "elsewhere", "train.json")
     with pytest.raises(DataError, match="image 'train.png' of .*train.json is not in .*that is there: .*elsewhere"):
         data_of_folder(str(tmp_path / "c"))
@@ -256,3 +260,12 @@ def test_check_and_convert(tmp_path, capsys):
     assert f"--train-json {tmp_path}/out/train.json --train-images {folder}" in said and "--val-json" in said
     assert len(content(tmp_path / "out" / "val.json")["images"]) == 1
     assert "train.json is there already" in refusal(convert.main, *words)
+
+
+def test_the_command_that_convert_prints_can_be_pasted(tmp_path, capsys):
+    folder, out = yolo(tmp_path / 'my "own" ü\'s'), str(tmp_path / "out put")
+    assert status(convert.main, folder, "--output", out) == 0
+    words = shlex.split(capsys.readouterr().out.split("d2_balanced train ")[1])
+    args = argument_parser().parse_args(words)
+    assert (args.train_json, args.val_json) == (f"{out}/train.json", f"{out}/val.json")
+    assert args.train_images == args.val_images == folder

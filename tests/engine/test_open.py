@@ -113,6 +113,12 @@ def test_what_is_no_run_is_refused(content, message, tmp_path):
         open_run(str(tmp_path))
 
 
+def test_a_checkpoint_is_no_run_but_may_lie_in_one(tmp_path):
+    (tmp_path / "model_final.pth").touch()
+    with pytest.raises(ConfigError, match=f"is a file. A run is a folder, here perhaps '{tmp_path}'"):
+        open_run(str(tmp_path / "model_final.pth"))
+
+
 @pytest.mark.parametrize("ending", SMALL)
 def test_a_run_is_opened_from_its_folder_wherever_it_lies(ending, runs, tmp_path):
     folder = str(shutil.copytree(runs[ending], tmp_path / "moved"))

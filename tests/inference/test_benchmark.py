@@ -80,6 +80,8 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path, images, capsys):
 def test_misuse_is_refused(tmp_path, images):
     run = make_run(tmp_path / "run", "quick/faster_rcnn_R_18_FPN")
     assert "no exported file" in refusal(main, "--run", run, "--exported", "no.onnx", "--images", images[0])
+    assert "There is no run" in refusal(main, "--run", tmp_path / "nowhere", "--images", images[0])
+    assert not (tmp_path / "nowhere").exists()
     (tmp_path / "file").touch()
     place = tmp_path / "file" / "a.json"
     assert "Cannot write" in refusal(main, "--run", run, "--images", images[0], "--output", place)

@@ -164,6 +164,15 @@ def test_score_and_max_leave_the_best(place, predictor, tmp_path):
     assert [item["score"] for item in good] == [score for score in scores if score >= scores[1]]
 
 
+def test_where_all_scores_are_too_low_the_best_is_told(place, predictor, tmp_path, capsys):
+    path = place / "val" / "0.png"
+    best = max(found["score"] for found in predictor.to_dicts(predictor(str(path))))
+    assert predict(place, tmp_path, "--input", path, "--no-pictures", "--score", 1)[1] == []
+    assert f"All have a score below --score 1: the best has {best:.3f}." in capsys.readouterr().out
+    predict(place, tmp_path / "all", "--input", path, *ALL)
+    assert "below --score" not in capsys.readouterr().out
+
+
 def test_pictures_show_what_was_found_and_keep_their_size(place, tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("a.png", "A.bmp"):

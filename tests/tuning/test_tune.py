@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 
 import pytest
@@ -60,6 +61,23 @@ def test_every_arm_gets_the_same_trials_and_the_best_comes_as_a_command(run, tmp
     assert args.opts == ["SOLVER.WEIGHT_DECAY", "0.001", "SOLVER.BASE_LR", "0.05", "SEED", "$seed"]
     started = (tmp_path / "out" / "trials" / "plain" / "001" / "trial.txt").read_text()
     assert started.splitlines()[1].endswith("SEED 100")
+
+
+def test_data_are_given_as_for_train(run, tmp_path, capsys):
+    """A folder, a share of it for validation; and no empty path, which would train on the config's own data."""
+    folder = str(tmp_path / "data")
+    train_json, images = make_dataset(tmp_path / "made")
+    os.makedirs(f"{folder}/annotations")
+    shutil.move(train_json, f"{folder}/annotations/train.json")
+    shutil.copytree(images, f"{folder}/train")
+    words = ["--data", folder, "--val-fraction", "0.5", "--lr", "0.02,0.05", "--trials", "1"]
+    assert run(*words) == 0
+    started = (tmp_path / "out" / "trials" / "tuned" / "001" / "trial.txt").read_text()
+    assert f"--train-images {folder}/train" in started and "--val-json" in started
+    assert run(base=["--output-dir", tmp_path / "out"]) == 0 and run(*words, "--val-seed", "1") == 2
+    assert "val_seed changed" in capsys.readouterr().err
+    assert run("--train-json", "", "--lr", "0.02,0.05") == 2
+    assert "--train-json is empty" in capsys.readouterr().err
 
 
 def test_again_it_only_reports_and_more_trials_are_added(run, tmp_path, capsys):

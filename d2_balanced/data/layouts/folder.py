@@ -52,7 +52,8 @@ def data_of_folder(folder: str, val_fraction: Optional[float] = None, seed: int 
     """
     folder = os.path.abspath(os.path.expanduser(folder))
     if not os.path.isdir(folder):
-        raise DataError(f"--data {folder} is not a folder.")
+        what = "is a file; give the folder of the data" if os.path.exists(folder) else "does not exist"
+        raise DataError(f"The folder {folder} {what}.")
     found = {name: layout for name, layout in ((name, find(folder)) for name, find in _LAYOUTS.items()) if layout}
     if not found:
         raise DataError(

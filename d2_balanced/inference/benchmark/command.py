@@ -39,12 +39,12 @@ def main(argv=None) -> None:
     """The command at the top of this module: prints the table, and writes JSON."""
     args = argument_parser().parse_args(argv)
     output = args.output or os.path.join(args.run, FILE)
-    require_writable(os.path.dirname(os.path.abspath(output)))
     if args.threads:
         torch.set_num_threads(args.threads)
     paths = find_images(args.images, "--images") or images_of_run(args.run, _OWN_IMAGES)
     open_run = functools.partial(Predictor.from_run, args.run, args.weights, device=args.device, overrides=args.opts)
     predictor = open_run()
+    require_writable(os.path.dirname(os.path.abspath(output)))  # not before, or a run that is not there gets a folder
     inputs = [predictor.read(path) for path in paths]
     detectors, note = _detectors(predictor, inputs, args.exported)
     device = str(predictor.model.device)
