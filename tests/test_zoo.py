@@ -53,6 +53,17 @@ def test_a_file_that_is_there_comes_before_what_is_shipped(tmp_path, monkeypatch
     assert zoo.get_config(QUICK).SEED == 1, "the folder of that name hides nothing else"
 
 
+@pytest.mark.parametrize("base", [QUICK, f"configs/{QUICK}.yaml"])
+def test_a_config_of_ones_own_has_a_base_by_name_anywhere(base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(f"_BASE_: [{base}, RGA_PRM/rga]\nSEED: 9\n")
+    assert zoo.get_config("mine.yaml") == zoo.get_config(QUICK, ["SEED", "9"], ["RGA_PRM/rga"])
+    (tmp_path / os.path.dirname(base)).mkdir(parents=True)
+    (tmp_path / base).write_text("SEED: 3\nVERSION: 2\n")
+    (tmp_path / "mine.yaml").write_text(f"_BASE_: {base}\n")
+    assert zoo.get_config("mine.yaml").SEED == 3, "the file beside it comes first"
+
+
 @pytest.mark.parametrize("name, said", [
     ("LibraRCNN/libra_faster_rcnn_R_50_FPN_1", "Did you mean LibraRCNN/libra_faster_rcnn_R_50_FPN_1x"),
     ("LibraRCNN/sampling", "Did you mean .*LibraRCNN/iou_balanced_sampling"),

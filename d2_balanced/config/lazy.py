@@ -144,7 +144,10 @@ def _parse(overrides: Sequence[str]) -> List[Tuple[List[str], Any]]:
         try:
             (override,) = OverridesParser.create().parse_overrides([text])
         except OverrideParseException as error:
-            raise ConfigError(f"Override {text!r} is not of the form key.path=value (KEY.PATH VALUE is that of yaml configs): {error}") from error
+            raise ConfigError(
+                f"Override {text!r} is not of the form key.path=value (KEY.PATH VALUE is that of yaml configs; a text "
+                f"with blanks or signs has quotes of its own, 'key.path=\"my text\"'): {error}"
+            ) from error
         if override.is_delete() or override.is_sweep_override():
             raise ConfigError(f"Override {text!r}: neither deletions (~key) nor sweeps (a,b) are supported.")
         path = re.sub(r"\[(\d+)\]", r".\1", override.key_or_group).split(".")

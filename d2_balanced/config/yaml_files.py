@@ -10,6 +10,7 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.config import BASE_KEY
 
 from ..utils.errors import ConfigError, did_you_mean, usage
+from ..utils.shipped import find_shipped
 from .yaml_loader import BoundedLoader, PythonObject
 
 __all__ = ["PythonObject", "parse_yaml", "read_with_bases", "read_yaml", "require_file"]
@@ -66,7 +67,8 @@ def parse_yaml(text: str, path: str) -> Dict[str, Any]:
 def read_with_bases(path: str, settings: Optional[Mapping[str, Any]] = None) -> List[Tuple[str, Dict[str, Any]]]:
     """``[(file, its settings), ...]`` in the order in which they are merged: a file's bases come before it.
 
-    ``_BASE_`` is a file or a list of files, relative to the file that names them; of a list, later ones win. Raises
+    ``_BASE_`` is a file or a list of files, relative to the file that names them, or the name of a config or fragment
+    that comes along (``utils/shipped.py``), where there is no such file; of a list, later ones win. Raises
     ``ConfigError`` for a missing file, a circle, more than ``MOST_FILES`` files, or a file that is not YAML or asks for
     Python objects.
 
@@ -87,9 +89,13 @@ def _add_with_bases(files: list, path: str, settings: Optional[Mapping[str, Any]
     settings = dict(read_yaml(path) if settings is None else settings)
     _refuse_python(settings, path)
     for base in _bases(settings.pop(BASE_KEY, []), path):
-        base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
-        _add_with_bases(files, os.path.normpath(base), None, chain + (path,))
+        _add_with_bases(files, _base_file(base, path), None, chain + (path,))
     files.append((path, settings))
+
+
+def _base_file(base: str, path: str) -> str:
+    beside = os.path.normpath(os.path.join(os.path.dirname(path), os.path.expanduser(base)))
+    return beside if PathManager.isfile(beside) else find_shipped(base) or beside
 
 
 def _bases(value, path: str) -> List[str]:

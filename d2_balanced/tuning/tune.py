@@ -69,8 +69,9 @@ def _begin(args: argparse.Namespace, arms: Sequence[Arm], experiments: Dict[str,
     }
     if os.path.isfile(path):
         before = read_json(path)
+        was = before["arguments"]
         changed = [name for name, value in arguments.items()
-                   if name not in (*MAY_CHANGE, "output_dir") and (before["arguments"].get(name) or None) != (value or None)]
+                   if name not in (*MAY_CHANGE, "output_dir") and (was.get(name) or None) != (value or None)]
         changed += [f"the {what}" for what in ("configs", "spaces") if not changed and before[what] != now[what]]
         if changed:
             raise OutputError(

@@ -11,7 +11,7 @@ from typing import Dict
 
 from .errors import ConfigError, did_you_mean
 
-__all__ = ["ROOT", "shipped_configs", "shipped_file", "shipped_fragments"]
+__all__ = ["ROOT", "find_shipped", "shipped_configs", "shipped_file", "shipped_fragments"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ROOT = _PACKAGE if os.path.isdir(os.path.join(_PACKAGE, "configs", "base")) else os.path.dirname(_PACKAGE)
@@ -62,26 +62,31 @@ def shipped_fragments() -> Dict[str, str]:
     return _named(fragments=True)
 
 
-def shipped_file(name: str) -> str:
-    """The path of the config or fragment that ``name`` stands for: a file that is there, then what comes along.
-
-    What comes along is named as in :func:`shipped_configs`, with an ending (without one: the yaml file), or by its path
-    in the repository. A path in a folder that exists is returned as it is, whether or not there is such a file; a word alone is none. Raises
-    ``ConfigError`` for any other name, with those that may have been meant.
-    """
-    if os.path.exists(name) or "://" in name:
-        return name
+def find_shipped(name: str) -> str:
+    """The path of the config or fragment that comes along by this name, as in :func:`shipped_file`; "" for no such."""
     word = name.replace(os.sep, "/")
     shipped = _files().get(f"{word}.{_DEFAULT}") or _files().get(word)
     in_repository = os.path.join(ROOT, *word.split("/"))
     if shipped or word.startswith(("configs/", "projects/")) and os.path.isfile(in_repository):
         return shipped or in_repository
-    folder = os.path.dirname(name)
-    if os.path.isdir(folder):
+    return ""
+
+
+def shipped_file(name: str) -> str:
+    """The path of the config or fragment that ``name`` stands for: a file that is there, then what comes along.
+
+    What comes along is named as in :func:`shipped_configs`, with an ending (without one: the yaml file), or by its path
+    in the repository. A path in a folder that exists is returned as it is, whether or not there is such a file; a word
+    alone is none. Raises ``ConfigError`` for any other name, with those that may have been meant.
+    """
+    if os.path.exists(name) or "://" in name:
         return name
+    shipped, folder = find_shipped(name), os.path.dirname(name)
+    if shipped or os.path.isdir(folder):
+        return shipped or name
     raise ConfigError(
-        f"Config file {name!r} does not exist{f' (there is no folder {folder!r})' if folder else ''}, and nothing of that "
-        f"name comes with d2_balanced; `d2_balanced configs` lists what does.{_meant(word)}"
+        f"Config file {name!r} does not exist{f' (there is no folder {folder!r})' if folder else ''}, and nothing of "
+        f"that name comes with d2_balanced; `d2_balanced configs` lists what does.{_meant(name.replace(os.sep, '/'))}"
     )
 
 
