@@ -42,7 +42,9 @@ def importing(key: str) -> Iterator[None]:
         except ImportError as error:
             refuse_moved(error)
             missing = isinstance(error, ModuleNotFoundError) and error.name
-            reason = f"there is no module {error.name!r} on Python's path. {_HINT}" if missing else f"{error}."
+            reason = f"{str(error).rstrip('.')}."
+            if missing:
+                reason = f"there is no module {error.name!r} on Python's path. {_HINT}"
             raise ConfigError(f"{key}: {place_of_import(error)}{reason}") from error
         except SyntaxError as error:
             cause = error.__cause__ or error  # detectron2 names the file, and has the rest in the cause
