@@ -64,6 +64,11 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--eval-only", action="store_true", help="no training; with --resume: of the last checkpoint")
     parser.add_argument(
+        "--ensemble", action="append", default=[], metavar="RUN",
+        help="with --eval-only: mix the detections with those of another run (a folder, or a checkpoint), by the "
+        "config's suppression (MODEL.BALANCED.NMS); may be repeated",
+    )
+    parser.add_argument(
         "--imbalance-report", action="store_true",
         help="record what is trained on, and write <output folder>/imbalance/report.html at the end",
     )
@@ -119,6 +124,8 @@ def _one_process(args: argparse.Namespace) -> None:
 
     with doing(f"while reading {args.config_file or args.output_dir}"):
         experiment = run.load_experiment(args)
+    if args.ensemble and not args.eval_only:
+        raise ConfigError("--ensemble is for an evaluation: add --eval-only.")
     if args.imbalance_report:
         _record(experiment, args.eval_only)
     with hold_folder(experiment.settings.output_dir):
@@ -130,7 +137,7 @@ def _run(experiment, args: argparse.Namespace) -> None:
     from .engine.nonfinite import NonFiniteLossError
 
     if args.eval_only:
-        run.evaluate(experiment, args.resume)
+        run.evaluate(experiment, args.resume, args.ensemble)
         return
     trainer = run.prepare(
         experiment, resume=args.resume, auto_scale_lr=args.auto_scale_lr, epochs=args.epochs,

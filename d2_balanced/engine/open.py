@@ -28,7 +28,9 @@ from .from_yacs import YacsExperiment
 from .identity import classes_of, identity_in
 from .start import CONFIG, choose_device, configs_in
 
-__all__ = ["load_weights", "open_checkpoint", "open_experiment", "open_run", "saved_own_data", "saved_seed"]
+__all__ = [
+    "load_weights", "open_checkpoint", "open_experiment", "open_of_checkpoint", "open_run", "saved_own_data", "saved_seed",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +83,19 @@ def open_run(
     path, settings = _saved_config(folder)
     experiment = _of_yaml(path, settings, overrides, own_data, fragments)
     experiment.set_run(output_dir=folder, weights=next(iter(checkpoints_in(folder)), ""))
+    return experiment
+
+
+def open_of_checkpoint(path: str) -> Experiment:
+    """The experiment of a checkpoint, from the config that it carries; its weights are the checkpoint.
+
+    Raises ``CheckpointError`` for a file that is none, or that carries no config.
+    """
+    about = identity_in(read_checkpoint(path))
+    if about is None or not about.config:
+        raise CheckpointError(f"{path!r} carries no config; give the folder of its run instead.")
+    experiment = _of_yaml(path, parse_yaml(about.config, f"the config in {path}"), ())
+    experiment.set_run(weights=path)
     return experiment
 
 

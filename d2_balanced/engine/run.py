@@ -22,6 +22,7 @@ from .augmented_test import augmented, evaluate_augmented
 from .build import build_trainer, check_data, evaluate_model
 from .checkpoint import what_is_safe
 from .checkpoint_files import checkpoints_in
+from .ensemble import ensemble_of
 from .experiment import Experiment, OwnData
 from .nonfinite import NonFiniteLossError
 from .open import open_checkpoint, open_experiment, open_run, saved_own_data, saved_seed
@@ -215,8 +216,12 @@ def train(trainer: BalancedTrainer, experiment: Experiment) -> int:
     return 128 + getattr(signal, trainer.stop_reason, signal.SIGTERM)
 
 
-def evaluate(experiment: Experiment, resume: bool) -> Dict[str, Any]:
-    """``--eval-only``: metrics of the given weights, or with ``resume`` of the last checkpoint in the output folder."""
+def evaluate(experiment: Experiment, resume: bool, ensemble: Sequence[str] = ()) -> Dict[str, Any]:
+    """``--eval-only``: metrics of the given weights, or with ``resume`` of the last checkpoint in the output folder.
+
+    Args:
+        ensemble: runs or checkpoints whose detections are mixed with these weights' (``ensemble.py``).
+    """
     settings = experiment.settings
     start.require_run_folder(settings.output_dir)
     if not settings.weights and not resume:
@@ -235,6 +240,9 @@ def evaluate(experiment: Experiment, resume: bool) -> Dict[str, Any]:
         raise CheckpointError(f"There is no checkpoint in {settings.output_dir!r} to evaluate.")
     model = open_checkpoint(experiment, weights)
     check_data(experiment, experiment.test_datasets, matched=experiment.test_datasets if experiment.classes else ())
+    if ensemble:
+        with doing("while opening the detectors of --ensemble"):
+            model = ensemble_of(experiment, model, ensemble)
     with_augmentation = augmented(experiment, model) if settings.augmented_test else None
     results = evaluate_model(experiment, model, experiment.classes)
     if with_augmentation is not None:

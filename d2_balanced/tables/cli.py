@@ -60,9 +60,11 @@ def _tasks(planned: List[PlannedRow], args: argparse.Namespace) -> Dict[Run, Lis
     """``{run: its task for every seed}``, trainings before the evaluations that need them."""
     tasks: Dict[Run, List[Task]] = {}
     for run in sorted(runs_of(planned), key=lambda run: run.trained is not None):
-        sources = tasks[run.trained] if run.trained else [None] * len(_seeds(args))
-        tasks[run] = [Task(run, seed, run_folder(args.output, run, seed), source)
-                      for seed, source in zip(_seeds(args), sources)]
+        evaluated = [tasks[each] for each in (run.trained, *run.others) if each]
+        for index, seed in enumerate(_seeds(args)):
+            source, *others = [each[index] for each in evaluated] or [None]
+            task = Task(run, seed, run_folder(args.output, run, seed), source, tuple(others))
+            tasks.setdefault(run, []).append(task)
     return tasks
 
 
@@ -91,7 +93,7 @@ def _kind(row: PlannedRow) -> str:
     if row.run is None:
         return f"cannot run: {row.reason}"
     if row.row.trained:
-        return f"evaluates {row.row.trained.name}"
+        return f"evaluates {' and '.join(each.name for each in (row.row.trained, *row.row.others))}"
     return row.row.config_file(row.run.options.scale)
 
 

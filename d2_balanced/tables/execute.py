@@ -59,8 +59,9 @@ def _not_to_be_started(task: Task, results: Dict[Task, str]) -> str:
             return FINISHED
     except ConfigError as error:
         return f"{FAILED}: {error}"
-    if task.source and results.get(task.source) != FINISHED:
-        return f"{FAILED}: there are no weights to evaluate, see {task.source.label}"
+    for needed in (task.source, *task.others) if task.source else ():
+        if results.get(needed) != FINISHED:
+            return f"{FAILED}: there are no weights to evaluate, see {needed.label}"
     return ""
 
 

@@ -15,15 +15,16 @@ __all__ = ["ROOT", "Row", "Table", "find_papers", "read_tables", "select_tables"
 
 _OVERRIDES = ("overrides", "tiny_overrides", "coco_overrides")
 _TABLE_KEYS = ("title", "metrics", "scale_note", "baseline", "rows")
-_ROW_KEYS = ("name", "config", "tiny", "no_tiny", *_OVERRIDES, "eval_of", "cannot_run", "paper")
+_ROW_KEYS = ("name", "config", "tiny", "no_tiny", *_OVERRIDES, "eval_of", "ensemble_with", "cannot_run", "paper")
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
     """A row: a run, an evaluation of another row's weights, or the reason why it is neither.
 
-    ``config`` is the paper's, ``tiny`` the quick one, or ``no_tiny`` says why there is none; ``overrides`` hold at both scales. ``trained`` is the row whose
-    weights this one evaluates (``eval_of``), which also gives its configs. ``paper`` holds the paper's figures.
+    ``config`` is the paper's, ``tiny`` the quick one, or ``no_tiny`` says why there is none; ``overrides`` hold at both
+    scales. ``trained`` is the row whose weights this one evaluates (``eval_of``), which also gives its configs; ``others`` are evaluated with it, as one
+    detector (``ensemble_with``). ``paper`` holds the paper's figures.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Row:
     tiny_overrides: Mapping[str, Any] = field(default_factory=dict)
     coco_overrides: Mapping[str, Any] = field(default_factory=dict)
     trained: Optional["Row"] = None
+    others: Tuple["Row", ...] = ()
     cannot_run: str = ""
 
     def config_file(self, scale: str) -> str:
@@ -44,8 +46,8 @@ class Row:
 
     def why_not(self, scale: str) -> str:
         """Why there is no run at a scale, whatever the machine; empty where there is one."""
-        row = self.trained or self
-        return self.cannot_run or (row.no_tiny if scale == "tiny" else "")
+        rows = (self.trained or self, *self.others)
+        return self.cannot_run or next((row.no_tiny for row in rows if row.no_tiny and scale == "tiny"), "")
 
     def settings(self, scale: str) -> Dict[str, Any]:
         """``{KEY.PATH: value}`` of all overrides at a scale; an evaluated row's own come after its training's."""
@@ -129,15 +131,22 @@ def _row(entry, metrics, where: str) -> Row:
 
 
 def _with_training(row: Row, entry, by_name: Mapping[str, Row], where: str) -> Row:
-    """The row, with the row of its ``eval_of`` if it has one."""
-    name = entry.get("eval_of")
+    """The row, with the row of its ``eval_of`` and those of its ``ensemble_with`` if it has any."""
+    name, others = entry.get("eval_of"), entry.get("ensemble_with", [])
     if name is None:
+        if others:
+            raise ConfigError(f"{where} ({row.name}).ensemble_with: needs eval_of, the row that the others are added to.")
         return row
+    others = others if isinstance(others, list) else [others]
+    found = [_trained(other, by_name, f"{where} ({row.name}).ensemble_with") for other in others]
+    return replace(row, trained=_trained(name, by_name, f"{where} ({row.name}).eval_of"), others=tuple(found))
+
+
+def _trained(name, by_name: Mapping[str, Row], where: str) -> Row:
     if name not in by_name or not by_name[name].config:
         trained = [other.name for other in by_name.values() if other.config]
-        raise ConfigError(f"{where} ({row.name}).eval_of: no row with a config is called {name!r}."
-                          f"{did_you_mean(str(name), trained)}")
-    return replace(row, trained=by_name[name])
+        raise ConfigError(f"{where}: no row with a config is called {name!r}.{did_you_mean(str(name), trained)}")
+    return by_name[name]
 
 
 def _mapping(value, where: str) -> Mapping[str, Any]:

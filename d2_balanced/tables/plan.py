@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from detectron2.config import CfgNode
 
@@ -37,7 +37,8 @@ class Options(NamedTuple):
 class Run:
     """A training, or with ``trained`` an evaluation of its weights; one for every seed.
 
-    ``key`` is the hash of what the result depends on (``identity.run_key``), ``name`` that with a readable slug.
+    With ``others`` it evaluates an ensemble. ``key`` is the hash of what the result depends on (``identity.run_key``),
+    ``name`` that with a readable slug.
     """
 
     name: str
@@ -47,6 +48,12 @@ class Run:
     options: Options
     cfg: CfgNode
     trained: Optional["Run"] = None
+    others: Tuple["Run", ...] = ()
+
+    @property
+    def eval_of(self) -> str:
+        """What is evaluated, for :func:`run_key`; empty for a training."""
+        return evaluated_key(self.trained, self.others)
 
     def words(self, **more) -> List[str]:
         """The overrides as words of a command line; ``more`` wins."""
@@ -56,11 +63,14 @@ class Run:
         """A new experiment of the run's config."""
         return open_experiment(self.config_file, self.words(), self.options.data)
 
-    def command(self, folder: str, seed: int, *, weights: str = "", evaluate: bool = False) -> List[str]:
+    def command(
+        self, folder: str, seed: int, *, weights: str = "", others: Sequence[str] = (), evaluate: bool = False
+    ) -> List[str]:
         """The command line of a run in ``folder``; training goes on from the folder's last checkpoint.
 
         Args:
             weights: the checkpoint to evaluate, of a run that only evaluates.
+            others: those that are evaluated with it.
             evaluate: do not train, evaluate the folder's last checkpoint.
         """
         mode = ["--eval-only"] if weights else ["--eval-only", "--resume"] if evaluate else ["--resume"]
@@ -68,6 +78,7 @@ class Run:
         data = [word for name, path in data if path for word in (f"--{name.replace('_', '-')}", path)]
         gpus = ["--num-gpus", str(self.options.num_gpus)] if self.options.num_gpus != 1 else []
         more = {"MODEL.WEIGHTS": weights} if weights else {}
+        mode += [word for path in others for word in ("--ensemble", path)]
         program = [*train_program(), "--config-file", short_path(self.config_file)]
         return [*program, *mode, "--output-dir", folder, *data, *gpus, *self.words(**more, SEED=seed)]
 
@@ -105,8 +116,13 @@ def plan_rows(selection: Sequence, options: Options) -> List[PlannedRow]:
 
 def runs_of(planned: Sequence[PlannedRow]) -> List[Run]:
     """Every run once: those of the rows, and the trainings that evaluated rows need before them."""
-    runs = [run for row in planned if row.run for run in (row.run.trained, row.run) if run]
+    runs = [run for row in planned if row.run for run in (row.run.trained, *row.run.others, row.run) if run]
     return list(dict.fromkeys(runs))
+
+
+def evaluated_key(trained: Optional[Run], others: Sequence[Run]) -> str:
+    """The keys of the trainings whose weights are evaluated together."""
+    return "+".join(run.key for run in (trained, *others) if run)
 
 
 def _plan(table: Table, row: Row, options: Options, runs: Dict[str, Run]) -> PlannedRow:
@@ -114,21 +130,23 @@ def _plan(table: Table, row: Row, options: Options, runs: Dict[str, Run]) -> Pla
         return PlannedRow(table, row, None, row.why_not(options.scale))
     try:
         trained = _run(table, row.trained, options, runs) if row.trained else None
-        return PlannedRow(table, row, _run(table, row, options, runs, trained))
+        others = tuple(_run(table, other, options, runs) for other in row.others)
+        return PlannedRow(table, row, _run(table, row, options, runs, trained, others))
     except ConfigError as error:
         raise ConfigError(f"{table.label}, row {row.name!r} at scale {options.scale}: {error}") from error
 
 
-def _run(table: Table, row: Row, options: Options, runs: Dict[str, Run], trained: Optional[Run] = None) -> Run:
+def _run(table: Table, row: Row, options: Options, runs: Dict[str, Run], trained: Optional[Run] = None,
+         others: Tuple[Run, ...] = ()) -> Run:
     """The row's run; the one in ``runs`` that has the same key, or a new one that is put there."""
     overrides = {**row.settings(options.scale), **options.overrides}
     words = [str(word) for pair in overrides.items() for word in pair]
     config_file = os.path.join(ROOT, row.config_file(options.scale))
     cfg = _resolved(config_file, tuple(words), options.data)
-    key = run_key(cfg, trained.key if trained else "")
+    key = run_key(cfg, evaluated_key(trained, others))
     if key not in runs:
         slug = re.sub(r"[^a-z0-9]+", "-", f"{table.paper} {table.name.replace('_', '')} {row.name}".lower()).strip("-")
-        runs[key] = Run(f"{slug[:70]}-{key}", key, config_file, overrides, options, cfg, trained)
+        runs[key] = Run(f"{slug[:70]}-{key}", key, config_file, overrides, options, cfg, trained, others)
     return runs[key]
 
 

@@ -30,12 +30,13 @@ def run_folder(output: str, run: Run, seed: int) -> str:
 
 
 class Task(NamedTuple):
-    """A run with a seed, in its folder; ``source`` is the task whose weights it evaluates."""
+    """A run with a seed, in its folder; ``source`` is the task whose weights it evaluates, ``others`` with it."""
 
     run: Run
     seed: int
     folder: str
     source: Optional["Task"] = None
+    others: Tuple["Task", ...] = ()
 
     @property
     def label(self) -> str:
@@ -54,9 +55,10 @@ class Task(NamedTuple):
 
         Raises ``ConfigError`` if they are those of another config.
         """
-        if not is_evaluated(self.folder, self.weights, self.run.results):
+        evaluated = (self.weights, *(other.weights for other in self.others))
+        if not all(is_evaluated(self.folder, weights, self.run.results) for weights in evaluated):
             return False
-        found = saved_key(self.folder, self.run.trained.key if self.run.trained else "")
+        found = saved_key(self.folder, self.run.eval_of)
         if found != self.run.key:
             raise ConfigError(f"{self.folder} holds the results of another config ({found}, not {self.run.key}): its "
                               f"{CONFIG} or the data was changed since. Move it away, and run this again.")
@@ -65,7 +67,8 @@ class Task(NamedTuple):
     def command(self) -> List[str]:
         """What is left to do here, as a command line."""
         weights = self.weights if self.source else ""
-        return self.run.command(self.folder, self.seed, weights=weights, evaluate=self.is_trained())
+        others = [other.weights for other in self.others]
+        return self.run.command(self.folder, self.seed, weights=weights, others=others, evaluate=self.is_trained())
 
     def prepare(self) -> None:
         """Make the folder. An evaluation saves no config of its own, so that is done here."""

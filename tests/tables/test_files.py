@@ -30,6 +30,14 @@ def test_overrides_by_scale(tmp_path):
     assert e.config_file("coco") == CONFIGS["config"] and e.config_file("tiny") == CONFIGS["tiny"]
 
 
+def test_an_ensemble_has_the_rows_that_it_evaluates_together(tmp_path):
+    rows = [{"name": name, **CONFIGS, "paper": {}} for name in ("second", "third")]
+    both = {"name": "e", "eval_of": "plain", "ensemble_with": ["second", "third"], "paper": {}}
+    plain, second, third, e = read(tmp_path, table(*rows, both))[0].rows
+    assert e.trained is plain and e.others == (second, third) and e.settings("tiny") == plain.settings("tiny")
+    assert read(tmp_path, table(*rows, {**both, "ensemble_with": "third"}))[0].rows[-1].others[0].name == "third"
+
+
 def test_a_row_that_has_no_quick_recipe(tmp_path):
     deeper = {"name": "deeper", "config": CONFIGS["config"], "no_tiny": "one depth", "paper": {}}
     (found,) = read(tmp_path, table(deeper, {"name": "e", "eval_of": "deeper", "paper": {}}))
@@ -57,6 +65,8 @@ NO = {"cannot_run": "reason", "paper": {}}
     (table({"name": "x", "cannot_run": "r", "paper": {"AP": "3,5"}}), r"\(x\).paper.AP: expected a number, got '3,5'"),
     (table({"name": "x", "eval_of": "plane", "paper": {}}), r"\(x\).eval_of: no row .* 'plane'. Did you mean plain"),
     (table({"name": "x", **NO}, {"name": "y", "eval_of": "x", "paper": {}}), r"\(y\).eval_of: no row with a config"),
+    (table({"name": "y", "eval_of": "plain", "ensemble_with": ["plane"], "paper": {}}), r"\(y\).ensemble_with: no row .* plain"),
+    (table({"name": "y", **NO, "ensemble_with": ["plain"]}), r"\(y\).ensemble_with: needs eval_of"),
     ("table_1: {title: a, title: b}", r"title is given twice"),
     ("table_1: [", r"tables.yaml is not a \(safe\) YAML file"),
 ])  # fmt: skip

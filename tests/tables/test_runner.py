@@ -13,6 +13,7 @@ import pytest
 from commands import refusal, status
 import yaml
 from d2_balanced.tables import cli, plan
+from d2_balanced.tables.files import select_tables
 from d2_balanced.tables.plan import Run
 from d2_balanced.tables.state import adopt, finished_runs
 
@@ -30,7 +31,7 @@ def row(name, warmup=50, **more):
 def run(tmp_path, monkeypatch):
     """``run(rows, *words)``: the exit status of the command on a table with these rows."""
 
-    def command(self, folder, seed, *, weights="", evaluate=False):
+    def command(self, folder, seed, *, weights="", others=(), evaluate=False):
         config = tmp_path / f"{self.key}-{seed}.yaml"
         cfg = self.cfg.clone()
         cfg.SEED = seed
@@ -101,6 +102,28 @@ def test_an_evaluation_takes_the_weights_of_its_training(run, tmp_path):
     os.utime(metrics, (1, 1))  # the weights are newer
     assert run(rows) == 0
     assert sorted(starts(tmp_path / "out" / "runs").values()) == [1, 1, 1, 2]
+
+
+def test_an_ensemble_waits_for_both_trainings(run, tmp_path, capsys):
+    rows = [row("both", eval_of="plain", ensemble_with=["other"]), row("plain"), row("other", 60)]
+    assert run(rows, "--row", "both") == 0 and run(rows) == 0
+    assert len(starts(tmp_path / "out" / "runs")) == 6 and set(starts(tmp_path / "out" / "runs").values()) == {1}
+    (weights,) = (tmp_path / "out").glob("runs/*plain*/seed1/model_final.pth")
+    os.utime(weights, (1, 1))
+    (metrics,) = (tmp_path / "out").glob("runs/*both*/seed1/inference/*/metrics.json")
+    os.utime(metrics, (2, 2))  # newer than the weights that it evaluates, older than those beside them
+    assert run(rows) == 0 and sorted(starts(tmp_path / "out" / "runs").values()) == [1, 1, 1, 1, 1, 2]
+    assert run([row("broken", 7), row("plain"), row("of broken", eval_of="plain", ensemble_with=["broken"])]) == 1
+    assert "there are no weights to evaluate" in capsys.readouterr().out
+
+
+def test_the_two_detectors_of_rga_prm_are_evaluated_as_one():
+    (row,) = plan.plan_rows(select_tables(["RGA_PRM:table_5"], ["two detectors, ensemble"]), plan.Options())
+    fractions = [each.cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION for each in plan.runs_of([row])]
+    assert fractions == [0.5, 0.1, 0.5] and plan.runs_of([row])[-1] is row.run
+    words = row.run.command("out", 3, weights="first.pth", others=["second.pth"])
+    assert "--eval-only" in words and words[words.index("--ensemble") + 1] == "second.pth"
+    assert words[words.index("MODEL.WEIGHTS") + 1] == "first.pth" and words.index("--ensemble") < words.index("MODEL.WEIGHTS")
 
 
 def test_a_row_with_test_time_augmentation_has_its_results(run, tmp_path, capsys):

@@ -7,6 +7,7 @@ import math
 from typing import List
 
 import torch
+from detectron2.structures import Boxes, pairwise_iou
 from torch import Tensor
 
 from ...utils.errors import ConfigError
@@ -57,9 +58,10 @@ class WeightedBoxesFusion(Suppression):
         if not len(solid.boxes):
             return solid
         boxes, scores, groups = self._fuse(solid)
-        # What a fused box is not: rows, of which it has the first one's of its group.
-        first = (solid.groups[None] == groups[:, None]).to(torch.uint8).argmax(dim=1)
-        return solid.select(first)._replace(boxes=boxes, scores=scores)
+        # Everything else (its class, its mask) a fused box has from the candidate of its group that is nearest to it.
+        ious = pairwise_iou(Boxes(boxes), Boxes(solid.boxes))
+        nearest = torch.where(groups[:, None] == solid.groups, ious, torch.full_like(ious, -1.0)).argmax(dim=1)
+        return solid.select(nearest)._replace(boxes=boxes, scores=scores)
 
     def _fuse(self, candidates: Candidates):
         # A power of two, so that scaling to [0, 1] and back changes no bit.
