@@ -148,5 +148,5 @@ def test_refused_settings():
 
 
 def test_without_grouping_sizes_are_not_needed():
-    loader = make(dataset=[{"image_id": 0, "width": 1}], aspect_ratio_grouping=False, repeat_threshold=0.0)
+    loader = make(dataset=[{"image_id": 0, "width": 1}], aspect_ratio_grouping=False, repeat_threshold=0.0, num_workers=0)
     assert [sample["image_id"] for sample in next(iter(loader))] == [0, 0, 0, 0]
