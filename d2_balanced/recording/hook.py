@@ -43,6 +43,8 @@ class RecordImbalance(HookBase):
     Raises ``ValueError`` for periods out of range, a model without ROI heads to record, or without that parameter.
     """
 
+    repeats_last_step = True  # a run that is killed in its last evaluation has its last window in the checkpoint only
+
     def __init__(self, model, output_dir, *, period, gradient_period, gradient_parameter):
         if period < 1:
             raise ValueError(f"RecordImbalance: period must be 1 or more iterations, got {period}")
@@ -58,7 +60,7 @@ class RecordImbalance(HookBase):
         self._began = False
 
     def before_train(self):
-        start = self.trainer.start_iter
+        start = self.trainer.last_finished_iter + 1
         self._first = self._state.get("first", start)
         self._began = True
         self._recorder.counts.clear()
@@ -76,10 +78,10 @@ class RecordImbalance(HookBase):
     def after_step(self):
         if self._gradients is not None and self._gradients.found:
             self._write({"iteration": self.trainer.iter, "gradients": self._gradients.take()})
-        if (self.trainer.iter + 1) % self._period == 0:
+        if (self.trainer.iter + 1) % self._period == 0 and self._first <= self.trainer.iter:
             self._write(counts_line(self._first, self.trainer.iter, self._of_all_processes()))
             self._recorder.reset()
-            self._first = self.trainer.iter + 1
+            self._first, self._state = self.trainer.iter + 1, {}
 
     def after_train(self):
         """Write the last window, full or not; a run that goes on from here takes its counts from the checkpoint."""

@@ -111,3 +111,17 @@ def test_a_run_that_is_cut_short_gets_its_final_checkpoint(unbroken, tmp_path):
     assert train_net("--output-dir", folder, "--resume", "SOLVER.MAX_ITER", 4) == 0
     assert checkpoint(folder)["iteration"] == 3
     assert evaluations(folder) == evaluations(unbroken)[:2]
+
+
+def test_the_recording_is_that_of_an_unbroken_run(words, tmp_path, monkeypatch):
+    """Killed where a window ends, and in the last evaluation, twice: its last window is in the checkpoint only."""
+    recorded = ["ANALYSIS.RECORD", True, "ANALYSIS.PERIOD", 4, "ANALYSIS.GRADIENT_PERIOD", 3]
+    assert train_net("--output-dir", tmp_path / "unbroken", *words, *recorded) == 0
+    killed = tmp_path / "killed"
+    for number, begin in ((2, [*words, *recorded]), (2, ["--resume"]), (1, ["--resume"])):
+        with monkeypatch.context() as patch:
+            fail_in_evaluation(patch, number)
+            assert train_net("--output-dir", killed, *begin) == 1
+    assert train_net("--output-dir", killed, "--resume") == 0
+    expected, found = ((folder / "imbalance.jsonl").read_text() for folder in (tmp_path / "unbroken", killed))
+    assert [json.loads(line).get("first") for line in expected.splitlines()].count(4) == 1 and found == expected

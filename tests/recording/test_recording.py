@@ -233,7 +233,7 @@ def test_counts_of_all_processes_are_added_up_and_taken_up_by_one(tmp_path, monk
         model = OneHead()
         hook = hook_module.RecordImbalance(model, str(tmp_path), **settings)
         hook.load_state_dict(state or {})
-        hook.trainer = SimpleNamespace(start_iter=start, iter=start, completed=True)
+        hook.trainer = SimpleNamespace(last_finished_iter=start - 1, iter=start, completed=True)
         hook.before_train()
         (recorder,) = model.observers
         return hook, recorder.counts.setdefault((0, 0), ImbalanceCounts("cpu"))
