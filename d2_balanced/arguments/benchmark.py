@@ -3,6 +3,7 @@
 import argparse
 
 from ..utils.command import called
+from .checkpoint import add_last_overrides, add_run
 from .numbers import count
 
 __all__ = ["argument_parser"]
@@ -14,10 +15,7 @@ def argument_parser() -> argparse.ArgumentParser:
         prog=called("python -m d2_balanced.inference.benchmark"), allow_abbrev=False,
         description="What a trained detector costs, beside plain detectron2 and exported files. Guide: docs/EXPORT.md.",
     )  # fmt: skip
-    parser.add_argument("--run", required=True, metavar="DIR", help="output folder of the training run")
-    parser.add_argument(
-        "--weights", default="", metavar="FILE", help="default: its model_best.pth, else its newest checkpoint"
-    )
+    add_run(parser)
     parser.add_argument("--exported", nargs="+", default=(), metavar="FILE", help="files of `d2_balanced export`")
     parser.add_argument(
         "--images", nargs="+", default=(), metavar="PATH",
@@ -31,8 +29,5 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", default="", metavar="FILE", help="JSON, replaced (default: benchmark.json in the run's folder)"
     )
-    parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="...",
-        help="overrides of the config, last: KEY VALUE of a yaml run, key=value of a lazy one",
-    )  # fmt: skip
+    add_last_overrides(parser)
     return parser

@@ -2,7 +2,23 @@
 
 import argparse
 
-__all__ = ["add_overrides", "add_training_images", "evaluated_checkpoints"]
+__all__ = ["add_last_overrides", "add_overrides", "add_run", "add_training_images", "evaluated_checkpoints"]
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The run whose detector is used, and which of its checkpoints."""
+    parser.add_argument("--run", required=True, metavar="DIR", help="output folder of the training run")
+    parser.add_argument(
+        "--weights", default="", metavar="FILE", help="default: its model_best.pth, else its newest checkpoint"
+    )
+
+
+def add_last_overrides(parser: argparse.ArgumentParser) -> None:
+    """The config's overrides as ``opts``, all words from the first one on."""
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="...",
+        help="overrides of the config, last: KEY VALUE of a yaml run, key=value of a lazy one",
+    )  # fmt: skip
 
 
 def add_training_images(parser: argparse.ArgumentParser, config_required: bool = True) -> None:

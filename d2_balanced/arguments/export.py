@@ -3,6 +3,7 @@
 import argparse
 
 from ..utils.command import called
+from .checkpoint import add_last_overrides, add_run
 from .numbers import positive
 
 __all__ = ["argument_parser"]
@@ -15,13 +16,10 @@ def argument_parser() -> argparse.ArgumentParser:
         description="Write a trained detector to a file that other programs run, run it on images, and compare it with "
         "the detector. Guide: docs/EXPORT.md.",
     )  # fmt: skip
-    parser.add_argument("--run", required=True, metavar="DIR", help="output folder of the training run")
+    add_run(parser)
     parser.add_argument("--format", required=True, choices=("onnx", "torchscript"))
     parser.add_argument(
         "--output", default="", metavar="FILE", help="default: in the run's folder, named as the checkpoint"
-    )
-    parser.add_argument(
-        "--weights", default="", metavar="FILE", help="default: its model_best.pth, else its newest checkpoint"
     )
     parser.add_argument(
         "--images", nargs="+", default=(), metavar="PATH",
@@ -33,8 +31,5 @@ def argument_parser() -> argparse.ArgumentParser:
     bounds.add_argument("--box-bound", type=positive, metavar="PX", help="of a coordinate, in pixels (default: 0.1)")
     bounds.add_argument("--score-bound", type=positive, metavar="S", help="of a score (default: 0.001)")
     bounds.add_argument("--mask-bound", type=positive, metavar="P", help="of a mask's probability (default: 0.01)")
-    parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="...",
-        help="overrides of the config, last: KEY VALUE of a yaml run, key=value of a lazy one",
-    )  # fmt: skip
+    add_last_overrides(parser)
     return parser

@@ -3,6 +3,7 @@
 import argparse
 
 from ..utils.command import called
+from .checkpoint import add_last_overrides, add_run
 from .numbers import count, natural, part, score
 
 __all__ = ["argument_parser"]
@@ -14,10 +15,7 @@ def argument_parser() -> argparse.ArgumentParser:
         prog=called("python -m d2_balanced.inference"), allow_abbrev=False,
         description="Find objects in images and videos with a trained detector. Guide: docs/PREDICT.md.",
     )  # fmt: skip
-    parser.add_argument("--run", required=True, metavar="DIR", help="output folder of the training run")
-    parser.add_argument(
-        "--weights", default="", metavar="FILE", help="default: its model_best.pth, else its newest checkpoint"
-    )
+    add_run(parser)
     parser.add_argument(
         "--input", required=True, nargs="+", metavar="PATH",
         help="image or video files, folders of images, or patterns in quotes ('photos/**/*.jpg')",
@@ -26,10 +24,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace the predictions in the output folder")
     _add_what_is_kept(parser.add_argument_group("what is kept"))
     _add_how(parser.add_argument_group("how images are looked at"))
-    parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="...",
-        help="overrides of the config, last: KEY VALUE of a yaml run, key=value of a lazy one",
-    )  # fmt: skip
+    add_last_overrides(parser)
     return parser
 
 

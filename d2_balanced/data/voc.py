@@ -19,7 +19,7 @@ from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 from ..utils.errors import DataError
 from .json_cache import cached_json
 
-__all__ = ["VOC_SPLITS", "ensure_voc_json", "convert_voc", "voc_image_root"]
+__all__ = ["VOC_SPLITS", "box_of_object", "ensure_voc_json", "convert_voc", "voc_image_root"]
 
 VERSION = 1
 """Part of the fingerprint that tells whether a converted file is still right."""
@@ -101,15 +101,21 @@ def _read_xml(path, ignore_difficult):
         raise DataError(f"annotation file {path} is not a readable VOC annotation: {error}") from None
 
 
+def box_of_object(element):
+    """``[x, y, w, h]`` of an ``object`` element; ``TypeError`` or ``ValueError`` where its corners are no numbers."""
+    x1, y1, x2, y2 = (float(element.findtext("bndbox/" + key)) for key in ("xmin", "ymin", "xmax", "ymax"))
+    x1, y1 = x1 - 1, y1 - 1
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
 def _annotation(element, ignore_difficult):
     name = element.findtext("name")
     if name not in CLASS_NAMES:
         raise ValueError(f"unknown class {name!r}")
-    x1, y1, x2, y2 = (float(element.findtext("bndbox/" + key)) for key in ("xmin", "ymin", "xmax", "ymax"))
-    x1, y1 = x1 - 1, y1 - 1
+    box = box_of_object(element)
     difficult = int(element.findtext("difficult") or 0)
-    return {"category_id": CLASS_NAMES.index(name) + 1, "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "area": (x2 - x1) * (y2 - y1), "iscrowd": int(ignore_difficult and difficult == 1)}
+    return {"category_id": CLASS_NAMES.index(name) + 1, "bbox": box, "area": box[2] * box[3],
+            "iscrowd": int(ignore_difficult and difficult == 1)}
 
 
 def _fingerprint(base, parts, ignore_difficult):

@@ -5,7 +5,6 @@ Where they send what they get is their own matter: ``MLFLOW_TRACKING_URI``, ``WA
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import math
@@ -18,7 +17,8 @@ from detectron2.utils.events import EventWriter, get_event_storage
 
 from ..config.yaml_files import parse_yaml
 from ..utils.atomic import atomic_write
-from ..utils.errors import InstallError, LaunchError, usage
+from ..utils.errors import LaunchError, usage
+from ..utils.extras import import_extra
 
 __all__ = ["KEYS", "MlflowTracker", "Tracker", "WandbTracker", "build_trackers", "require_trackers"]
 
@@ -34,12 +34,7 @@ def require_trackers(tracking: Mapping[str, str]) -> None:
     """Raise ``InstallError`` for a tracker that is asked for, ``{name: project}``, and whose library is not there."""
     for name, project in tracking.items():
         if project:
-            try:
-                importlib.import_module(name)
-            except ImportError as error:
-                raise InstallError(
-                    f"{KEYS[name]} needs {name}, which cannot be imported ({error}): pip install 'd2_balanced[{name}]'."
-                ) from error
+            import_extra(name, name, KEYS[name])
 
 
 def build_trackers(experiment, trainer, start_iter: int) -> List[EventWriter]:
@@ -128,7 +123,7 @@ class MlflowTracker(Tracker):
     _STATES = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
     def _start(self, experiment, project, run_id):
-        mlflow = importlib.import_module("mlflow")
+        mlflow = import_extra("mlflow", "mlflow", KEYS["mlflow"])
         self._client, self._metric = mlflow.MlflowClient(), mlflow.entities.Metric
         if run_id:
             self._client.set_terminated(run_id, "RUNNING")
@@ -160,7 +155,7 @@ class WandbTracker(Tracker):
     name = "wandb"
 
     def _start(self, experiment, project, run_id):
-        wandb = importlib.import_module("wandb")
+        wandb = import_extra("wandb", "wandb", KEYS["wandb"])
         text = experiment.config_text()
         self._run = wandb.init(
             project=project, name=os.path.basename(os.path.abspath(self._folder)), dir=self._folder,

@@ -8,7 +8,8 @@ import random
 import warnings
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
-from ..utils.errors import ConfigError, InstallError
+from ..utils.errors import ConfigError
+from ..utils.extras import import_extra
 from .spaces import Choices
 
 __all__ = ["Study", "Tried", "possible_trials", "require_optuna"]
@@ -27,10 +28,7 @@ class Tried(NamedTuple):
 
 def require_optuna():
     """The library; ``InstallError`` without it."""
-    try:
-        import optuna
-    except ImportError as error:
-        raise InstallError("d2_balanced tune needs Optuna: pip install 'd2_balanced[tune]' (or optuna).") from error
+    optuna = import_extra("optuna", "tune", "d2_balanced tune")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

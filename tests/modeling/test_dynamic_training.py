@@ -17,7 +17,6 @@ DSL_ON_PROPOSALS = {"MODEL__BALANCED__BOX_LOSS": PROPOSALS_ONLY}
 AGNOSTIC = {"MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True}
 CASCADE = {"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages"}, **AGNOSTIC}
 RECURSIVE = {"MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages"}, **AGNOSTIC}
-BRANCHES = {"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.1}, {"POSITIVE_FRACTION": 0.5}]}
 
 
 def one_proposal(targets):
@@ -118,7 +117,7 @@ def test_recursive_stages_share_a_beta_that_sees_every_loop():
 
 
 def test_branches_share_the_threshold_and_have_a_beta_each():
-    heads = h.build(h.tiny_cfg(**BRANCHES, **DLA, **DSL))
+    heads = h.build(h.tiny_cfg(**h.BRANCHES, **DLA, **DSL))
     kinds = [type(module) for module in adaptive(heads)]
     assert kinds.count(DynamicMatcher) == 1 and kinds.count(DynamicSmoothL1) == 2
     targets = h.targets((4, 7))

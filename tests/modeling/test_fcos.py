@@ -4,40 +4,20 @@ import os
 
 import pytest
 import torch
+from dense_tools import OBJECTS, K, ToyBackbone, image
 from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone
 from detectron2.modeling.meta_arch import fcos as detectron2_fcos
 from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
-from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from fvcore.nn import sigmoid_focal_loss
 from paths import ROOT
 from tiny_runs import quick_config
-from torch import nn
 
 from d2_balanced.engine.open import open_experiment
 from d2_balanced.engine.training_state import gather_plain_attributes
 from d2_balanced.modeling.meta_arch import BalancedFCOS
 from d2_balanced.utils.errors import Refusal
-
-K, SIZE = 3, (64, 96)
-
-
-class ToyBackbone(Backbone):
-    """Two levels, 4 channels."""
-
-    def __init__(self):
-        super().__init__()
-        self.p3 = nn.Conv2d(3, 4, 3, stride=8, padding=1)
-        self.p4 = nn.Conv2d(4, 4, 3, stride=2, padding=1)
-        self._out_features = ["p3", "p4"]
-        self._out_feature_channels = {"p3": 4, "p4": 4}
-        self._out_feature_strides = {"p3": 8, "p4": 16}
-
-    def forward(self, x):
-        p3 = self.p3(x)
-        return {"p3": p3, "p4": self.p4(p3)}
 
 
 def build(cls):
@@ -47,17 +27,6 @@ def build(cls):
         backbone=ToyBackbone(), head=head, head_in_features=["p3", "p4"], num_classes=K, test_score_thresh=0.01,
         pixel_mean=[127.5] * 3, pixel_std=[64.0] * 3,
     )  # fmt: skip
-
-
-def image(*boxes, seed=0):
-    instances = Instances(SIZE)
-    instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    instances.gt_classes = torch.arange(len(boxes)) % K
-    pixels = torch.randint(0, 256, (3, *SIZE), generator=torch.Generator().manual_seed(seed))
-    return {"image": pixels.float(), "instances": instances}
-
-
-OBJECTS = [image((5, 5, 30, 25), (40, 10, 60, 50)), image((0, 0, 90, 60), seed=1)]
 
 
 def step(model, batch):

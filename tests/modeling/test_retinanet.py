@@ -2,45 +2,27 @@
 
 import pytest
 import torch
+from dense_tools import OBJECTS, K, ToyBackbone, image
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone, RetinaNet, build_model
+from detectron2.modeling import RetinaNet, build_model
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch import retinanet as detectron2_retinanet
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 from fvcore.nn import sigmoid_focal_loss
 from reference.cls_losses import quality_focal
 from reference.losses import balanced_l1
 from reference.losses import iou as box_iou
-from torch import nn
 
 from d2_balanced.config import get_balanced_cfg
 from d2_balanced.engine.training_state import gather_plain_attributes, load_plain_attributes
 from d2_balanced.modeling.box_losses import BalancedL1, DynamicSmoothL1, EIoU, SmoothL1
-from d2_balanced.modeling.cls_losses import ClassBalanced, EQLv2, FocalLoss, GHMC, QualityFocal, Varifocal
+from d2_balanced.modeling.cls_losses import GHMC, ClassBalanced, EQLv2, FocalLoss, QualityFocal, Varifocal
 from d2_balanced.modeling.meta_arch import BalancedRetinaNet
-from d2_balanced.modeling.suppression import BoxVoting, IoUGuidedNMS, NMS, SoftNMS, VarianceVoting
-
-K, SIZE = 3, (64, 96)
-
-
-class ToyBackbone(Backbone):
-    """Two levels, 4 channels."""
-
-    def __init__(self):
-        super().__init__()
-        self.p3 = nn.Conv2d(3, 4, 3, stride=8, padding=1)
-        self.p4 = nn.Conv2d(4, 4, 3, stride=2, padding=1)
-        self._out_features = ["p3", "p4"]
-        self._out_feature_channels = {"p3": 4, "p4": 4}
-        self._out_feature_strides = {"p3": 8, "p4": 16}
-
-    def forward(self, x):
-        p3 = self.p3(x)
-        return {"p3": p3, "p4": self.p4(p3)}
+from d2_balanced.modeling.suppression import NMS, BoxVoting, IoUGuidedNMS, SoftNMS, VarianceVoting
 
 
 def build(cls, seed=0, **options):
@@ -61,15 +43,6 @@ def build(cls, seed=0, **options):
     return cls(**{**settings, **options})
 
 
-def image(*boxes, seed=0):
-    instances = Instances(SIZE)
-    instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    instances.gt_classes = torch.arange(len(boxes)) % K
-    pixels = torch.randint(0, 256, (3, *SIZE), generator=torch.Generator().manual_seed(seed))
-    return {"image": pixels.float(), "instances": instances}
-
-
-OBJECTS = [image((5, 5, 30, 25), (40, 10, 60, 50)), image((0, 0, 90, 60), seed=1)]
 BATCHES = {
     "objects": OBJECTS,
     "one image without objects": [OBJECTS[0], image()],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -21,9 +22,8 @@ __all__ = ["FolderData", "data_of_folder", "set_aside"]
 VERSION = 1
 """Part of the fingerprint that tells whether a converted file is still right."""
 
-_LAYOUTS: Dict[str, Callable[[str], Optional[Dict[str, Any]]]] = {
-    "COCO": coco_folder.find, "YOLO": yolo.find, "Pascal VOC": voc_folder.find,
-}
+_LAYOUTS = {"COCO": coco_folder, "YOLO": yolo, "Pascal VOC": voc_folder}
+"""Modules with ``find(folder)``; and ``read``, where the annotations are no COCO JSON yet."""
 
 
 class FolderData(NamedTuple):
@@ -54,12 +54,13 @@ def data_of_folder(folder: str, val_fraction: Optional[float] = None, seed: int 
     if not os.path.isdir(folder):
         what = "is a file; give the folder of the data" if os.path.exists(folder) else "does not exist"
         raise DataError(f"The folder {folder} {what}.")
-    found = {name: layout for name, layout in ((name, find(folder)) for name, find in _LAYOUTS.items()) if layout}
+    layouts = {name: module.find(folder) for name, module in _LAYOUTS.items()}
+    found = {name: layout for name, layout in layouts.items() if layout}
     if not found:
         raise DataError(
             f"{folder} has no layout that is known: COCO (annotations/*.json, train/_annotations.coco.json), YOLO "
-            "(data.yaml, images/train and labels/train, train/images and train/labels) or Pascal VOC (Annotations/*.xml, "
-            "train/*.xml)."
+            "(data.yaml, images/train and labels/train, train/images and train/labels) or Pascal VOC "
+            "(Annotations/*.xml, train/*.xml)."
         )
     if len(found) > 1:
         raise DataError(f"{folder} has several layouts: {', '.join(found)}. Give the folder of one, or --train-json.")
@@ -71,10 +72,7 @@ def data_of_folder(folder: str, val_fraction: Optional[float] = None, seed: int 
         splits["val"] = splits["test"]
         notes.append("There is no validation set: the test set serves for it.")
     chosen = [splits["train"], *([splits["val"]] if "val" in splits else [])]
-    if name == "COCO":
-        pairs = [tuple(pair) for pair in chosen]
-    else:
-        pairs = _converted(folder, name, layout, chosen, notes)
+    pairs = _converted(folder, name, layout, chosen, notes) if hasattr(_LAYOUTS[name], "read") else chosen
     return _with_val(pairs, val_fraction, seed, notes)
 
 
@@ -94,75 +92,73 @@ def _with_val(pairs: Sequence[Tuple[str, str]], fraction: Optional[float], seed:
     if not 0 < fraction < 1:
         raise ConfigError(f"--val-fraction must be above 0 and below 1, got {fraction:g}.")
     (json_file, images), = pairs
-    train, val = (_part(json_file, fraction, seed, part) for part in ("train", "val"))
+    with open(json_file, "rb") as file:
+        fingerprint = hashlib.sha256(file.read() + repr((VERSION, fraction, seed)).encode()).hexdigest()[:12]
+    train, val = _kept(os.path.dirname(json_file), "d2_balanced_split", ("train", "val"), fingerprint,
+                       lambda: _split(json_file, fraction, seed))  # fmt: skip
     notes.append(f"A share of {fraction:g} of the images is the validation set, drawn with seed {seed}.")
     return FolderData(train, images, val, images, tuple(notes))
 
 
-def _part(json_file: str, fraction: float, seed: int, part: str) -> str:
-    def convert():
-        report = Report(json_file)
-        content = read_lists(json_file, report)
-        report.raise_if_errors()
-        return _split(content, fraction, seed, part, json_file)
-
-    with open(json_file, "rb") as file:
-        fingerprint = hashlib.sha256(file.read() + repr((VERSION, fraction, seed)).encode()).hexdigest()[:12]
-    return cached_json(os.path.dirname(json_file), "d2_balanced_split", f"{part}-{fingerprint}.json", convert)
-
-
-def _split(content: Dict[str, Any], fraction: float, seed: int, part: str, json_file: str) -> Dict[str, Any]:
+def _split(json_file: str, fraction: float, seed: int) -> List[Dict[str, Any]]:
+    """The content of a training and of a validation file."""
+    report = Report(json_file)
+    content = read_lists(json_file, report)
+    report.raise_if_errors()
     # By name, so that the choice does not depend on the order in the file.
     order = sorted(range(len(content["images"])), key=lambda k: str(content["images"][k].get("file_name")))
     if len(order) < 2:
         raise DataError(f"{json_file} has {len(order)} image(s); a validation set needs one beside one of training.")
     count = min(max(round(fraction * len(order)), 1), len(order) - 1)
     aside = {order[k] for k in np.random.RandomState(seed).permutation(len(order))[:count]}
-    images = [image for k, image in enumerate(content["images"]) if (k in aside) == (part == "val")]
+    parts: Tuple[List, List] = ([], [])
+    for k, image in enumerate(content["images"]):
+        parts[k in aside].append(image)
+    return [_with_images(content, images) for images in parts]
+
+
+def _with_images(content: Dict[str, Any], images: List[Dict[str, Any]]) -> Dict[str, Any]:
     ids = {str(image.get("id")) for image in images}
     annotations = [each for each in content.get("annotations", ()) if str(each.get("image_id")) in ids]
     return {**content, "images": images, "annotations": annotations}
 
 
 def _converted(folder: str, name: str, layout: Dict[str, Any], splits: Sequence[Any], notes: List[str]):
-    """A pair of paths for each split; the notes of the conversion are kept in the files."""
-    fingerprint = _fingerprint(folder, name, layout, splits)
-    pairs, made = [], {}
-    for k, split in enumerate(("train", "val")[: len(splits)]):
-
-        def convert(k=k):
-            if not made:
-                made.update(enumerate(_convert(folder, name, layout, splits)))
-            return made[k]
-
-        path = cached_json(folder, "d2_balanced_layouts", f"{split}-{fingerprint}.json", convert)
-        with open(path, encoding="utf-8") as file:
-            notes.extend(json.load(file)["info"]["notes"])
-        pairs.append((path, folder))
-    return pairs
+    """A pair of paths for each split. What there is to say of the conversion is kept in a file of its own."""
+    files = ["notes", *("train", "val")[: len(splits)]]
+    paths = _kept(folder, "d2_balanced_layouts", files, _fingerprint(folder, name, layout, splits),
+                  lambda: _convert(folder, _LAYOUTS[name], layout, splits))  # fmt: skip
+    with open(paths[0], encoding="utf-8") as file:
+        notes.extend(json.load(file))
+    return [(path, folder) for path in paths[1:]]
 
 
-def _convert(folder: str, name: str, layout: Dict[str, Any], splits: Sequence[Any]) -> List[Dict[str, Any]]:
-    """COCO JSON of every split, with the classes of all of them."""
-    lefts, records, classes = [Left() for _ in splits], [], []
-    for files, left in zip(splits, lefts):
-        if name == "YOLO":
-            read, names = yolo.read(files, folder, layout["names"], left)
-        else:
-            read, names = voc_folder.read(files, folder, left)
-        records.append(read)
-        classes = max(classes, names, key=len) if name == "YOLO" else sorted({*classes, *names})
-    for record in (each for read in records for each in read):
-        for annotation in record["annotations"]:
-            if "name" in annotation:
-                annotation["category_id"] = classes.index(annotation.pop("name")) + 1
-    contents = []
+def _kept(
+    folder: str, cache: str, names: Sequence[str], fingerprint: str, make: Callable[[], Sequence[Any]]
+) -> List[str]:
+    """Paths of converted files, kept as by ``cached_json``; ``make``, called once at most, gives all their contents."""
+    made: List[Any] = []
+
+    def content(k: int) -> Any:
+        made.extend(() if made else make())
+        return made[k]
+
+    files = [f"{name}-{fingerprint}.json" for name in names]
+    return [cached_json(folder, cache, file, functools.partial(content, k)) for k, file in enumerate(files)]
+
+
+def _convert(folder: str, module: Any, layout: Dict[str, Any], splits: Sequence[Any]) -> List[Any]:
+    """The notes, and COCO JSON of every split, with the classes of all of them."""
+    lefts = [Left() for _ in splits]
+    records, classes = module.read(layout, splits, folder, lefts)
+    notes, contents = [], []
     for split, read, left in zip(("training", "validation"), records, lefts):
         objects, by_class = count_classes(read)
         counts = ", ".join(f"{each} {by_class[k + 1]}" for k, each in enumerate(classes))
-        notes = [f"{split}: {len(read)} images, {objects} objects ({counts})", *left.lines()]
-        contents.append(coco_content(read, classes, notes))
-    return contents
+        said = [f"{split}: {len(read)} images, {objects} objects ({counts})", *left.lines()]
+        contents.append(coco_content(read, classes, said))
+        notes += said
+    return [notes, *contents]
 
 
 def _fingerprint(folder: str, name: str, layout: Dict[str, Any], splits: Sequence[Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from typing import Any, Dict, List, Sequence, Tuple
@@ -11,9 +12,8 @@ from PIL import Image
 from ...utils.errors import DataError
 from ..image_file import image_facts
 
-__all__ = ["IMAGE_SUFFIXES", "Left", "coco_content", "image_record", "images_below", "is_image"]
+__all__ = ["Left", "coco_content", "count_classes", "image_record", "images_below", "is_image"]
 
-IMAGE_SUFFIXES = tuple(Image.registered_extensions())
 _EXAMPLES = 3
 
 
@@ -34,8 +34,13 @@ class Left:
         ]
 
 
+@functools.lru_cache(maxsize=None)
+def _suffixes() -> Tuple[str, ...]:
+    return tuple(Image.registered_extensions())  # imports all of Pillow's plugins: not for those who have COCO JSON
+
+
 def is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
+    return name.lower().endswith(_suffixes())
 
 
 def images_below(folder: str) -> List[str]:

@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ...utils.errors import DataError
+from ..voc import box_of_object
 from .records import Left, image_record, is_image
 
 __all__ = ["find", "read"]
@@ -25,14 +26,21 @@ def find(folder: str) -> Optional[Dict[str, Any]]:
     return {"splits": splits} if splits else None
 
 
-def read(files: Sequence[str], root: str, left: Left) -> Tuple[List[Dict[str, Any]], List[str]]:
-    """Image records, whose objects have their class's name as ``name``, and the names in the order of the alphabet.
+def read(
+    layout: Dict[str, Any], splits: Sequence[Sequence[str]], root: str, lefts: Sequence[Left]
+) -> Tuple[List[List[Dict[str, Any]]], List[str]]:
+    """Image records of every split, a list of its XML files, and the names of all their classes in alphabetical order.
 
     Raises:
         DataError: names an XML file that cannot be read, or whose image is not there.
     """
-    records = [_read_file(path, root, left) for path in files]
-    return records, sorted({each["name"] for record in records for each in record["annotations"]})
+    records = [[_read_file(path, root, left) for path in files] for files, left in zip(splits, lefts)]
+    objects = [each for split in records for record in split for each in record["annotations"]]
+    classes = sorted({each["name"] for each in objects})
+    ids = {name: k + 1 for k, name in enumerate(classes)}
+    for each in objects:
+        each["category_id"] = ids[each.pop("name")]
+    return records, classes
 
 
 def _listed(folder: str) -> Dict[str, List[str]]:
@@ -88,13 +96,12 @@ def _read_file(path: str, root: str, left: Left) -> Dict[str, Any]:
 
 def _box(element: ElementTree.Element, place: str) -> List[float]:
     try:
-        x1, y1, x2, y2 = (float(element.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax"))
+        box = box_of_object(element)
     except (TypeError, ValueError):
         raise DataError(f"{place} has no bndbox of four numbers: xmin, ymin, xmax, ymax.") from None
-    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+    if not all(map(math.isfinite, box)):
         raise DataError(f"{place} has a bndbox that is not finite.")
-    x1, y1 = x1 - 1, y1 - 1
-    return [x1, y1, x2 - x1, y2 - y1]
+    return box
 
 
 def _image_of(path: str, tree: ElementTree.ElementTree) -> str:

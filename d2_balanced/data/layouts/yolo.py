@@ -36,23 +36,31 @@ def find(folder: str) -> Optional[Dict[str, Any]]:
     return {"splits": splits, "names": _names(folder, settings)} if labeled else None
 
 
-def read(images: Sequence[str], root: str, names: Optional[Sequence[str]], left: Left) -> Tuple[List, List[str]]:
-    """Image records and class names. Without ``names`` a class is called by its number.
+def read(
+    layout: Dict[str, Any], splits: Sequence[Sequence[str]], root: str, lefts: Sequence[Left]
+) -> Tuple[List[List[Dict[str, Any]]], List[str]]:
+    """Image records of every split, a list of its images, and the class names; without names a class is its number.
 
     Raises:
         DataError: names the file and line of what is neither a box nor a polygon, and of a class without a name.
     """
-    records, highest = [], -1
+    names = layout["names"]
+    records = [_records(images, root, names, left) for images, left in zip(splits, lefts)]
+    used = [each["category_id"] for split in records for record in split for each in record["annotations"]]
+    return records, list(names) if names else [str(k) for k in range(max(used, default=0))]
+
+
+def _records(images: Sequence[str], root: str, names: Optional[Sequence[str]], left: Left) -> List[Dict[str, Any]]:
+    records = []
     for image in images:
         record = image_record(image, root)
         path = _label_file(image)
         if os.path.isfile(path):
             record["annotations"] = _objects(path, record, names, left)
-            highest = max([highest, *(each["category_id"] - 1 for each in record["annotations"])])
         else:
             left.add("images without a label file, taken as images without objects", record["file_name"])
         records.append(record)
-    return records, list(names) if names else [str(k) for k in range(highest + 1)]
+    return records
 
 
 def _settings(folder: str) -> Dict[str, Any]:

@@ -1,11 +1,10 @@
 """The two libraries that the page asks, where they are installed: ``supervision`` and ``tidecv``."""
 
-import importlib
 import warnings
 
 import numpy as np
 
-from ...utils.errors import InstallError
+from ...utils.extras import import_extra
 
 __all__ = ["EXTRA", "TIDE_KINDS", "confusion_matrix", "tide_errors"]
 
@@ -15,14 +14,9 @@ TIDE_KINDS = {"Loc": "location", "Cls": "other class", "Dupe": "duplicate", "Bkg
 
 
 def _library(name):
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # supervision's, that OpenCV is not there
-            return importlib.import_module(name)
-    except ImportError as error:  # not installed, or something that it needs is not (OpenCV wants libGL)
-        raise InstallError(
-            f"It needs {name}, which cannot be imported ({error}): pip install 'd2_balanced[{EXTRA}]' (or pip install {name})"
-        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # supervision's, that OpenCV is not there
+        return import_extra(name, EXTRA, "It")
 
 
 def confusion_matrix(matches, ground_truth, score):

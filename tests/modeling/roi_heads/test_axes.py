@@ -11,32 +11,30 @@ from detectron2.utils.events import EventStorage
 import roi_heads_tools as h
 from roi_heads_tools import AGNOSTIC, CASCADE, FLOW, RECURSIVE
 
-BRANCHES = {"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.1}, {"POSITIVE_FRACTION": 0.5}]}
 RESAMPLED = {"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages", "RESAMPLE": True, "KEEP_APPENDED_GT": False}}
 IGNORE = {"MODEL__ROI_HEADS__IOU_THRESHOLDS": [0.3, 0.5], "MODEL__ROI_HEADS__IOU_LABELS": [0, -1, 1]}
-IOU_BRANCH = {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch"}}
 ON_PROPOSALS = {"NAME": "IoUBranch", "REGRESSOR_SAMPLES": "proposals", "IOU_SAMPLES": "proposals", "EFO": False}
 NO_FLOW = {**FLOW, "MODEL__BALANCED__MASKS": {"NAME": "InterleavedMasks", "INFORMATION_FLOW": False}}
 COMBINATIONS = {
     "interleaved masks": FLOW,
     "cascade, interleaved masks": {**AGNOSTIC, **CASCADE, **FLOW},
-    "recursive, branches, interleaved masks": {**AGNOSTIC, **RECURSIVE, **BRANCHES, **FLOW},
+    "recursive, branches, interleaved masks": {**AGNOSTIC, **RECURSIVE, **h.BRANCHES, **FLOW},
     "recursive, interleaved masks without flow": {**AGNOSTIC, **RECURSIVE, **NO_FLOW},
-    "iou branch": IOU_BRANCH,
+    "iou branch": h.IOU_BRANCH,
     "iou branch on proposals": {"MODEL__BALANCED__IOU_BRANCH": ON_PROPOSALS},
     "iou branch, regressor only": {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch", "PREDICT_IOU": False}},
     "iou branch, equal": {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch", "SAMPLES_PER_POSITIVE": 1.0}},
-    "iou branch, cascade": {**AGNOSTIC, **CASCADE, **IOU_BRANCH},
-    "iou branch, recursive, branches": {**RECURSIVE, **BRANCHES, **IOU_BRANCH},
-    "branches": BRANCHES,
+    "iou branch, cascade": {**AGNOSTIC, **CASCADE, **h.IOU_BRANCH},
+    "iou branch, recursive, branches": {**RECURSIVE, **h.BRANCHES, **h.IOU_BRANCH},
+    "branches": h.BRANCHES,
     "class-specific cascade": CASCADE,
-    "cascade, branches": {**AGNOSTIC, **CASCADE, **BRANCHES},
+    "cascade, branches": {**AGNOSTIC, **CASCADE, **h.BRANCHES},
     "resampled cascade": {**AGNOSTIC, **RESAMPLED},
     "recursive": {**AGNOSTIC, **RECURSIVE},
     "class-specific recursive": RECURSIVE,
-    "recursive, branches, masks": {**AGNOSTIC, **RECURSIVE, **BRANCHES, "MODEL__MASK_ON": True},
+    "recursive, branches, masks": {**AGNOSTIC, **RECURSIVE, **h.BRANCHES, "MODEL__MASK_ON": True},
     "recursive, no appended gt": {**RECURSIVE, "MODEL__ROI_HEADS__PROPOSAL_APPEND_GT": False},
-    "branches, ignored band": {**BRANCHES, **IGNORE},
+    "branches, ignored band": {**h.BRANCHES, **IGNORE},
 }
 
 
@@ -96,14 +94,14 @@ def test_names_of_losses_and_logs_show_the_axes_that_are_longer_than_one():
 
 
 def test_each_branch_draws_its_own_share_of_positives():
-    heads = h.build(h.tiny_cfg(**BRANCHES))
+    heads = h.build(h.tiny_cfg(**h.BRANCHES))
     logged = h.train_step(heads, *batch("objects"))[3]
     assert logged["branch0/roi_head/num_fg_samples"] == int(0.1 * 32)
     assert logged["branch1/roi_head/num_fg_samples"] == int(0.5 * 32)
 
 
 def test_branches_are_pooled_as_if_each_were_alone():
-    heads = h.build(h.tiny_cfg(**BRANCHES))
+    heads = h.build(h.tiny_cfg(**h.BRANCHES))
     feats, props, targets = batch("objects")
     maps = [feats[f] for f in heads.box_in_features]
     _, (view,) = h.watched_step(heads, feats, props, targets)
@@ -115,7 +113,7 @@ def test_branches_are_pooled_as_if_each_were_alone():
 
 
 def test_detections_of_branches_average_logits_and_take_the_boxes_of_the_most_positive():
-    heads = h.build(h.tiny_cfg(**BRANCHES))
+    heads = h.build(h.tiny_cfg(**h.BRANCHES))
     assert heads.main_branch == 1
     feats, props, _ = batch("objects")
     pooled = heads.box_pooler([feats[f] for f in heads.box_in_features], [p.proposal_boxes for p in props])
@@ -128,7 +126,7 @@ def test_detections_of_branches_average_logits_and_take_the_boxes_of_the_most_po
 
 
 def test_one_branch_evaluated_alone_equals_the_single_head():
-    heads = h.build(h.tiny_cfg(**BRANCHES, MODEL__BALANCED__TEST_BRANCHES=[0]))
+    heads = h.build(h.tiny_cfg(**h.BRANCHES, MODEL__BALANCED__TEST_BRANCHES=[0]))
     single = h.build(h.tiny_cfg())
     single.load_state_dict({k: v for k, v in heads.state_dict().items() if "_branch1" not in k})
     feats, props, _ = batch("objects")
@@ -139,7 +137,7 @@ def test_one_branch_evaluated_alone_equals_the_single_head():
 
 def test_a_single_head_checkpoint_fills_every_branch():
     single = h.build(h.tiny_cfg(), seed=5)
-    heads = h.build(h.tiny_cfg(**BRANCHES), seed=6)
+    heads = h.build(h.tiny_cfg(**h.BRANCHES), seed=6)
     result = heads.load_state_dict(single.state_dict(), strict=True)
     assert not result.missing_keys and not result.unexpected_keys
     for p in range(2):

@@ -14,12 +14,11 @@ from d2_balanced.utils.errors import Refusal
 
 NODE = "MODEL__ROI_BOX_HEAD__"
 DOUBLE = {f"{NODE}NAME": "DoubleHead", f"{NODE}NUM_CONV": 2, f"{NODE}CONV_DIM": 4, f"{NODE}NORM": "BN"}
-BRANCHES = {"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.1}, {"POSITIVE_FRACTION": 0.5}]}
 AXES = {
     "one stage": {},
     "cascade": {**h.CASCADE, **h.AGNOSTIC},
     "loops": {**h.RECURSIVE, **h.AGNOSTIC},
-    "branches": BRANCHES,
+    "branches": h.BRANCHES,
     "PISA": {"MODEL__BALANCED__SAMPLE_WEIGHTS": {"NAME": "PISA"}},
     "variances": {"MODEL__BALANCED__BOX_LOSS": {"NAME": "KLLoss"}},
 }

@@ -10,8 +10,6 @@ from roi_heads_tools import AGNOSTIC, FLOW
 
 CASCADE = {**AGNOSTIC, **h.CASCADE}
 IOUS = (0.5, 0.6, 0.7)  # of both by default
-BRANCHES = {"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.1}, {"POSITIVE_FRACTION": 0.5}]}
-IOU_BRANCH = {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch"}}
 
 
 def loop(**arguments):
@@ -111,7 +109,7 @@ def test_box_losses_and_their_gradients_are_the_plain_sum_over_loops_also_into_t
     torch.testing.assert_close([*(gradients[name] for name in feats), *of_parameters], list(by_hand))
 
 
-@pytest.mark.parametrize("other", [FLOW, BRANCHES, IOU_BRANCH], ids=["masks", "branches", "iou branch"])
+@pytest.mark.parametrize("other", [FLOW, h.BRANCHES, h.IOU_BRANCH], ids=["masks", "branches", "iou branch"])
 def test_losses_of_every_loop_are_the_unweighted_ones_times_its_weight(other):
     def losses(weights):
         heads = h.build(h.tiny_cfg(**loop(LOSS_WEIGHTS=list(weights)), **other))

@@ -6,14 +6,13 @@ import torch
 
 from d2_balanced.modeling.cls_losses import GHMC
 
-BRANCHES = {"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.1}, {"POSITIVE_FRACTION": 0.5}]}
 AXES = {
     "one stage": {},
     "agnostic": h.AGNOSTIC,
     "cascade": {**h.CASCADE, **h.AGNOSTIC},
     "loops": {**h.RECURSIVE, **h.AGNOSTIC},
-    "branches": BRANCHES,
-    "cascade of branches": {**h.CASCADE, **h.AGNOSTIC, **BRANCHES},
+    "branches": h.BRANCHES,
+    "cascade of branches": {**h.CASCADE, **h.AGNOSTIC, **h.BRANCHES},
 }
 each_axis = pytest.mark.parametrize("axes", AXES.values(), ids=AXES)
 LEARNING = {"MODEL__BALANCED__CLS_LOSS": {"NAME": "GHMC"}, "MODEL__BALANCED__BOX_LOSS": {"NAME": "GHMR"}}
@@ -64,7 +63,7 @@ def test_there_are_no_variances_where_nobody_predicts_them(settings):
 
 
 def test_a_classification_loss_may_observe_too():
-    heads, targets = h.build(h.tiny_cfg(**BRANCHES)), h.targets((4, 7))
+    heads, targets = h.build(h.tiny_cfg(**h.BRANCHES)), h.targets((4, 7))
     watchers = [h.Watcher() for _ in heads.branches]
     for branch, watcher in zip(heads.branches, watchers):
         branch.predictor(0).cls_loss.observe = watcher.observe

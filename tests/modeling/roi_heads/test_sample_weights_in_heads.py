@@ -15,8 +15,6 @@ from d2_balanced.utils.errors import Refusal
 
 KEY = "MODEL__BALANCED__SAMPLE_WEIGHTS"
 ALIKE = {"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.25}, {"POSITIVE_FRACTION": 0.25}]}
-BRANCHES = {"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.1}, {"POSITIVE_FRACTION": 0.5}]}
-IOU_BRANCH = {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch"}}
 AXES = {
     "one stage": {},
     "agnostic": h.AGNOSTIC,
@@ -24,7 +22,7 @@ AXES = {
     "loops": {**h.RECURSIVE, **h.AGNOSTIC},
     "branches": ALIKE,
     "cascade of branches": {**h.CASCADE, **h.AGNOSTIC, **ALIKE},
-    "IoU branch": IOU_BRANCH,
+    "IoU branch": h.IOU_BRANCH,
     "masks": {"MODEL__MASK_ON": True},
     "losses of others": {
         "MODEL__BALANCED__CLS_LOSS": {"NAME": "EQLv2"},
@@ -189,7 +187,7 @@ def test_a_component_sees_every_stage_and_branch_with_the_losses(axes):
     for (view, of_rois), (whole, p) in zip(heads.sample_weights.seen, [(v, p) for v in views for p in branches]):
         assert view.samples == [whole.samples[p]] and view.stage == whole.stage
         assert len(of_rois.cls) == len(of_rois.box) == sum(len(image) for image in whole.samples[p])
-        assert (of_rois.box == 0).all() == (axes is IOU_BRANCH)
+        assert (of_rois.box == 0).all() == (axes is h.IOU_BRANCH)
 
 
 def _sampler(name, **arguments):
@@ -201,11 +199,11 @@ def _sampler(name, **arguments):
     [
         ({"NAME": "OHEM"}, _sampler("IoUBalancedSampler"), "sampler=IoUBalancedSampler.*'sampled'"),
         ({"NAME": "OHEM"}, _sampler("RandomSampler", NEG_POS_UB=3.0), "sampler=Random"),
-        ({"NAME": "SamplingFree"}, BRANCHES, r"branches with the shares of positives \[0.1, 0.5\]"),
-        ({"NAME": "OHEM"}, BRANCHES, "shares of positives.*set fraction to True"),
-        ({"NAME": "OHEM"}, IOU_BRANCH, "iou_branch=IoUBranch.*set losses to 'cls'"),
-        ({"NAME": "PISA"}, IOU_BRANCH, "iou_branch=IoUBranch.*set ious to 'proposal' and carl_weight to 0"),
-        ({"NAME": "SamplingFree"}, IOU_BRANCH, "iou_branch=IoUBranch"),
+        ({"NAME": "SamplingFree"}, h.BRANCHES, r"branches with the shares of positives \[0.1, 0.5\]"),
+        ({"NAME": "OHEM"}, h.BRANCHES, "shares of positives.*set fraction to True"),
+        ({"NAME": "OHEM"}, h.IOU_BRANCH, "iou_branch=IoUBranch.*set losses to 'cls'"),
+        ({"NAME": "PISA"}, h.IOU_BRANCH, "iou_branch=IoUBranch.*set ious to 'proposal' and carl_weight to 0"),
+        ({"NAME": "SamplingFree"}, h.IOU_BRANCH, "iou_branch=IoUBranch"),
     ],
 )
 def test_what_does_not_go_together(settings, axes, message):
@@ -216,11 +214,11 @@ def test_what_does_not_go_together(settings, axes, message):
 def test_what_the_refusals_say_works():
     for settings, axes in [
         ({"NAME": "OHEM", "CANDIDATES": "sampled"}, {"MODEL__BALANCED__SAMPLER": {"NAME": "IoUBalancedSampler"}}),
-        ({"NAME": "OHEM", "FRACTION": True}, BRANCHES),
-        ({"NAME": "OHEM", "LOSSES": "cls"}, IOU_BRANCH),
-        ({"NAME": "PISA", "IOUS": "proposal", "CARL_WEIGHT": 0.0}, IOU_BRANCH),
-        ({"NAME": "IoUBalanced", "IOUS": "proposal", "LAM": 0.0}, IOU_BRANCH),
-        ({"NAME": "ClassBalancedRoIs", "BOXES": False}, IOU_BRANCH),
+        ({"NAME": "OHEM", "FRACTION": True}, h.BRANCHES),
+        ({"NAME": "OHEM", "LOSSES": "cls"}, h.IOU_BRANCH),
+        ({"NAME": "PISA", "IOUS": "proposal", "CARL_WEIGHT": 0.0}, h.IOU_BRANCH),
+        ({"NAME": "IoUBalanced", "IOUS": "proposal", "LAM": 0.0}, h.IOU_BRANCH),
+        ({"NAME": "ClassBalancedRoIs", "BOXES": False}, h.IOU_BRANCH),
     ]:
         losses = step((4, 7), settings, axes)[1][0][0]
         assert all(loss.isfinite() for loss in losses.values())

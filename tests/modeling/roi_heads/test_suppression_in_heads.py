@@ -7,8 +7,6 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 
 from d2_balanced.modeling.suppression import NMS
 
-BRANCHES = {"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.1}, {"POSITIVE_FRACTION": 0.5}]}
-IOU = {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch"}}
 KL = {"MODEL__BALANCED__BOX_LOSS": {"NAME": "KLLoss"}}
 MASKS = {"MODEL__MASK_ON": True}
 AXES = {
@@ -16,9 +14,9 @@ AXES = {
     "agnostic": h.AGNOSTIC,
     "cascade": {**h.CASCADE, **h.AGNOSTIC},
     "loops": {**h.RECURSIVE, **h.AGNOSTIC},
-    "branches": BRANCHES,
-    "IoU branch": IOU,
-    "cascade of branches with IoU branch": {**h.CASCADE, **h.AGNOSTIC, **BRANCHES, **IOU},
+    "branches": h.BRANCHES,
+    "IoU branch": h.IOU_BRANCH,
+    "cascade of branches with IoU branch": {**h.CASCADE, **h.AGNOSTIC, **h.BRANCHES, **h.IOU_BRANCH},
     "masks": MASKS,
 }
 
@@ -59,14 +57,14 @@ def test_every_head_takes_another_suppression_on_the_same_weights(axes):
 def test_iou_guided_nms_gets_class_scores_and_the_ious_of_the_branch():
     powerless = {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch", "IOU_POWER": 0.0}}
     by_score, heads = detections(powerless)
-    guided, _ = detections({**IOU, **nms("IoUGuidedNMS", IOU_POWER=0.0, CLS_POWER=1.0)}, heads.state_dict())
+    guided, _ = detections({**h.IOU_BRANCH, **nms("IoUGuidedNMS", IOU_POWER=0.0, CLS_POWER=1.0)}, heads.state_dict())
     assert_same(by_score, guided)
-    guided, heads = detections({**IOU, **nms("IoUGuidedNMS")}, heads.state_dict())
-    product, _ = detections(IOU, heads.state_dict())
+    guided, heads = detections({**h.IOU_BRANCH, **nms("IoUGuidedNMS")}, heads.state_dict())
+    product, _ = detections(h.IOU_BRANCH, heads.state_dict())
     assert not torch.equal(guided[0].scores[:10], product[0].scores[:10])
 
 
-@pytest.mark.parametrize("axes", [{}, h.AGNOSTIC, {**h.CASCADE, **h.AGNOSTIC}, BRANCHES], ids=str)
+@pytest.mark.parametrize("axes", [{}, h.AGNOSTIC, {**h.CASCADE, **h.AGNOSTIC}, h.BRANCHES], ids=str)
 def test_variance_voting_gets_the_variances_of_the_heads(axes):
     plain, heads = detections({**KL, **axes})
     still, _ = detections({**KL, **axes, **nms("VarianceVoting", VOTE_SIGMA=1e-30)}, heads.state_dict())
@@ -79,7 +77,7 @@ def test_variance_voting_gets_the_variances_of_the_heads(axes):
 
 @pytest.mark.parametrize("axes", [{}, {**h.CASCADE, **h.AGNOSTIC}], ids=["one stage", "cascade"])
 def test_joint_nms_mixes_what_every_branch_finds_alone(axes):
-    axes = {**axes, **BRANCHES}
+    axes = {**axes, **h.BRANCHES}
     joint, heads = detections({**axes, **nms("NMS", JOINT=True)})
     alone = []
     for branch in (0, 1):
@@ -108,7 +106,7 @@ REFUSED = {
     "no variances": (nms("VarianceVoting"), "VarianceVoting.*BOX_LOSS"),
     "one branch": (nms("NMS", JOINT=True), "joint.*BRANCHES"),
     "one branch at inference": (
-        {**nms("SoftNMS", JOINT=True), **BRANCHES, "MODEL__BALANCED__TEST_BRANCHES": [1]}, "joint.*TEST_BRANCHES"
+        {**nms("SoftNMS", JOINT=True), **h.BRANCHES, "MODEL__BALANCED__TEST_BRANCHES": [1]}, "joint.*TEST_BRANCHES"
     ),
 }  # fmt: skip
 
