@@ -217,6 +217,11 @@ def test_a_share_is_set_aside_by_names_and_seed(tmp_path):
     assert {a["image_id"] for a in content(again.train_json)["annotations"]} <= ids
 
 
+def test_a_share_of_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match="annotation file .*nowhere.json cannot be read .*No such file"):
+        set_aside(str(tmp_path / "nowhere.json"), str(tmp_path), 0.2)
+
+
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, float("nan")])
 def test_shares_that_are_none(tmp_path, fraction):
     with pytest.raises(ConfigError, match="--val-fraction must be above 0 and below 1"):

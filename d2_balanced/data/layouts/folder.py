@@ -92,8 +92,11 @@ def _with_val(pairs: Sequence[Tuple[str, str]], fraction: Optional[float], seed:
     if not 0 < fraction < 1:
         raise ConfigError(f"--val-fraction must be above 0 and below 1, got {fraction:g}.")
     (json_file, images), = pairs
-    with open(json_file, "rb") as file:
-        fingerprint = hashlib.sha256(file.read() + repr((VERSION, fraction, seed)).encode()).hexdigest()[:12]
+    try:
+        with open(json_file, "rb") as file:
+            fingerprint = hashlib.sha256(file.read() + repr((VERSION, fraction, seed)).encode()).hexdigest()[:12]
+    except OSError as error:
+        raise DataError(f"annotation file {json_file} cannot be read ({error})") from None
     train, val = _kept(os.path.dirname(json_file), "d2_balanced_split", ("train", "val"), fingerprint,
                        lambda: _split(json_file, fraction, seed))  # fmt: skip
     notes.append(f"A share of {fraction:g} of the images is the validation set, drawn with seed {seed}.")
