@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import resource
 import sys
 from typing import Callable, List
 
@@ -15,6 +14,7 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
 
 from ..utils.atomic import atomic_write
 from ..utils.json_lines import read_metrics
+from ..utils.memory import peak_resident
 
 __all__ = [
     "MetricsFile",
@@ -68,8 +68,7 @@ def peak_memory_mb() -> float:
     """Highest memory use of this process so far, in MiB: the GPU's where CUDA is in use, else resident memory."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return peak_resident() / 2**20
 
 
 class WritePeriodically(HookBase):

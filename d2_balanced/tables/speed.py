@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import sys
 import time
 from itertools import islice
@@ -28,6 +27,7 @@ from ..engine.trainer import BalancedTrainer
 from ..utils.atomic import atomic_write
 from ..utils.command import called, command
 from ..utils.errors import ConfigError
+from ..utils.memory import peak_resident
 
 __all__ = ["SPEED_FILE", "main", "measure_speed"]
 
@@ -78,7 +78,7 @@ def _steps(experiment: Experiment, model, steps: int):
         torch.cuda.reset_peak_memory_stats()
     trainer.train(0, len(batches))
     on_gpu = torch.device(settings.device).type == "cuda"
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated() if on_gpu else peak_resident()
     return clock.seconds, peak
 
 

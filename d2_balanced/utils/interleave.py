@@ -5,10 +5,11 @@ the ratio to the first variant is taken within the round.
 """
 
 import multiprocessing
-import os
 import statistics
 import sys
 import time
+
+from .memory import peak_resident
 
 __all__ = ["peak_memory", "quartiles", "ratios", "time_interleaved"]
 
@@ -80,14 +81,4 @@ def _tell_peak(function, sender):
     function()
     torch = sys.modules.get("torch")
     on_gpu = torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated()
-    sender.send(on_gpu or _peak_resident())
-
-
-def _peak_resident():
-    """Bytes. Not ``ru_maxrss`` where there is better: in it Linux counts what the process that began this one held."""
-    if os.path.exists("/proc/self/status"):
-        with open("/proc/self/status", encoding="utf-8") as file:
-            return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    sender.send(on_gpu or peak_resident())
