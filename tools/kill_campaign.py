@@ -174,7 +174,7 @@ def _content(path):
 
 def configs(only):
     """Paths of the quick configs, yaml first; of the lazy twins every third."""
-    patterns = ("configs/quick/*", "projects/*/configs/*quick*")
+    patterns = ("configs/quick/*", "projects/*/configs/*quick*", "projects/*/configs/quick/*")
     files = sorted(file for pattern in patterns for file in glob.glob(os.path.join(ROOT, pattern)))
     lazy = [file for file in files if file.endswith(".py")][::3]
     return [file for file in [file for file in files if file.endswith(".yaml")] + lazy if only in file]
