@@ -24,8 +24,8 @@ NAME = "d2_balanced errors"
 def argument_parser() -> argparse.ArgumentParser:
     """One run or two, and where their data are."""
     parser = argparse.ArgumentParser(prog=called(NAME), description="What a run's detector gets wrong, on one page.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="output folder of a run; of two: compared image by image")
-    parser.add_argument("--dataset", default="", help="default: all that the run evaluates on; of two runs the first")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run or of an evaluation; two: compared image by image")
+    parser.add_argument("--dataset", default="", help="default: all that the run was evaluated on; of two runs the first")
     parser.add_argument("--score", type=_score, help="the least score that counts (default: the one with the best mean F1)")
     parser.add_argument("--pictures", type=int, metavar="N", help="images to draw (default: 12; of two runs 8 of each kind)")
     parser.add_argument("--output", default="", metavar="DIR", help="default: errors/ beside the detections")
@@ -58,70 +58,61 @@ def main(argv: Optional[Sequence[str]] = None) -> List[str]:
 def _of_one(args: argparse.Namespace) -> List[str]:
     from ..evaluation.errors.write import FOLDER, PICTURES, write_mistakes
 
-    found = _opened(args.runs[0], args)
+    found = _evaluations(args.runs[0], args.dataset)
     if args.output and len(found) > 1:
-        raise DataError(f"--output: the run has {len(found)} data sets ({', '.join(n for n, *_ in found)}); add --dataset.")
+        raise DataError(f"--output: the run has {len(found)} data sets ({', '.join(each.name for each in found)}); add --dataset.")
     number = PICTURES if args.pictures is None else args.pictures
     return [
-        write_mistakes(args.output or os.path.join(folder, FOLDER), mistakes, detections, title, number)
-        for _, folder, title, mistakes, detections in found
+        write_mistakes(args.output or os.path.join(each.folder, FOLDER), *_mistakes_of(each, args), _title(each), number)
+        for each in found
     ]
 
 
 def _compare(args: argparse.Namespace) -> List[str]:
     from ..evaluation.errors.compare import PICTURES, write_comparison
 
-    (_, _, title, first, _), *_ = _opened(args.runs[0], args)
-    (_, folder, other_title, second, _), *_ = _opened(args.runs[1], args)
-    output = args.output or os.path.join(folder, f"compared_with_{os.path.basename(os.path.abspath(args.runs[0]))}")
+    one, other = _pair(*(_evaluations(run, args.dataset) for run in args.runs))
+    output = args.output or os.path.join(other.folder, f"compared_with_{one.label}")
     number = PICTURES if args.pictures is None else args.pictures
-    return [write_comparison(output, first, second, (title, other_title), number)]
+    mistakes = [_mistakes_of(each, args)[0] for each in (one, other)]
+    return [write_comparison(output, *mistakes, (_title(one), _title(other)), number)]
 
 
-def _opened(run: str, args: argparse.Namespace) -> List[Tuple]:
-    """``(data set, folder of its evaluation, title, Mistakes, detections)`` of what the run has evaluated."""
+def _evaluations(run: str, dataset: str) -> List:
+    """What the run has evaluated, on the named data set alone where one is named."""
+    from .evaluations import evaluations_in
+
+    found = evaluations_in(run)
+    chosen = [each for each in found if dataset in ("", each.name)]
+    if not chosen:
+        raise DataError(f"--dataset {dataset}: {run} was evaluated on {', '.join(each.name for each in found)}.")
+    return chosen
+
+
+def _pair(first: List, second: List) -> Tuple:
+    """The evaluations of the first data set that both have; the first of each where names are different."""
+    pairs = ((one, other) for one in first for other in second if one.name == other.name)
+    return next(pairs, (first[0], second[0]))
+
+
+def _title(evaluation) -> str:
+    return f"{evaluation.label} on {evaluation.name}"
+
+
+def _mistakes_of(evaluation, args: argparse.Namespace) -> Tuple:
+    """``(Mistakes, detections)``"""
     from ..engine.experiment import OwnData
-    from ..engine.open import open_run
-
-    names = _datasets(open_run(run, own_data=OwnData(val_json=args.val_json, val_images=args.val_images)))
-    if args.dataset and args.dataset not in names:
-        raise DataError(f"--dataset {args.dataset}: {run} evaluates on {', '.join(names) or 'nothing'}.")
-    if not names:
-        raise DataError(f"{run} evaluates on nothing; name the data: --val-json FILE --val-images DIR.")
-    return [_mistakes_of(run, name, args.score) for name in ([args.dataset] if args.dataset else names)]
-
-
-def _datasets(experiment) -> List[str]:
-    """The names of the evaluated data sets; own data are registered, those of training not: they may be gone."""
-    from ..data.coco_paths import register_train_val
-
-    own = experiment.own_data
-    if own.val_json or own.val_images:
-        return [register_train_val(val_json=own.val_json, val_images=own.val_images)[1].name]
-    return [] if own.train_json else list(experiment.test_datasets)
-
-
-def _mistakes_of(run: str, name: str, score: Optional[float]) -> Tuple:
-    from ..evaluation.coco import INFERENCE
     from ..evaluation.coco_metrics import evaluate_coco
     from ..evaluation.detections import internal_detections, load_results
     from ..evaluation.errors.write import find_mistakes
-    from ..evaluation.ground_truth import GroundTruth
-    from ..evaluation.summary import RESULTS_NAME
-    from ..evaluation.write_results import read_report
+    from .evaluations import ground_truth_of
 
-    folder = os.path.join(run, INFERENCE, name)
-    results = os.path.join(folder, RESULTS_NAME)
-    if not os.path.isfile(results):
-        raise DataError(f"{results} is not there. Evaluate first: d2_balanced eval --resume --output-dir {run}")
-    truth = GroundTruth.from_catalog(name)
-    if not truth.has_annotations:
-        raise DataError(f"Data set {name!r} has no annotations: nothing can be called a mistake.")
-    translated = internal_detections(truth, load_results(results))
+    truth = ground_truth_of(evaluation, OwnData(val_json=args.val_json, val_images=args.val_images))
+    translated = internal_detections(truth, load_results(evaluation.results))
     unknown = sum(translated.unknown_images.values()) + sum(translated.unknown_categories.values())
     if unknown:
-        raise DataError(f"{results}: {unknown} detections have ids that {name!r} has not. Were the data changed since?")
-    limit = read_report(os.path.join(folder, "metrics.json")).get("max_dets", 100)
-    metrics = evaluate_coco(truth, translated.detections, max_dets=limit)
-    title = f"{os.path.basename(os.path.abspath(run))} on {name}"
-    return name, folder, title, find_mistakes(truth, translated.detections, metrics, score), translated.detections
+        raise DataError(
+            f"{evaluation.results}: {unknown} detections have ids that {truth.name!r} has not. Were the data changed since?"
+        )
+    metrics = evaluate_coco(truth, translated.detections, max_dets=evaluation.report.get("max_dets", 100))
+    return find_mistakes(truth, translated.detections, metrics, args.score), translated.detections

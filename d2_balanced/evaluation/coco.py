@@ -122,6 +122,8 @@ class COCODetectionEvaluator(DatasetEvaluator):
         ground_truth = GroundTruth.from_catalog(self.dataset_name)
         report = {
             "dataset": self.dataset_name,
+            "json_file": ground_truth.json_file,
+            "image_root": os.path.abspath(ground_truth.image_root) if ground_truth.image_root else "",
             "images": len(ground_truth.image_ids),
             "images_predicted": len(predictions),
             "objects": sum(ground_truth.objects_per_image()),

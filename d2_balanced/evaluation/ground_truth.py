@@ -40,10 +40,11 @@ class GroundTruth:
             segmentation?}``; ``source_id`` is the id in the data set.
         has_annotations: False for a test set without an ``annotations`` key: nothing can be evaluated.
         class_to_category: the data set's category id of each class index of the model.
+        json_file: absolute path of the COCO file that it was read from; "": it came from elsewhere.
         image_root: the folder that the file names start from; "": they are whole paths.
     """
 
-    image_root = ""
+    json_file = image_root = ""
 
     def __init__(self, coco, name="dataset", class_to_category=None):
         """``coco``: a dict in COCO's format; it is not changed. Raises DataError, naming the data set, the image or
@@ -65,7 +66,9 @@ class GroundTruth:
     @classmethod
     def from_file(cls, path, name=None, class_to_category=None):
         """From a COCO JSON file, read as for training; ``DataError`` with what is wrong in it."""
-        return cls(read_content(path), name or str(path), class_to_category)
+        ground_truth = cls(read_content(path), name or str(path), class_to_category)
+        ground_truth.json_file = os.path.abspath(path)
+        return ground_truth
 
     @classmethod
     def from_catalog(cls, dataset_name):
@@ -75,15 +78,14 @@ class GroundTruth:
         if "thing_dataset_id_to_contiguous_id" not in metadata.as_dict() or "json_file" not in metadata.as_dict():
             DatasetCatalog.get(dataset_name)  # loading a data set completes its metadata
         json_file = metadata.get("json_file")
+        contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+        order = None if contiguous is None else sorted(contiguous, key=contiguous.get)
         if json_file is None:
             coco = convert_to_coco_dict(dataset_name)
             coco.setdefault("annotations", [])  # left out by detectron2 when there is none
-        else:
-            coco = read_content(json_file)
-        contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
-        order = None if contiguous is None else sorted(contiguous, key=contiguous.get)
-        ground_truth = cls(coco, dataset_name, order)
-        ground_truth.image_root = metadata.get("image_root") or "" if json_file is not None else ""
+            return cls(coco, dataset_name, order)
+        ground_truth = cls.from_file(json_file, dataset_name, order)
+        ground_truth.image_root = metadata.get("image_root") or ""
         return ground_truth
 
     def image_path(self, index):
