@@ -75,7 +75,7 @@ def _open(table, rows, decoded, report):
     faults = [(row, fact) for row, fact in found.items() if isinstance(fact, str)]
     if faults:
         report.error(f"{len(faults)} image file(s) that cannot be read completely, or not as they are meant",
-                     _with_places(table, faults))
+                     _with_places(table, faults), "Replace them, or take them out of the data with their annotations.")
     facts = {row: fact for row, fact in found.items() if not isinstance(fact, str)}
     other = [(row, _other_size(fact, table.sizes[row])) for row, fact in facts.items()]
     other = [(row, text) for row, text in other if text]

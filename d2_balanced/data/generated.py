@@ -19,7 +19,7 @@ import tempfile
 from PIL import Image
 from tqdm import tqdm
 
-from ..arguments.generated import argument_parser
+from ..arguments.generated import HIGHEST, LOWEST, argument_parser
 from ..utils.command import command
 from ..utils.errors import ConfigError, DataError, OutputError, usage
 from .outlines import CLASS_NAMES
@@ -82,10 +82,9 @@ def ensure(folder):
 
 
 def _validate(settings):
-    lowest = {"train_images": 1, "val_images": 1, "size": 64, "seed": 0}
-    for key, low in lowest.items():
+    for key, low in LOWEST.items():
         value = settings[key]
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2 ** 32:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= HIGHEST:
             raise ConfigError(f"generate: {key} must be an integer of {low} or more, got {value!r}")
     if settings.get("level", "mild") not in LEVELS:
         raise ConfigError(f"generate: level must be one of {', '.join(LEVELS)}, got {settings['level']!r}")

@@ -25,7 +25,8 @@ def cached_json(base, cache_name, file_name, convert):
     Raises:
         DataError: neither folder can be written; and what ``convert`` raises.
     """
-    folders = [os.path.join(base, CONVERTED), os.path.join(get_cache_dir(), cache_name)]
+    beside = base if os.path.basename(base) == CONVERTED else os.path.join(base, CONVERTED)
+    folders = [beside, os.path.join(get_cache_dir(), cache_name)]
     for folder in folders:
         if os.path.isfile(os.path.join(folder, file_name)):
             return os.path.join(folder, file_name)

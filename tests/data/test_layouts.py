@@ -109,6 +109,40 @@ def test_what_is_left_out_is_said(tmp_path):
     assert data_of_folder(folder).notes == found.notes  # from the file that was kept
 
 
+def test_labels_without_an_image_are_said(tmp_path):
+    folder, labels = yolo(tmp_path), tmp_path / "labels" / "train"
+    write(labels / "no_suffix.txt", LABELS)
+    image(tmp_path / "no_suffix.png")
+    os.rename(tmp_path / "no_suffix.png", tmp_path / "images" / "train" / "no_suffix")
+    write(labels / "classes.txt", "a b c d e\n")
+    write(labels / "empty.txt", "")
+    (said,) = [note for note in data_of_folder(folder).notes if "without an image" in note]
+    assert "left out: 1 (" in said and said.endswith("no_suffix.txt)")
+
+
+def test_folders_behind_links_are_read_once_and_what_changes_in_them_is_seen(tmp_path):
+    real = yolo(tmp_path / "elsewhere", splits=("train",), form="one/images/{}")
+    folder = tmp_path / "data"
+    for kind in ("images", "labels"):
+        os.makedirs(folder / kind / "train")
+        os.symlink(os.path.join(real, "one", kind, "train"), folder / kind / "train" / "first")
+    os.symlink(folder / "images", folder / "images" / "train" / "first" / "back")  # a circle
+    os.symlink(tmp_path / "gone", folder / "gone")
+    write(folder / "data.yaml", f"names: {NAMES}\ntrain: images/train\n")
+    before = content(data_of_folder(folder).train_json)
+    assert [each["file_name"] for each in before["images"]] == [f"images/train/first/train{k}.png" for k in range(2)]
+    write(os.path.join(real, "one", "labels", "train", "train0.txt"), "1 0.5 0.5 0.5 0.5\n")
+    assert [each["category_id"] for each in content(data_of_folder(folder).train_json)["annotations"]] == [2]
+
+
+def test_what_changes_outside_of_the_folder_is_seen(tmp_path):
+    real = yolo(tmp_path / "elsewhere", splits=("train",))
+    write(tmp_path / "data" / "data.yaml", f"names: {NAMES}\npath: {real}\ntrain: images/train\n")
+    assert len(content(data_of_folder(tmp_path / "data").train_json)["annotations"]) == 2
+    write(os.path.join(real, "labels", "train", "train0.txt"), "1 0.5 0.5 0.5 0.5\n")
+    assert len(content(data_of_folder(tmp_path / "data").train_json)["annotations"]) == 1
+
+
 @pytest.mark.parametrize("labels, message", [
     ("0 0.5 0.5 0.1 0.1 0.9", r"train0.txt:1 is neither a box.*prediction with its score"),
     ("0 0.5 0.5", r"train0.txt:1 is neither a box"),
@@ -146,6 +180,13 @@ def test_voc_boxes_are_read_as_detectron2_does(tmp_path):
     assert [i["file_name"] for i in train["images"]] == ["JPEGImages/0.jpg", "JPEGImages/2.jpg"]
     assert [(a["image_id"], a["bbox"]) for a in train["annotations"]] == [(1, [0.0, 2.0, 64.0, 18.0])]
     assert train["categories"] == content(found.val_json)["categories"] == [{"id": 1, "name": "cat"}]
+
+
+def test_images_without_xml_are_said(tmp_path):
+    folder = voc(tmp_path)
+    image(tmp_path / "JPEGImages" / "9.jpg")
+    (said,) = [note for note in data_of_folder(folder).notes if "without an XML file" in note]
+    assert ": 1 (" in said and said.endswith("9.jpg)")
 
 
 @pytest.mark.parametrize("objects, message", [

@@ -12,14 +12,14 @@ import numpy as np
 
 from ...utils.errors import ConfigError, DataError
 from ..coco_json import read_lists
-from ..json_cache import CONVERTED, cached_json
+from ..json_cache import cached_json
 from ..problems import Report
 from . import coco_folder, voc_folder, yolo
-from .records import Left, coco_content, count_classes
+from .records import Left, coco_content, count_classes, files_below
 
 __all__ = ["FolderData", "data_of_folder", "set_aside"]
 
-VERSION = 1
+VERSION = 2
 """Part of the fingerprint that tells whether a converted file is still right."""
 
 _LAYOUTS = {"COCO": coco_folder, "YOLO": yolo, "Pascal VOC": voc_folder}
@@ -165,12 +165,13 @@ def _convert(folder: str, module: Any, layout: Dict[str, Any], splits: Sequence[
 
 
 def _fingerprint(folder: str, name: str, layout: Dict[str, Any], splits: Sequence[Any]) -> str:
-    """Changes with the files of images and labels, by name, size and time, and with this converter."""
+    """Changes with the files of images and labels, by name, size and time, wherever they lie, and with this converter."""
     digest = hashlib.sha256(repr((VERSION, name, layout.get("names"), splits)).encode())
-    for where, folders, names in sorted(os.walk(folder)):
-        if os.path.basename(where) == CONVERTED:
-            continue
-        for each in sorted(names):
-            status = os.stat(os.path.join(where, each))
-            digest.update(f"{os.path.join(where, each)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    elsewhere = (path for split in splits for source in split for path in _LAYOUTS[name].files_of(source))
+    for path in sorted({*files_below(folder), *elsewhere}):
+        try:
+            status = os.stat(path)
+            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        except OSError:  # a link to nothing
+            digest.update(f"{path}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:12]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 from PIL import Image
 
 from ...utils.errors import DataError
 from ..image_file import image_facts
+from ..json_cache import CONVERTED
 
-__all__ = ["Left", "coco_content", "count_classes", "image_record", "images_below", "is_image"]
+__all__ = ["Left", "coco_content", "count_classes", "files_below", "image_record", "images_below", "is_image"]
 
 _EXAMPLES = 3
 
@@ -43,13 +44,21 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(_suffixes())
 
 
+def files_below(folder: str) -> Iterator[str]:
+    """Paths of the files in a folder and in the folders in it, those behind links too, but each folder once; hidden ones
+    and converted annotations are passed over."""
+    seen = set()
+    for where, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        folders[:] = sorted(name for name in folders if real not in seen and name != CONVERTED and not name.startswith("."))
+        if real not in seen:
+            yield from (os.path.join(where, name) for name in sorted(names) if not name.startswith("."))
+        seen.add(real)
+
+
 def images_below(folder: str) -> List[str]:
     """Paths of the images in a folder and in the folders in it, in the order of their names."""
-    found = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(where, name) for name in names if is_image(name) and not name.startswith(".")]
-    return sorted(found)
+    return sorted(filter(is_image, files_below(folder)))
 
 
 def image_record(path: str, root: str, annotations: Sequence[Dict[str, Any]] = ()) -> Dict[str, Any]:

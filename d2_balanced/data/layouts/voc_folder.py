@@ -15,7 +15,7 @@ from ...utils.errors import DataError
 from ..voc import box_of_object
 from .records import Left, image_record, is_image
 
-__all__ = ["find", "read"]
+__all__ = ["files_of", "find", "read"]
 
 _SPLITS = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
 
@@ -24,6 +24,11 @@ def find(folder: str) -> Optional[Dict[str, Any]]:
     """``{"splits": {name: XML files}}`` of a folder in this layout, or None."""
     splits = _listed(folder) if os.path.isdir(os.path.join(folder, "Annotations")) else _beside_images(folder)
     return {"splits": splits} if splits else None
+
+
+def files_of(path: str) -> Tuple[str]:
+    """The file that is read of an image, beside what lies in the folder of the data."""
+    return (path,)
 
 
 def read(
@@ -35,12 +40,24 @@ def read(
         DataError: names an XML file that cannot be read, or whose image is not there.
     """
     records = [[_read_file(path, root, left) for path in files] for files, left in zip(splits, lefts)]
+    _tell_images_alone(splits, lefts[0])
     objects = [each for split in records for record in split for each in record["annotations"]]
     classes = sorted({each["name"] for each in objects})
     ids = {name: k + 1 for k, name in enumerate(classes)}
     for each in objects:
         each["category_id"] = ids[each.pop("name")]
     return records, classes
+
+
+def _tell_images_alone(splits: Sequence[Sequence[str]], left: Left) -> None:
+    """Images beside those that are read, which have no XML file, in a list or not."""
+    for folder in sorted({os.path.dirname(path) for files in splits for path in files}):
+        texts = {os.path.splitext(name)[0] for name in os.listdir(folder) if name.endswith(".xml")}
+        beside = os.path.join(os.path.dirname(folder), "JPEGImages")
+        images = beside if os.path.basename(folder) == "Annotations" and os.path.isdir(beside) else folder
+        for name in sorted(filter(is_image, os.listdir(images))):
+            if os.path.splitext(name)[0] not in texts:
+                left.add("images without an XML file of their name, left out unless one names them", os.path.join(images, name))
 
 
 def _listed(folder: str) -> Dict[str, List[str]]:

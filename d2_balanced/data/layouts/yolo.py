@@ -16,7 +16,7 @@ import yaml
 from ...utils.errors import DataError
 from .records import Left, image_record, images_below, is_image
 
-__all__ = ["find", "read"]
+__all__ = ["files_of", "find", "read"]
 
 _KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _OUTSIDE = 1e-3  # of the image's size, that a coordinate may lie outside by rounding
@@ -36,6 +36,11 @@ def find(folder: str) -> Optional[Dict[str, Any]]:
     return {"splits": splits, "names": _names(folder, settings)} if labeled else None
 
 
+def files_of(image: str) -> Tuple[str, str]:
+    """The files that an image's record comes from; the second need not be there."""
+    return image, _label_file(image)
+
+
 def read(
     layout: Dict[str, Any], splits: Sequence[Sequence[str]], root: str, lefts: Sequence[Left]
 ) -> Tuple[List[List[Dict[str, Any]]], List[str]]:
@@ -46,6 +51,8 @@ def read(
     """
     names = layout["names"]
     records = [_records(images, root, names, left) for images, left in zip(splits, lefts)]
+    for images, left in zip(splits, lefts):
+        _tell_labels_alone(images, left)
     used = [each["category_id"] for split in records for record in split for each in record["annotations"]]
     return records, list(names) if names else [str(k) for k in range(max(used, default=0))]
 
@@ -61,6 +68,26 @@ def _records(images: Sequence[str], root: str, names: Optional[Sequence[str]], l
             left.add("images without a label file, taken as images without objects", record["file_name"])
         records.append(record)
     return records
+
+
+def _tell_labels_alone(images: Sequence[str], left: Left) -> None:
+    """Labels beside those of the images, for which there is no image at all, listed or not."""
+    places = sorted({(os.path.dirname(_label_file(image)), os.path.dirname(image)) for image in images})
+    for labels, folder in places:
+        stems = {os.path.splitext(name)[0] for name in os.listdir(folder) if is_image(name)}
+        for path in sorted(glob.glob(os.path.join(glob.escape(labels), "*.txt"))):
+            if os.path.splitext(os.path.basename(path))[0] not in stems and _holds_objects(path):
+                left.add("label files without an image (of a known kind), left out", path)
+
+
+def _holds_objects(path: str) -> bool:
+    """Whether the first line of a text file is an object's: there are lists of classes and images, too."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        words = file.readline().split()
+    try:
+        return len(words) >= 5 and all(map(math.isfinite, map(float, words)))
+    except ValueError:
+        return False
 
 
 def _settings(folder: str) -> Dict[str, Any]:
