@@ -10,6 +10,7 @@ import logging
 import sys
 from typing import Optional, Sequence
 
+from .arguments.numbers import count, natural, positive, seed, share
 from .utils.command import FAULT, TRACEBACK, called, command, tell
 from .utils.errors import ConfigError, doing
 
@@ -80,19 +81,19 @@ def argument_parser() -> argparse.ArgumentParser:
         data.add_argument(f"--{split}-json", metavar="FILE", help="or: annotations in COCO format")
         data.add_argument(f"--{split}-images", metavar="DIR", help="folder of the images")
     data.add_argument(
-        "--val-fraction", type=float, metavar="F", help="share of the training images that is the validation set"
+        "--val-fraction", type=share, metavar="F", help="share of the training images that is the validation set"
     )
-    data.add_argument("--val-seed", type=int, default=0, metavar="N", help="of their choice (default: 0)")
+    data.add_argument("--val-seed", type=seed, default=0, metavar="N", help="of their choice (default: 0)")
     schedule = parser.add_argument_group("schedule")
-    schedule.add_argument("--epochs", type=float, metavar="N", help="passes through the data, in place of iterations")
+    schedule.add_argument("--epochs", type=positive, metavar="N", help="passes through the data, in place of iterations")
     schedule.add_argument(
         "--auto-scale-lr", action="store_true",
         help="scale learning rate and schedule from the config file's batch size to the one that is used (SGD only)",
     )
     several = parser.add_argument_group("several processes (or start with torchrun)")
-    several.add_argument("--num-gpus", type=int, default=1, help="GPUs of this machine")
-    several.add_argument("--num-machines", type=int, default=1)
-    several.add_argument("--machine-rank", type=int, default=0)
+    several.add_argument("--num-gpus", type=natural, default=1, help="GPUs of this machine")
+    several.add_argument("--num-machines", type=count, default=1)
+    several.add_argument("--machine-rank", type=natural, default=0)
     several.add_argument("--dist-url", default="auto", help="tcp://<machine 0>:<port> for several machines")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides, see below")
     return parser

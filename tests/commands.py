@@ -1,5 +1,9 @@
 """How the tests run a command in their own process."""
 
+import contextlib
+import io
+import sys
+
 import pytest
 
 __all__ = ["refusal", "status"]
@@ -15,7 +19,9 @@ def status(main, *words):
 
 def refusal(main, *words):
     """What the command says of the misuse that it refuses, with status 2."""
-    with pytest.raises(SystemExit) as stop:
+    told = io.StringIO()
+    with pytest.raises(SystemExit) as stop, contextlib.redirect_stderr(told):
         main([str(word) for word in words])
+    sys.stderr.write(told.getvalue())
     assert stop.value.code == 2
-    return str(stop.value)
+    return told.getvalue() if str(stop.value) == "2" else str(stop.value)  # of argparse only the number

@@ -1,6 +1,8 @@
 """The command ``d2_balanced``: its table, its help, and what it says of misuse."""
 
+import argparse
 import importlib
+import importlib.util
 import inspect
 import os
 import shlex
@@ -48,11 +50,37 @@ def test_every_command_is_a_function_that_takes_words(name, capsys):
     (["predict", "--run", "a"], 2, "d2_balanced predict: error: the following arguments are required: --input"),
     *((each, 0, f"usage: d2_balanced {each[0]}") for each in [[name, "--help"] for name in program.COMMANDS]),
     (["configs", "quick"], 0, "quick/faster_rcnn_R_18_FPN"),
+    (["train", "--epochs", "nan"], 2, "d2_balanced train: error: argument --epochs: has to be a finite number above 0, not nan"),
+    (["eval", "--val-fraction", "2"], 2, "d2_balanced eval: error: argument --val-fraction: has to be above 0 and below 1"),
+    (["errors", "a", "--score", "7"], 2, "d2_balanced errors: error: argument --score: has to be from 0 to 1, not 7"),
+    (["tune", "--config-file", "a", "--output-dir", "b", "--lr", "0,1"], 2, "--lr=0,1: '0' is no finite number above 0"),
+    (["tune", "--config-file", "a", "--output-dir", "b", "--search", "K=1"], 2, "K=1: list two or more different values"),
 ])  # fmt: skip
 def test_what_needs_no_torch_does_not_wait_for_it(words, status, said):
     done = run(LIGHT.format(words=words))
     assert said in done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == f"status {status}", done.stderr
+
+
+def numeric_options():
+    """``(command, option, type)`` of all options that take a number; plain ``int`` and ``float`` are any number."""
+    for name, each in program.COMMANDS.items():
+        words = importlib.util.find_spec(f"d2_balanced.arguments.{name.replace('-', '_')}")
+        module = importlib.import_module(words.name if words else f"d2_balanced.{each.target.split(':')[0]}")
+        for action in getattr(module, "argument_parser", argparse.ArgumentParser)()._actions:
+            if action.type not in (None, str):
+                yield name, action.option_strings[-1], action.type
+
+
+def test_a_number_out_of_its_range_is_told_when_the_words_are_read():
+    options = list(numeric_options())
+    assert len(options) > 50 and {"train", "eval", "tune", "errors", "predict"} <= {name for name, *_ in options}
+    assert not [(name, option) for name, option, kind in options if kind in (int, float)]
+    for name, option, kind in options:
+        for text in ("nan", "-1", "-inf", "1e400", "x"):
+            with pytest.raises((argparse.ArgumentTypeError, ValueError)):
+                kind(text)
+                pytest.fail(f"{name} {option} {text}")
 
 
 def test_commands_say_their_name_and_status(tmp_path):

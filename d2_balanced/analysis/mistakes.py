@@ -9,10 +9,10 @@ torch is imported after the arguments have been read.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from typing import List, Optional, Sequence, Tuple
 
+from ..arguments.numbers import natural, score
 from ..utils.command import called, command
 from ..utils.errors import DataError
 
@@ -26,19 +26,12 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=called(NAME), description="What a run's detector gets wrong, on one page.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run or of an evaluation; two: compared image by image")
     parser.add_argument("--dataset", default="", help="default: all that the run was evaluated on; of two runs the first")
-    parser.add_argument("--score", type=_score, help="the least score that counts (default: the one with the best mean F1)")
-    parser.add_argument("--pictures", type=int, metavar="N", help="images to draw (default: 12; of two runs 8 of each kind)")
+    parser.add_argument("--score", type=score, help="the least score that counts (default: the one with the best mean F1)")
+    parser.add_argument("--pictures", type=natural, metavar="N", help="images to draw (default: 12; of two runs 8 of each kind)")
     parser.add_argument("--output", default="", metavar="DIR", help="default: errors/ beside the detections")
     parser.add_argument("--val-json", default="", metavar="FILE", help="annotations, if the run's own have moved")
     parser.add_argument("--val-images", default="", metavar="DIR", help="folder of the images, if it has moved")
     return parser
-
-
-def _score(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and 0 <= value <= 1):
-        raise argparse.ArgumentTypeError(f"has to be from 0 to 1, not {text}")
-    return value
 
 
 @command(NAME)
@@ -48,8 +41,6 @@ def main(argv: Optional[Sequence[str]] = None) -> List[str]:
     args = parser.parse_args(argv)
     if len(args.runs) > 2:
         parser.error("give one run, or two")
-    if args.pictures is not None and args.pictures < 0:
-        parser.error("--pictures has to be 0 or more")
     paths = _compare(args) if len(args.runs) == 2 else _of_one(args)
     print("\n".join(paths))
     return paths

@@ -156,10 +156,7 @@ def plot_shares(shares, edges, title, path):
 @command("python -m d2_balanced.analysis.sampling_distribution")
 def main(argv=None):
     """The command at the top of this module; prints the shares and returns them."""
-    parser = argument_parser()
-    args = parser.parse_args(argv)
-    if args.num < 1:
-        parser.error(f"--num must be 1 or more, got {args.num}")
+    args = argument_parser().parse_args(argv)
     with usage("--num-bins", ValueError):
         samplers = {
             "random": RandomSampler(),

@@ -2,6 +2,8 @@
 
 import argparse
 
+from .numbers import count
+
 __all__ = ["add_last_overrides", "add_overrides", "add_run", "add_training_images", "evaluated_checkpoints"]
 
 
@@ -27,7 +29,7 @@ def add_training_images(parser: argparse.ArgumentParser, config_required: bool =
     parser.add_argument("--weights", default="", help="its checkpoint; default: the one that the config names")
     parser.add_argument("--train-json", default="", help="COCO annotation file, in place of the config's training set")
     parser.add_argument("--train-images", default="", help="folder of its images")
-    parser.add_argument("--images", type=int, default=100, help="how many images to measure on")
+    parser.add_argument("--images", type=count, default=100, help="how many images to measure on")
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

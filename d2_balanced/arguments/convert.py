@@ -3,6 +3,7 @@
 import argparse
 
 from ..utils.command import called
+from .numbers import seed, share
 
 __all__ = ["argument_parser"]
 
@@ -15,6 +16,6 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folder", metavar="DIR", help="the images with their labels")
     parser.add_argument("--output", required=True, metavar="DIR", help="train.json and val.json are written into it")
-    parser.add_argument("--val-fraction", type=float, metavar="F", help="share of the training images to set aside")
-    parser.add_argument("--val-seed", type=int, default=0, metavar="N", help="of their choice (default: 0)")
+    parser.add_argument("--val-fraction", type=share, metavar="F", help="share of the training images to set aside")
+    parser.add_argument("--val-seed", type=seed, default=0, metavar="N", help="of their choice (default: 0)")
     return parser

@@ -3,10 +3,12 @@
 import argparse
 
 from ..utils.command import called
+from .numbers import at_least
 
-__all__ = ["DEFAULTS", "argument_parser"]
+__all__ = ["DEFAULTS", "HIGHEST", "LOWEST", "argument_parser"]
 
 DEFAULTS = {"train_images": 200, "val_images": 100, "size": 256, "seed": 0}
+LOWEST, HIGHEST = {"train_images": 1, "val_images": 1, "size": 64, "seed": 0}, 2**32 - 1
 _LEVELS = ("mild", "hard")
 
 
@@ -17,6 +19,7 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", default=None, help="folder (default: $DETECTRON2_DATASETS/generated)")
     for key, value in DEFAULTS.items():
-        parser.add_argument("--" + key.replace("_", "-"), type=int, default=value, help=f"default {value}")
+        kind = at_least(LOWEST[key], HIGHEST)
+        parser.add_argument("--" + key.replace("_", "-"), type=kind, default=value, help=f"default {value}")
     parser.add_argument("--level", default="mild", choices=_LEVELS, help="how hard the pictures are (default: mild)")
     return parser

@@ -1,47 +1,49 @@
-"""Numbers in a range, as argparse's ``type``: what is outside is told with the option's name."""
+"""Numbers in a range, as argparse's ``type``: what is outside is told with the option's name, before time is spent.
+
+Every option that is a number has one of these (``tests/test_main.py``).
+"""
 
 import argparse
-import math
 
-__all__ = ["count", "natural", "part", "positive", "score"]
+__all__ = ["at_least", "count", "natural", "part", "positive", "score", "seed", "share"]
 
-
-def count(text):
-    """A whole number of at least 1."""
-    return _at_least(1, text)
+_LARGEST = 2**32 - 1  # of a seed: NumPy's limit
 
 
-def natural(text):
-    """A whole number of at least 0."""
-    return _at_least(0, text)
+def at_least(least, largest=None):
+    """The type of whole numbers from ``least`` on, or to ``largest``."""
+
+    def whole_number(text):
+        value = int(text)
+        if value < least or (largest is not None and value > largest):
+            wanted = f"{least} or more" if largest is None else f"from {least} to {largest}"
+            raise argparse.ArgumentTypeError(f"has to be {wanted}, not {text}")
+        return value
+
+    return _named("whole number", whole_number)
 
 
-def score(text):
-    """A number from 0 to 1."""
-    value = float(text)
-    if not (math.isfinite(value) and 0 <= value <= 1):
-        raise argparse.ArgumentTypeError(f"has to be from 0 to 1, not {text}")
-    return value
+def _real(holds, wanted):
+    """The type of numbers that ``holds`` is true of; of NaN every comparison is false."""
+
+    def number(text):
+        value = float(text)
+        if not holds(value):
+            raise argparse.ArgumentTypeError(f"has to be {wanted}, not {text}")
+        return value
+
+    return _named("number", number)
 
 
-def part(text):
-    """A number from 0 and below 1."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"has to be from 0 and below 1, not {text}")
-    return value
+def _named(name, function):
+    function.__name__ = name  # argparse says "invalid NAME value"
+    return function
 
 
-def positive(text):
-    """A finite number above 0."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"has to be above 0, not {text}")
-    return value
-
-
-def _at_least(least, text):
-    value = int(text)
-    if value < least:
-        raise argparse.ArgumentTypeError(f"has to be {least} or more, not {text}")
-    return value
+count = at_least(1)
+natural = at_least(0)
+seed = at_least(0, _LARGEST)
+score = _real(lambda value: 0 <= value <= 1, "from 0 to 1")
+part = _real(lambda value: 0 <= value < 1, "from 0 and below 1")
+share = _real(lambda value: 0 < value < 1, "above 0 and below 1")
+positive = _real(lambda value: 0 < value < float("inf"), "a finite number above 0")

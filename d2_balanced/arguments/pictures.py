@@ -3,6 +3,7 @@
 import argparse
 
 from .checkpoint import add_overrides
+from .numbers import count, score
 
 __all__ = ["argument_parser"]
 
@@ -17,8 +18,8 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", help="COCO annotation file, in place of a registered data set (with --images)")
     parser.add_argument("--images", help="folder of its images")
     parser.add_argument("--output", default="pictures", help="folder for the pictures")
-    parser.add_argument("--num", type=int, default=12, help="number of images")
-    parser.add_argument("--score-thresh", type=float, default=0.5, help="detections below it are not drawn")
+    parser.add_argument("--num", type=count, default=12, help="number of images")
+    parser.add_argument("--score-thresh", type=score, default=0.5, help="detections below it are not drawn")
     parser.add_argument("--beside", nargs="+", metavar="WORD", help="overrides: draw what is found with these, too")
     add_overrides(parser)
     return parser

@@ -2,6 +2,8 @@
 
 import argparse
 
+from .numbers import natural
+
 __all__ = ["argument_parser"]
 
 
@@ -10,6 +12,6 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Figures of what runs recorded, one PNG each.")
     parser.add_argument("runs", nargs="+", metavar="[NAME=]OUTPUT_DIR", help="folders of runs; several are overlaid")
     parser.add_argument("--output", help="folder for the PNGs; default: OUTPUT_DIR/imbalance of the first run")
-    parser.add_argument("--first", type=int, default=0, help="leave out windows that end before this iteration")
-    parser.add_argument("--last", type=int, help="leave out windows that begin after this iteration")
+    parser.add_argument("--first", type=natural, default=0, help="leave out windows that end before this iteration")
+    parser.add_argument("--last", type=natural, help="leave out windows that begin after this iteration")
     return parser

@@ -3,6 +3,7 @@
 import argparse
 
 from .checkpoint import add_overrides
+from .numbers import count, seed
 
 __all__ = ["argument_parser"]
 
@@ -18,9 +19,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", help="its checkpoint; default: the one that the config names")
     parser.add_argument("--train-json", default="", help="COCO annotation file, in place of the config's training set")
     parser.add_argument("--train-images", default="", help="folder of its images")
-    parser.add_argument("--num", type=int, default=40, help="number of images")
-    parser.add_argument("--num-bins", type=int, default=3, help="bins of the IoU-balanced sampler")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num", type=count, default=40, help="number of images")
+    parser.add_argument("--num-bins", type=count, default=3, help="bins of the IoU-balanced sampler")
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--output", default="sampling_distribution.png", help="where the plot goes")
     add_overrides(parser)
     return parser

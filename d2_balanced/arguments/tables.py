@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..utils.command import called
+from .numbers import count, natural, seed
 
 __all__ = ["SCALES", "argument_parser"]
 
@@ -30,10 +31,10 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("what", nargs="*", metavar="PAPER[:TABLE]", help="folder of projects/, or a tables.yaml")
     parser.add_argument("--row", action="append", default=[], metavar="NAME", help="only this row (may be repeated)")
     parser.add_argument("--scale", choices=SCALES, default="tiny", help="the quick recipe (default), or the paper's")
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: 1 2 3 4 for tiny, 1 for coco")
+    parser.add_argument("--seeds", type=seed, nargs="+", metavar="N", help="default: 1 2 3 4 for tiny, 1 for coco")
     parser.add_argument("--output", default="output/tables", metavar="DIR", help="default: output/tables")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, one thread each")
-    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs of every run")
+    parser.add_argument("--jobs", type=count, default=1, metavar="N", help="runs at a time, one thread each")
+    parser.add_argument("--num-gpus", type=natural, default=1, metavar="N", help="GPUs of every run")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--list", action="store_true", help="papers, tables and rows, and what cannot run")
     instead.add_argument("--dry-run", action="store_true", help="print configs, overrides and commands")

@@ -6,6 +6,7 @@ Every arm is a folder with one run (an OUTPUT_DIR with its evaluation) per seed.
 runs' detections, so arms that were trained with other evaluation settings stay comparable.
 """
 
+import glob
 import statistics
 from pathlib import Path
 
@@ -37,11 +38,20 @@ def run_metrics(ground_truth, results_file, task="bbox", max_dets=100):
 
 
 def arm_metrics(ground_truth, folder, task="bbox", max_dets=100):
-    """``run_metrics`` of every run below ``folder``, in the order of their paths; ``DataError`` if there is none."""
-    files = sorted(Path(folder).rglob(f"inference/*/{RESULTS_NAME}"))
+    """``run_metrics`` of every run below ``folder``, or below all that a pattern matches, in the order of their paths;
+    ``DataError`` if there is none.
+
+    A folder whose own folders hold results, as ``inference_TTA`` of a run does, stands for these alone.
+    """
+    files = [file for place in [folder, *sorted(glob.glob(str(folder)))] for file in _results_below(Path(place))]
+    files = list(dict.fromkeys(files))
     if not files:
         raise DataError(f"{folder} has no run with an evaluation: no inference/<data set>/{RESULTS_NAME} below it.")
     return [run_metrics(ground_truth, file, task, max_dets) for file in files]
+
+
+def _results_below(folder):
+    return sorted(folder.glob(f"*/{RESULTS_NAME}")) or sorted(folder.rglob(f"inference/*/{RESULTS_NAME}"))
 
 
 def summary_rows(arms):
@@ -99,6 +109,8 @@ def main(argv=None):
     """The command at the top of this module; prints a Markdown table and returns its rows."""
     args = argument_parser().parse_args(argv)
     folders = dict(_split(arm) for arm in args.arms)
+    if len(folders) < len(args.arms):
+        raise ConfigError(f"Two arms have one name: {', '.join(args.arms)}")
     ground_truth = GroundTruth.from_file(args.gt)
     arms = {name: arm_metrics(ground_truth, folder, args.task, args.max_dets) for name, folder in folders.items()}
     rows = summary_rows(arms)

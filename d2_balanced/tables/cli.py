@@ -50,8 +50,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _options(args: argparse.Namespace) -> Options:
     if len(args.overrides) % 2:
         raise ConfigError(f"--overrides takes pairs, KEY.PATH VALUE; got {' '.join(args.overrides)}")
-    if args.jobs < 1:
-        raise ConfigError(f"--jobs must be 1 or more, got {args.jobs}.")
     data = OwnData(args.train_json, args.train_images, args.val_json, args.val_images)
     return Options(args.scale, data, dict(zip(args.overrides[0::2], args.overrides[1::2])), args.num_gpus)
 

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Seq
 from ..engine.experiment import Experiment, OwnData
 from ..engine.open import open_experiment
 from ..utils.errors import ConfigError
-from .spaces import Choices, Range, parse_space
+from .spaces import Choices, Range, parse_rates, parse_search
 from .study import possible_trials
 
 __all__ = ["Arm", "check_arms", "parse_arms", "with_spaces"]
@@ -108,15 +108,15 @@ def with_spaces(arm: Arm, lr: Optional[str], search: Sequence[str], experiment: 
     if lr != "none":
         own = experiment.schedule.lr
         spaces[rate] = (
-            parse_space(rate, lr, log=True, real=True) if lr else Range(own / _FACTOR, own * _FACTOR, True, False)
+            parse_rates(lr) if lr else Range(own / _FACTOR, own * _FACTOR, True, False)
         )
-    for key, text in _searched(arm.name, search):
+    for key, space in _searched(arm.name, search):
         if key in (LR, rate) or key in spaces:
             raise ConfigError(f"--search {key}: is given twice; the learning rate is --lr.")
         kept = [name for name in _KEPT if experiment.keys[name] == key]
         if kept or key.startswith(("DATASETS.", "data.")):
             raise ConfigError(f"--search {key}: is the same in all trials, or they could not be compared.")
-        spaces[key] = parse_space(key, text)
+        spaces[key] = space
     if not spaces:
         raise ConfigError(f"Nothing is searched in arm {arm.name!r}: with --lr none, give --search KEY=a,b,c.")
     _refuse_set(arm, {*spaces, *(experiment.keys[name] for name in ("seed", "output_dir"))})
@@ -124,13 +124,9 @@ def with_spaces(arm: Arm, lr: Optional[str], search: Sequence[str], experiment: 
 
 
 def _searched(arm: str, search: Sequence[str]):
-    for text in search:
-        key, equals, space = text.partition("=")
-        of_arm, colon, rest = key.partition(":")
-        if not (key and equals and space):
-            raise ConfigError(f"--search {text}: write KEY=a,b,c or KEY=LOW..HIGH; for one arm ARM:KEY=...")
-        if not colon or of_arm == arm:
-            yield rest if colon else key, space
+    for of_arm, key, space in map(parse_search, search):
+        if of_arm in (None, arm):
+            yield key, space
 
 
 def _refuse_set(arm: Arm, keys) -> None:
@@ -144,8 +140,8 @@ def check_arms(arms: Sequence[Arm], search: Sequence[str], own_data: OwnData, tr
     """Refuse, before time is spent, what would spoil the comparison, and values that a config or component refuses."""
     names = [arm.name for arm in arms]
     for text in search:
-        of_arm, colon, _ = text.partition("=")[0].partition(":")
-        if colon and of_arm not in names:
+        of_arm = parse_search(text).arm
+        if of_arm is not None and of_arm not in names:
             raise ConfigError(f"--search {text}: there is no arm {of_arm!r}, only {', '.join(names)}.")
     first, *others = [arm.experiment(own_data) for arm in arms]
     for arm, experiment in zip(arms[1:], others):

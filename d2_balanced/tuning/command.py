@@ -12,10 +12,12 @@ import argparse
 import os
 from typing import Optional, Sequence
 
+from ..arguments.numbers import count, natural, positive, seed, share
 from ..utils.command import called, command
 from ..utils.errors import ConfigError
 from ..utils.json_file import read_json
 from . import BEGUN, MAY_CHANGE, SEED, TRIALS
+from .spaces import parse_rates, parse_search
 
 __all__ = ["argument_parser", "main"]
 
@@ -47,23 +49,23 @@ def argument_parser() -> argparse.ArgumentParser:
                         "(default: from a quarter of the config's to four times it)")
     parser.add_argument("--search", action="append", default=[], metavar="[ARM:]KEY=SPACE",
                         help="another key: a,b,c or LOW..HIGH or log:LOW..HIGH; may be repeated")
-    parser.add_argument("--trials", type=int, metavar="N",
+    parser.add_argument("--trials", type=count, metavar="N",
                         help=f"of every arm (default: all combinations of listed values, {TRIALS} if there is a range)")
-    parser.add_argument("--seed", type=int, default=SEED, metavar="N",
+    parser.add_argument("--seed", type=seed, default=SEED, metavar="N",
                         help=f"of all trials; none of the seeds that are compared later (default: {SEED})")
     parser.add_argument("--metric", metavar="NAME",
                         help="what decides, higher is better (default: the config's best metric)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trials at a time, one thread each")
-    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs of every trial")
+    parser.add_argument("--jobs", type=count, default=1, metavar="N", help="trials at a time, one thread each")
+    parser.add_argument("--num-gpus", type=natural, default=1, metavar="N", help="GPUs of every trial")
     parser.add_argument("--final-only", action="store_true", help="of finished trials keep model_final.pth only")
     data = parser.add_argument_group("own data, as for train")
     data.add_argument("--data", metavar="DIR", help="a folder in COCO's, YOLO's or Pascal VOC's layout")
     for split in ("train", "val"):
         data.add_argument(f"--{split}-json", metavar="FILE", help="or: annotations in COCO format")
         data.add_argument(f"--{split}-images", metavar="DIR", help="folder of the images")
-    data.add_argument("--val-fraction", type=float, metavar="F", help="share of the training images to validate on")
-    data.add_argument("--val-seed", type=int, default=0, metavar="N", help="of their choice (default: 0)")
-    parser.add_argument("--epochs", type=float, metavar="N", help="passes through the data, in place of iterations")
+    data.add_argument("--val-fraction", type=share, metavar="F", help="share of the training images to validate on")
+    data.add_argument("--val-seed", type=seed, default=0, metavar="N", help="of their choice (default: 0)")
+    parser.add_argument("--epochs", type=positive, metavar="N", help="passes through the data, in place of iterations")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config, for all arms")
     return parser
 
@@ -75,8 +77,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     args = parser.parse_args(argv)
     if not args.config_file and not args.arm:
         args = _as_begun(args, parser)
-    if (args.trials is not None and args.trials < 1) or args.jobs < 1 or args.seed < 0:
-        raise ConfigError("--trials and --jobs have to be 1 or more, --seed 0 or more.")
+    for text in args.search:
+        parse_search(text)
+    if args.lr not in (None, "none"):
+        parse_rates(args.lr)
     from .tune import tune
 
     return tune(args)

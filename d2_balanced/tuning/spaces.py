@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, List, NamedTuple, Tuple
+from typing import Any, List, NamedTuple, Optional, Tuple, Union
 
 from ..utils.errors import ConfigError
 
-__all__ = ["Choices", "Range", "parse_space"]
+__all__ = ["Choices", "Range", "Search", "parse_rates", "parse_search", "parse_space"]
 
 _DIGITS = 4  # of a number that is tried: it can be read, and typed
 _BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
@@ -62,6 +62,28 @@ class Range(NamedTuple):
         """Within a tenth of the range of one of its ends."""
         low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         return not low + 0.1 * (high - low) < value < high - 0.1 * (high - low)
+
+
+class Search(NamedTuple):
+    """``space`` is searched for ``key``, in the arm of this name; None: in all arms."""
+
+    arm: Optional[str]
+    key: str
+    space: Union[Choices, Range]
+
+
+def parse_search(text: str) -> Search:
+    """``"[ARM:]KEY=SPACE"``; ``ConfigError`` for what is written otherwise, and as :func:`parse_space`."""
+    place, _, space = text.partition("=")
+    arm, colon, key = place.rpartition(":")
+    if not (key and space) or (colon and not arm):
+        raise ConfigError(f"--search {text}: write KEY=a,b,c or KEY=LOW..HIGH; for one arm ARM:KEY=...")
+    return Search(arm if colon else None, key, parse_space(key, space))
+
+
+def parse_rates(text: str) -> Union[Choices, Range]:
+    """The space of ``--lr``: numbers above 0, evenly in their logarithm in a range."""
+    return parse_space("--lr", text, log=True, real=True)
 
 
 def parse_space(key: str, text: str, *, log: bool = False, real: bool = False):

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from commands import refusal
 from d2_balanced.analysis import iou_scores
 from d2_balanced.analysis.scored_boxes import Found, find, objects_of
 from d2_balanced.analysis.nms_recall import MATCHING_IOUS, NmsRecall
@@ -261,10 +262,9 @@ def test_the_command_without_an_iou_branch(data, tmp_path, capsys):
 
 @pytest.mark.parametrize("arguments, message", [
     (["--config-file", quick_config("retinanet")], "has no candidates to rank"),
-    (["--config-file", QUICK, "--images", "0"], "num must be 1 or more, got 0"),
+    (["--config-file", QUICK, "--images", "0"], "--images: has to be 1 or more, not 0"),
 ])  # fmt: skip
 def test_what_cannot_be_measured_is_refused(arguments, message, data, tmp_path):
     cfg = load_yaml(arguments[1], SETTINGS + ["MODEL.RETINANET.NUM_CLASSES", "2"])
     weights = saved(build_model(cfg), tmp_path / "weights.pth")
-    with pytest.raises(SystemExit, match=message):
-        iou_scores.main([*arguments, "--weights", weights, *data, "--output", str(tmp_path), *SETTINGS])
+    assert message in refusal(iou_scores.main, *arguments, "--weights", weights, *data, "--output", tmp_path, *SETTINGS)

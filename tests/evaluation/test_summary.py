@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from commands import refusal
 
 from d2_balanced.evaluation.summary import METRICS, main, summary_rows
 
@@ -47,6 +48,17 @@ def test_arms_side_by_side(experiment, capsys):
     assert swapped["AP"] == "0.00 +- 0.00" and swapped["AP75 (class-agnostic)"] == "100.00 +- 0.00"
     assert swapped["delta"].startswith("-100.00")
     assert "| right" in capsys.readouterr().out
+
+
+def test_an_arm_is_a_pattern_of_folders_too(experiment):
+    right = experiment / "right"
+    for seed in range(2):
+        (right / str(seed) / "inference").rename(right / str(seed) / "inference_TTA")
+    words = ["--gt", experiment / "val.json", f"swapped={experiment / 'swapped'}", f"one={right / '0' / 'inference_TTA'}"]
+    rows = main([str(word) for word in [*words, f"TTA={right / '*' / 'inference_TTA'}"]])
+    assert [row[1] for row in rows] == [2, 1, 2] and rows[2][2] == "100.00 +- 0.00"
+    assert "has no run with an evaluation" in refusal(main, *words[:2], f"plain={right}")
+    assert "Two arms have one name" in refusal(main, *words, words[-1])
 
 
 def test_difference_within_two_standard_errors_is_called_none():

@@ -278,7 +278,7 @@ def test_only_the_final_checkpoint_stays(run, tmp_path):
     (["--overrides", "SOLVER.BASE_LR"], "takes pairs"),
     (["--overrides", "SOLVER.BASE_LRR", "1"], "table_1, row 'plain' at scale tiny: SOLVER.BASE_LRR.*Did you mean"),
     (["--row", "plein"], "No row is called 'plein'.*Did you mean plain"),
-    (["--jobs", "0"], "--jobs must be 1 or more"),
+    (["--jobs", "0"], "--jobs: has to be 1 or more"),
 ])  # fmt: skip
 def test_misuse_is_told_before_anything_runs(run, tmp_path, capsys, words, told):
     assert run([row("plain")], *words) == 2

@@ -1,8 +1,10 @@
 """What is searched for one key, as it is written on the command line."""
 
+import re
+
 import pytest
 
-from d2_balanced.tuning.spaces import parse_space
+from d2_balanced.tuning.spaces import parse_search, parse_space
 from d2_balanced.utils.errors import ConfigError
 
 
@@ -43,3 +45,11 @@ def test_numbers_can_be_typed_and_whole_ones_stay_whole():
 def test_what_is_no_space_is_refused_with_its_key(text, options):
     with pytest.raises(ConfigError, match=f"^KEY={text}: ".replace(".", r"\.")):
         parse_space("KEY", text, **options)
+
+
+def test_a_search_is_of_all_arms_or_of_one():
+    assert parse_search("A.B=1,2") == (None, "A.B", parse_space("A.B", "1,2"))
+    assert parse_search("rga:A.B=log:1..9")[:2] == ("rga", "A.B") and parse_search("rga:A.B=log:1..9").space.log
+    for text in ("A.B", "=1,2", ":A.B=1,2", "A.B="):
+        with pytest.raises(ConfigError, match=re.escape(f"--search {text}: write")):
+            parse_search(text)
