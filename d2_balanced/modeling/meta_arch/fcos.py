@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, List, Tuple
+from typing import Dict
 
 import torch
 from detectron2.config import configurable
@@ -14,7 +14,7 @@ from detectron2.modeling import build_backbone
 from detectron2.modeling.box_regression import _dense_box_regression_loss
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
-from detectron2.structures import Boxes
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
@@ -34,6 +34,12 @@ class BalancedFCOSHead(FCOSHead):
 
 def _group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels), channels)
+
+
+def _nothing(objects: Instances) -> Instances:
+    """One object without an area, which no location lies in: detectron2 0.6 cannot match with none."""
+    boxes = Boxes(objects.gt_boxes.tensor.new_zeros(1, 4))
+    return Instances(objects.image_size, gt_boxes=boxes, gt_classes=objects.gt_classes.new_zeros(1))
 
 
 @META_ARCH_REGISTRY.register()
@@ -82,25 +88,17 @@ class BalancedFCOS(FCOS):
             "input_format": cfg.INPUT.FORMAT,
         }
 
-    @torch.no_grad()
-    def label_anchors(self, anchors, gt_instances) -> Tuple[List[Tensor], List[Boxes]]:
+    def label_anchors(self, anchors, gt_instances):
         """Class and box of every location of every image, (R,) and (R, 4); K and anything for the background.
 
         Args:
             anchors: ``Boxes`` of every level.
             gt_instances: objects of every image.
+
+        Returns the boxes as detectron2 does: 0.6 gives ``Boxes``, main tensors.
         """
-        number = sum(map(len, anchors))
-        labels, boxes = [], []
-        for objects in gt_instances:
-            if len(objects):
-                (label,), (box,) = super().label_anchors(anchors, [objects])
-            else:
-                label = objects.gt_classes.new_full((number,), self.num_classes)
-                box = Boxes(objects.gt_boxes.tensor.new_zeros(number, 4))
-            labels.append(label)
-            boxes.append(box)
-        return labels, boxes
+        gt_instances = [objects if len(objects) else _nothing(objects) for objects in gt_instances]
+        return super().label_anchors(anchors, gt_instances)
 
     def losses(
         self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes, pred_centerness
@@ -126,7 +124,7 @@ class BalancedFCOS(FCOS):
             anchors,
             self.box2box_transform,
             pred_anchor_deltas,
-            [boxes.tensor for boxes in gt_boxes],
+            [getattr(boxes, "tensor", boxes) for boxes in gt_boxes],
             positive,
             box_reg_loss_type="giou",
         )

@@ -9,6 +9,7 @@ from typing import List, NamedTuple, Tuple
 
 import torch
 from detectron2.layers import cat
+from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
@@ -17,6 +18,11 @@ from d2_balanced.modeling.image_rows import first_rows, repeat, selected_rows, t
 from .level_nms import first_after_nms
 
 __all__ = ["Candidates", "top_candidates", "top_proposals"]
+
+# Equal logits come in another order from topk than from sort, so it has to be the one that detectron2 calls: main topk,
+# 0.6 sort.
+_CALLS_TOPK = "topk" in find_top_rpn_proposals.__code__.co_names
+
 
 class Candidates(NamedTuple):
     """The anchors with the highest scores of every level, decoded; level after level, the highest score first."""
@@ -38,14 +44,19 @@ def top_candidates(anchors, logits, deltas, box2box_transform, num) -> Candidate
         box2box_transform: applies the deltas.
     """
     image = torch.arange(len(logits[0]), device=logits[0].device)[:, None]
-    # Sorted, as in detectron2: topk has another order among equals.
-    ordered = [level.sort(descending=True, dim=1) for level in logits]
-    scores = [level_scores[:, :num] for level_scores, _ in ordered]
-    chosen = [index[:, :num] for _, index in ordered]
+    scores, chosen = zip(*(_highest(level, num) for level in logits))
     chosen_anchors = cat([level.tensor[index] for level, index in zip(anchors, chosen)], dim=1)
     chosen_deltas = cat([level[image, index] for level, index in zip(deltas, chosen)], dim=1)
     boxes = box2box_transform.apply_deltas(chosen_deltas.flatten(0, 1), chosen_anchors.flatten(0, 1))
     return Candidates(boxes.view_as(chosen_anchors), cat(scores, dim=1), [level.shape[1] for level in scores])
+
+
+def _highest(logits: Tensor, num: int) -> Tuple[Tensor, Tensor]:
+    """At most ``num`` of every image's logits (N, A), the highest first, and their places."""
+    if _CALLS_TOPK:
+        return logits.topk(min(num, logits.shape[1]), dim=1)
+    scores, places = logits.sort(descending=True, dim=1)
+    return scores[:, :num], places[:, :num]
 
 
 def top_proposals(
