@@ -11,6 +11,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from ..utils.errors import Refusal
 from .accuracy import accuracy_in_one_transfer, log_accuracy
 from .balanced_keys import balanced_keys
 from .box_losses import seat as box_seat
@@ -138,12 +139,20 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         log_accuracy(self._logits_for_the_log(predictions[0]), losses.labels)
         weights, boxes = weigh(losses), losses.box_elements
         if weights.box is not None:
+            self._check_weighs_own_boxes()
             boxes = boxes * weights.box[losses.foreground].view(-1, *[1] * (boxes.dim() - 1))
         reduced = {
             "loss_cls": cls_seat.mean_loss(losses.cls if weights.cls is None else losses.cls * weights.cls),
             "loss_box_reg": boxes.sum() / max(losses.labels.numel(), 1.0),
         }
         return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in reduced.items()}
+
+    def _check_weighs_own_boxes(self):
+        """Sample weights that have said that they leave the boxes alone, beside an IoU branch, and weigh them."""
+        if not self.regresses_boxes:
+            weights = "box weights (RoIWeights.box) of sample_weights (MODEL.BALANCED.SAMPLE_WEIGHTS)"
+            reason = "it regresses the boxes with a loss of its own, and they would be ignored"
+            raise Refusal(weights, "an IoU branch (MODEL.BALANCED.IOU_BRANCH)", reason, "return None for them")
 
     def roi_losses(self, predictions, proposals: List[Instances], learn: bool = False) -> RoILosses:
         """The losses of every RoI, unreduced, without detectron2's weights; arguments as for :meth:`class_losses`."""

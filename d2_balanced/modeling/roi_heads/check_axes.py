@@ -33,11 +33,19 @@ def _check_sample_weights(heads):
     if weights.weighs or weights.chooses:
         for branch in heads.branches:
             branch.for_each_predictor(lambda predictor: _check_tells_losses(name, predictor))
-    if weights.reads_boxes and heads.iou_branch.replaces_regressor:
-        reason = "the predictor's boxes and their losses are read or weighed, but the IoU branch regresses the boxes"
-        raise Refusal(name, _iou_branch(heads), reason, weights.without_boxes)
+    if heads.iou_branch.replaces_regressor:
+        _check_reads_no_boxes(heads, weights, name)
     if weights.takes_all_proposals:
         _check_takes_all(heads, weights, name)
+
+
+def _check_reads_no_boxes(heads, weights, name):
+    reason = "the predictor's boxes and their losses are read or weighed, but the IoU branch regresses the boxes"
+    if weights.reads_boxes:
+        raise Refusal(name, _iou_branch(heads), reason, weights.without_boxes)
+    if weights.reads_boxes is None and (weights.weighs or weights.chooses):
+        remedy = "set its attribute reads_boxes to False if that is not so, or leave one of them out"
+        raise Refusal(name, _iou_branch(heads), f"it does not say whether {reason}", remedy)
 
 
 def _check_tells_losses(name, predictor):

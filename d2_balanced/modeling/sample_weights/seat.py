@@ -85,8 +85,9 @@ class SampleWeights(nn.Module):
     takes_all_proposals = False
     #: With all proposals, whether :meth:`choose` keeps to the branch's share of positives.
     keeps_fraction = False
-    #: Whether the box losses or the predicted boxes are read or weighed, which an IoU branch replaces.
-    reads_boxes = False
+    #: Whether the box losses or the predicted boxes are read or weighed, which an IoU branch replaces; None: they are
+    #: taken to be, if anything is weighed or chosen.
+    reads_boxes: Optional[bool] = None
     # Where one of these does not go with the rest of the detector: what to do.
     to_sample = to_keep_fraction = without_boxes = "leave one of them out"
 

@@ -159,6 +159,8 @@ def test_ignored_proposals_take_no_part():
 
 
 class Doubled(SampleWeights):
+    reads_boxes = False
+
     def __init__(self):
         super().__init__()
         self.seen, self.observed = [], []
@@ -209,6 +211,47 @@ def _sampler(name, **arguments):
 def test_what_does_not_go_together(settings, axes, message):
     with pytest.raises(Refusal, match=f"sample_weights={settings['NAME']}.*{message}"):
         h.build(h.tiny_cfg(**axes, **{KEY: settings}))
+
+
+class Boxes(SampleWeights):
+    """Of a user who has not thought of IoU branches."""
+
+    def weigh(self, view, losses):
+        return RoIWeights(box=torch.full_like(losses.cls, 2.0))
+
+
+class Hardest(SampleWeights):
+    def choose(self, view, losses, num_per_image, positive_fraction):
+        raise AssertionError("not called")
+
+
+@pytest.mark.parametrize("make", [Boxes, Hardest])
+def test_what_may_read_boxes_is_refused_beside_an_iou_branch(make):
+    """Its weights of the boxes, which the branch does not take, would do nothing."""
+    heads = h.build(h.tiny_cfg(**h.IOU_BRANCH))
+    heads.sample_weights = make()
+    with pytest.raises(Refusal, match=f"sample_weights={make.__name__}.*IOU_BRANCH.*does not say.*reads_boxes to False"):
+        check_axes(heads)
+    heads.sample_weights.reads_boxes = False
+    check_axes(heads)
+    heads = h.build(h.tiny_cfg())
+    heads.sample_weights = make()
+    check_axes(heads)
+
+
+def test_box_weights_against_ones_own_word_are_no_silent_ones():
+    targets = h.targets((4, 7))
+    heads = h.build(h.tiny_cfg(**h.IOU_BRANCH))
+    heads.sample_weights = Boxes()
+    with pytest.raises(Refusal, match="RoIWeights.box.*SAMPLE_WEIGHTS.*IOU_BRANCH.*ignored; return None"):
+        h.train_step(heads, h.features(2), h.proposals(targets), targets)
+    losses = {}
+    for weights in (None, Boxes()):
+        heads = h.build(h.tiny_cfg())
+        heads.sample_weights = weights or heads.sample_weights
+        losses[weights is None] = h.train_step(heads, h.features(2), h.proposals(targets), targets)[0]
+    torch.testing.assert_close(losses[False]["loss_box_reg"], 2 * losses[True]["loss_box_reg"])
+    torch.testing.assert_close(losses[False]["loss_cls"], losses[True]["loss_cls"])
 
 
 def test_what_the_refusals_say_works():
