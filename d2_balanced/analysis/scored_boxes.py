@@ -25,7 +25,8 @@ class Found(NamedTuple):
     classes: Tensor
     """(C,)"""
     keys: Dict[str, Tensor]
-    """What NMS can rank by, (C,) each; the class score, and with an IoU predictor the IoU and their product."""
+    """What NMS can rank by, (C,) each; the class score, with an IoU predictor the IoU and their product, and with a box
+    coder that tells how sure it is the product with that."""
     refined: Tensor
     """(R, 4), clipped; of class-specific regressors none."""
     ious: Dict[str, Tensor]
@@ -49,9 +50,10 @@ def find(model, inputs):
     branch = model.roi_heads.iou_branch
     ious = {name: branch.predicted_ious(found, efo, rows) for name, efo in _EFO.items()}
     ious = {name: per_image for name, per_image in ious.items() if per_image is not None}
+    sure = found.confidences or [None] * len(passed)
     return [
         _found(*each, {name: per_image[i] for name, per_image in ious.items()}, branch.combined_scores)
-        for i, each in enumerate(zip(found.boxes, found.scores, found.image_sizes, passed))
+        for i, each in enumerate(zip(found.boxes, found.scores, found.image_sizes, passed, sure))
     ]
 
 
@@ -61,7 +63,7 @@ def _passed(boxes, scores, score_thresh):
     return (scores[:, :-1] > score_thresh) & finite[:, None]
 
 
-def _found(boxes, scores, image_size, passed, ious, combine):
+def _found(boxes, scores, image_size, passed, confidences, ious, combine):
     rows, classes = passed.nonzero(as_tuple=True)
     boxes = Boxes(boxes.reshape(-1, 4))
     boxes.clip(image_size)
@@ -69,6 +71,8 @@ def _found(boxes, scores, image_size, passed, ious, combine):
     agnostic = boxes.shape[1] == 1
     class_scores = scores[:, :-1][passed]
     keys = {"class score": class_scores}
+    if confidences is not None:
+        keys["class score x confidence of the sides"] = class_scores * confidences.expand_as(passed)[passed]
     for name, image_ious in ious.items():
         keys[f"IoU, {name}"] = image_ious[rows]
         keys[f"class score x IoU, {name}"] = combine(class_scores, image_ious[rows])

@@ -24,6 +24,8 @@ def add_balanced_config(cfg: CfgNode) -> None:
     balanced.SAMPLER = _spec("RandomSampler")
     balanced.CLS_LOSS = _spec("CrossEntropy")
     balanced.BOX_LOSS = _spec("SmoothL1")
+    # What the predicted values mean. Empty: four deltas, MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS.
+    balanced.BOX_CODER = _spec("")
     # Boxes that join the proposals in training. Empty: none.
     balanced.EXTRA_PROPOSALS = _spec("")
     # What weighs the sampled RoIs, or chooses them, by what is predicted for them. Empty: all weigh the same.

@@ -58,7 +58,8 @@ def _layers(model: nn.Module) -> Iterator[Tuple[str, _Layer]]:
         prefix = f"{path}." if path else ""
         if isinstance(module, FastRCNNOutputLayers):
             yield prefix, _Layer("cls_score", tail=1)
-            yield prefix, _Layer("bbox_pred", per_class=4)
+            per_class = len(module.box2box_transform.weights) // getattr(module.bbox_pred, "num_places", 1)
+            yield prefix, _Layer("bbox_pred", per_class=per_class)
         elif isinstance(module, MaskRCNNConvUpsampleHead):
             yield prefix, _Layer("predictor")
         elif isinstance(module, RetinaNetHead):

@@ -2,6 +2,7 @@
 
 from . import (  # noqa: F401
     backbone,
+    box_coders,
     box_losses,
     cls_losses,
     extra_proposals,

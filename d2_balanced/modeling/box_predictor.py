@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from ..utils.errors import Refusal
 from .accuracy import accuracy_in_one_transfer, log_accuracy
 from .balanced_keys import balanced_keys
+from .box_coders import seat as coder_seat
+from .box_coders.regressor import regressor_of
 from .box_losses import seat as box_seat
 from .box_losses.build import build_box_loss, check_box_loss_type, check_smooth_l1_beta, detectron2_box_loss
 from .box_losses.overlap import elementwise_iou
@@ -35,6 +37,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
 
     Args:
         input_shape: as detectron2's; or a :class:`TaskShapes`, of a head that gives each of the two layers a feature.
+        box2box_transform: detectron2's, or another box coder, see ``box_coders/seat.py``.
         cls_loss: callable ``(logits (R, K+1), labels (R,)) -> (R,)``, see ``cls_losses/seat.py``; None keeps
             detectron2's own loss (cross entropy; in main also ``use_sigmoid_ce`` and ``use_fed_loss``).
         box_loss: callable ``(pred (F, 4), target (F, 4)) -> (F, 4)``, see ``box_losses/seat.py``; None keeps
@@ -43,7 +46,8 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             arguments are ``FastRCNNOutputLayers``'.
 
     Raises:
-        Refusal: for a loss beside another choice of it by detectron2's own arguments.
+        Refusal: for a loss beside another choice of it by detectron2's own arguments, or one that does not train what the
+            box coder decodes; for a head and a box coder that do not fit together.
     """
 
     #: False where an IoU branch regresses the boxes in place of this predictor
@@ -55,14 +59,15 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     ):
         both = input_shape if isinstance(input_shape, TaskShapes) else TaskShapes(input_shape, input_shape)
         super().__init__(both.cls, **kwargs)
+        coder = self.box2box_transform
+        coder_name = f"box2box_transform={type(coder).__name__} (MODEL.BALANCED.BOX_CODER)"
         if both.box is not both.cls:
-            self.bbox_pred = nn.Linear(both.box.channels, self.bbox_pred.out_features)
-            nn.init.normal_(self.bbox_pred.weight, std=0.001)
-            nn.init.zeros_(self.bbox_pred.bias)
+            self.bbox_pred = regressor_of(both.box, coder, self.bbox_pred.out_features, coder_name)
         name = type(self).__name__
         check_cls_loss(name, cls_loss, getattr(self, "use_sigmoid_ce", False))
         check_box_loss_type(name, box_loss, self.box_reg_loss_type)
         check_smooth_l1_beta(name, box_loss, self.smooth_l1_beta)
+        coder_seat.check_sees(box_loss or self.box_reg_loss_type, coder, coder_name)
         self.cls_loss = cls_loss
         self.box_loss = box_loss
         if hasattr(cls_loss, "adopt"):
@@ -253,6 +258,12 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         if self.cls_loss is None:
             return super().predict_probs(predictions, proposals)
         return cls_seat.class_scores(self.cls_loss, predictions[0]).split([len(p) for p in proposals])
+
+    def predict_confidences(self, predictions, proposals: List[Instances]) -> Optional[Tuple[Tensor, ...]]:
+        """How sure the boxes of :meth:`predict_boxes` are, (Ri, 1) or (Ri, K) an image; None where the box coder does not
+        tell."""
+        found = coder_seat.confidences(self.box2box_transform, predictions[1])
+        return None if found is None else found.split([len(p) for p in proposals])
 
     def predict_variances(self, predictions, proposals: List[Instances]) -> Optional[Tuple[Tensor, ...]]:
         """Variances in square pixels of the corners of :meth:`predict_boxes`, (Ri, 4) or (Ri, 4K) an image; None where

@@ -10,6 +10,7 @@ from detectron2.modeling.box_regression import _dense_box_regression_loss
 from torch import Tensor
 
 from ..utils.errors import Refusal
+from .box_coders.seat import check_sees
 from .box_losses.build import check_box_loss_type
 from .box_losses.overlap import elementwise_iou
 from .box_losses.seat import box_losses
@@ -38,11 +39,12 @@ def _check_learns_here(owner: str, argument: str, component, instead: str) -> No
 
 def check_dense_box_loss(owner: str, box_loss: Optional[Callable], box_reg_loss_type: str) -> None:
     """Raises ``Refusal`` if the box loss of a dense detector or RPN is one that learns from an R-CNN's proposals, wants
-    variances, which only an R-CNN predicts, or is combined with one that detectron2's own key chooses."""
+    variances or buckets, which only an R-CNN predicts, or is combined with one that detectron2's own key chooses."""
     _check_learns_here(owner, "box_loss", box_loss, "another box loss")
     if getattr(box_loss, "wants_log_variances", False):
         loss, reason = f"box_loss={type(box_loss).__name__}", "the loss needs variances, which are not predicted here"
         raise Refusal(loss, owner, reason, "use it in the ROI heads, and another box loss here")
+    check_sees(box_loss, None, owner)
     check_box_loss_type(owner, box_loss, box_reg_loss_type)
 
 

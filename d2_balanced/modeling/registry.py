@@ -11,6 +11,7 @@ __all__ = [
     "PROPOSAL_SAMPLER_REGISTRY",
     "CLS_LOSS_REGISTRY",
     "BOX_LOSS_REGISTRY",
+    "BOX_CODER_REGISTRY",
     "STAGES_REGISTRY",
     "IOU_BRANCH_REGISTRY",
     "MASK_BRANCH_REGISTRY",
@@ -40,6 +41,11 @@ Classification losses: ``loss(logits (R, K+1), labels (R,)) -> (R,)``, unreduced
 BOX_LOSS_REGISTRY = Registry("BOX_LOSS")
 BOX_LOSS_REGISTRY.__doc__ = """
 Box regression losses: ``loss(pred (F, 4), target (F, 4)) -> (F, 4) or (F,)``, unreduced, of deltas or of boxes.
+"""
+
+BOX_CODER_REGISTRY = Registry("BOX_CODER")
+BOX_CODER_REGISTRY.__doc__ = """
+Box coders beside detectron2's ``Box2BoxTransform``, whose interface they have: see ``box_coders/seat.py``.
 """
 
 STAGES_REGISTRY = Registry("STAGES")

@@ -18,13 +18,14 @@ class TaskShapes(NamedTuple):
     cls: ShapeSpec
     """Of what the classifier reads."""
     box: ShapeSpec
-    """Of what the box regressor reads."""
+    """Of what the box regressor reads; with height and width, (R, height, width, channels): a feature for each place of a
+    box coder (``box_coders/seat.py``)."""
 
     @property
     def channels(self):
         """Read by whoever knows of one feature for both: a ``Refusal``."""
         raise Refusal(
-            "a box head with a feature for each task (MODEL.ROI_BOX_HEAD.NAME: DoubleHead)",
+            "a box head with a feature for each task (MODEL.ROI_BOX_HEAD.NAME: DoubleHead, SideAwareHead)",
             "a part that takes one feature for both",
             "it would not know which to take",
             "take BalancedROIHeads with BalancedFastRCNNOutputLayers, and no IoU branch",

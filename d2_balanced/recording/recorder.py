@@ -147,7 +147,7 @@ class ImbalanceRecorder:
     def _count_box_loss(self, counts, rois, predictor, predictions, weights):
         if not any(parameter.requires_grad for parameter in predictor.bbox_pred.parameters()):
             return  # an IoU branch regresses the boxes, and not these
-        deltas = _of_gt_class(predictions[1].float(), rois.gt_classes)
+        deltas = _of_gt_class(predictions[1].float(), rois.gt_classes, len(predictor.box2box_transform.weights))
         log_variances = log_variances_of(predictions)
         if log_variances is not None:
             log_variances = _of_gt_class(log_variances.float(), rois.gt_classes)
@@ -208,10 +208,11 @@ def _foreground(predictor, predictions, samples) -> Tensor:
     return 1 - _scores(predictor, predictions, samples)[:, -1]
 
 
-def _of_gt_class(values: Tensor, gt_classes: Tensor) -> Tensor:
-    """The deltas (R, 4) of the ground truth's class out of (R, 4K), any class for background; (R, 4) stays as it is."""
-    if values.shape[1] == 4:
+def _of_gt_class(values: Tensor, gt_classes: Tensor, num: int = 4) -> Tensor:
+    """Of (R, num K) values, ``num`` for each class, those of the ground truth's, any class's for background; (R, num) stays
+    as it is."""
+    if values.shape[1] == num:
         return values
-    per_class = values.view(len(values), values.shape[1] // 4, 4)
+    per_class = values.view(len(values), values.shape[1] // num, num)
     rows = torch.arange(len(values), device=values.device)
     return per_class[rows, gt_classes.clamp(0, per_class.shape[1] - 1)]

@@ -22,6 +22,7 @@ from tiny_runs import TINY, make_dataset, quick_config
 
 CONFIGS = os.path.join(ROOT, "projects", "IoUUniformRCNN", "configs")
 QUICK, CASCADE = (os.path.join(CONFIGS, f"iou_uniform_quick{kind}.yaml") for kind in ("", "_cascade"))
+BUCKETS = ["MODEL.BALANCED.BOX_CODER.NAME", "Buckets", "MODEL.BALANCED.BOX_LOSS.NAME", "BucketLoss"]
 SETTINGS = [*TINY, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.4", "MODEL.ROI_HEADS.NUM_CLASSES", "2"]
 SETTINGS += ["MODEL.DEVICE", "cpu"]
 
@@ -148,6 +149,7 @@ def image_input(seed=0):
     (QUICK, "IoU, with EFO", ["MODEL.BALANCED.IOU_BRANCH.CLS_POWER", 0.0]),
     (QUICK, "class score", ["MODEL.BALANCED.IOU_BRANCH.IOU_POWER", 0.0]),
     (CASCADE, "class score x IoU, with EFO", []),
+    (quick_config("faster_rcnn"), "class score x confidence of the sides", BUCKETS),
     (quick_config("faster_rcnn"), "class score", ["MODEL.ROI_HEADS.NAME", "BalancedROIHeads"]),
 ])  # fmt: skip
 def test_what_nms_keeps_is_what_the_detector_finds(config, key, settings):

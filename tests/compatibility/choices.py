@@ -105,6 +105,17 @@ _TWO_BRANCHES = Choice(
 )
 
 
+_BUCKETS = Choice(
+    "Buckets",
+    {
+        f"{_BALANCED}.BOX_CODER.NAME": "Buckets",
+        f"{_BALANCED}.BOX_CODER.NUM_BUCKETS": 8,
+        f"{_BOX_LOSS}.NAME": "BucketLoss",
+    },
+    ("BOX_CODER", "Buckets", "BucketLoss"),
+)
+
+
 def _nms(name, label="", key=f"{_BALANCED}.NMS", base="", beside=(), **arguments):
     """A suppression, with the settings of the choices ``beside`` it that give it what it wants."""
     settings = {f"{key}.NAME": name, **{f"{key}.{a.upper()}": value for a, value in arguments.items()}}
@@ -227,7 +238,19 @@ SEATS: Dict[str, Tuple[Choice, ...]] = {
             },
             ("ROI_BOX_HEAD", "DoubleHead"),
         ),
+        Choice(
+            "SideAwareHead",
+            {
+                "MODEL.ROI_BOX_HEAD.NAME": "SideAwareHead",
+                "MODEL.ROI_BOX_HEAD.NUM_CONV": 1,
+                "MODEL.ROI_BOX_HEAD.CONV_DIM": 4,
+                **_BUCKETS.settings,
+            },
+            ("ROI_BOX_HEAD", "SideAwareHead", *_BUCKETS.words),
+            implies=("Buckets",),
+        ),
     ),
+    "box coder": (_BUCKETS,),
     "IoU branch": (
         _iou_branch(),
         _iou_branch(", no EFO", efo=False),
@@ -352,6 +375,20 @@ REFUSED_ALONE: Tuple[Choice, ...] = (
     _loss(_RETINANET_CLS_LOSS, "SeesawLoss", " (RetinaNet)", RETINANET),
     Choice("EQLv2 in detectron2's RPN", {**_PLAIN_RPN, f"{_RPN_CLS_LOSS}.NAME": "EQLv2"}, (_RPN_CLS_LOSS,)),
     Choice("BalancedL1 in detectron2's RPN", {**_PLAIN_RPN, f"{_RPN_LOSS}.NAME": "BalancedL1"}, (_RPN_LOSS,)),
+    Choice("Buckets with a loss of deltas", {f"{_BALANCED}.BOX_CODER.NAME": "Buckets"}, ("BOX_CODER",)),
+    Choice(
+        "SideAwareHead without buckets",
+        {"MODEL.ROI_BOX_HEAD.NAME": "SideAwareHead", "MODEL.ROI_BOX_HEAD.NUM_CONV": 1},
+        ("BOX_CODER",),
+    ),
+    Choice(
+        "box weights of another box coder",
+        {**_BUCKETS.settings, "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": (1.0, 1.0, 1.0, 1.0)},
+        ("BOX_CODER",),
+    ),
+    _loss(_BOX_LOSS, "BucketLoss", " without buckets"),
+    _loss(_RPN_LOSS, "BucketLoss"),
+    _loss(_RETINANET_LOSS, "BucketLoss", " (RetinaNet)", RETINANET),
     Choice("InterleavedMasks without masks", {f"{_BALANCED}.MASKS.NAME": "InterleavedMasks"}, ("MASKS",)),
     Choice(
         "InterleavedMasks with another mask head",

@@ -129,10 +129,24 @@ def test_renumbered_classes_leave_out_what_has_none():
     assert first["instances"].pred_boxes.tensor.tolist() == torch.eye(4)[[0, 2]].tolist()
 
 
-@pytest.mark.parametrize("config", ["mask_rcnn", "retinanet", "cascade_rcnn"])
-def test_weights_go_where_their_class_is(config):
+BUCKETS = ["MODEL.BALANCED.BOX_CODER.NAME", "Buckets", "MODEL.BALANCED.BOX_LOSS.NAME", "BucketLoss"]
+SIDES = [*BUCKETS, "MODEL.ROI_BOX_HEAD.NAME", "SideAwareHead", "MODEL.ROI_BOX_HEAD.NUM_CONV", 1]
+
+
+@pytest.mark.parametrize(
+    "config, settings, of_box",
+    [
+        ("mask_rcnn", [], 4),
+        ("retinanet", [], 4),
+        ("cascade_rcnn", [], 4),
+        ("faster_rcnn", BUCKETS, 56),
+        ("faster_rcnn", SIDES, 2),
+    ],
+    ids=["mask_rcnn", "retinanet", "cascade_rcnn", "buckets", "buckets of sides"],
+)
+def test_weights_go_where_their_class_is(config, settings, of_box):
     def model(classes):
-        overrides = [str(word) for word in [*TINY, "MODEL.DEVICE", "cpu"]]
+        overrides = [str(word) for word in [*TINY, *settings, "MODEL.DEVICE", "cpu"]]
         experiment = YacsExperiment.from_config(run.open_experiment(quick_config(config), overrides).cfg)
         experiment.num_classes = classes
         return build_model(experiment.cfg)
@@ -148,7 +162,7 @@ def test_weights_go_where_their_class_is(config):
     for key in changed:
         before, after, fresh = old.state_dict()[key], state[key], own[key]
         if "bbox_pred" in key:
-            assert torch.equal(after[:4], before[8:12]) and torch.equal(after[4:], fresh[4:])
+            assert torch.equal(after[:of_box], before[2 * of_box :]) and torch.equal(after[of_box:], fresh[of_box:])
         elif config == "retinanet":
             assert torch.equal(after[0::2], before[2::3]) and torch.equal(after[1::2], fresh[1::2])
         else:

@@ -30,6 +30,7 @@ FAMILIES = {
     "PRM": "RGA_PRM/prm_quick",
     "R3, loops": "R3CNN/r3_mask_quick",
     "IoU branch with EFO": "IoUUniformRCNN/iou_uniform_quick_efo",
+    "SABL": "Peers/quick/sabl",
     "RetinaNet": "quick/retinanet_R_18_FPN",
 }
 BOUNDS = Bounds(box=0.1, score=0.001, mask=0.01)

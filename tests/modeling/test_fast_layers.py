@@ -19,9 +19,12 @@ BALANCED = "MODEL.BALANCED."
 IOU_BRANCH = [f"{BALANCED}IOU_BRANCH.NAME", "IoUBranch", f"{BALANCED}IOU_BRANCH.NUM_PER_INTERVAL", "2"]
 MASKS = [f"{BALANCED}STAGES.NAME", "RecursiveStages", f"{BALANCED}MASKS.NAME", "InterleavedMasks"]
 FLOW = [*MASKS, "MODEL.ROI_MASK_HEAD.NAME", "FlowMaskHead", f"{BALANCED}MASK_IOU_HEAD.NAME", "MaskIoUHead"]
+BUCKETS = [f"{BALANCED}BOX_CODER.NAME", "Buckets", f"{BALANCED}BOX_LOSS.NAME", "BucketLoss"]
+SIDES = [*BUCKETS, "MODEL.ROI_BOX_HEAD.NAME", "SideAwareHead", "MODEL.ROI_BOX_HEAD.NUM_CONV", "1"]
 DETECTORS = {
     "faster": ("faster_rcnn", []),
     "variances": ("faster_rcnn", KL),
+    "buckets of sides": ("faster_rcnn", SIDES),
     "branches": ("faster_rcnn", [f"{BALANCED}BRANCHES", "[{'POSITIVE_FRACTION': 0.5}]"]),
     "iou branch in a cascade": ("cascade_rcnn", IOU_BRANCH),
     "loop with masks and mask scoring": ("mask_rcnn", FLOW),

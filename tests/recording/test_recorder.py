@@ -106,6 +106,8 @@ LOSSES = {
     "variances, focal": {**_named("BOX_LOSS", "KLLoss"), **_named("CLS_LOSS", "FocalLoss", GAMMA=1.0)},
     "learned": {**_named("BOX_LOSS", "GHMR"), **_named("CLS_LOSS", "EQLv2")},
     "learned, agnostic": {**_named("BOX_LOSS", "GHMR"), **_named("CLS_LOSS", "GHMC"), **HEADS["class-agnostic"]},
+    "buckets": {**_named("BOX_CODER", "Buckets"), **_named("BOX_LOSS", "BucketLoss")},
+    "buckets, agnostic": {**_named("BOX_CODER", "Buckets"), **_named("BOX_LOSS", "BucketLoss"), **HEADS["class-agnostic"]},
     "weighed": _named("SAMPLE_WEIGHTS", "PISA"),
     "weighed, all proposals": {**_named("SAMPLE_WEIGHTS", "SamplingFree"), **_named("BOX_LOSS", "GHMR")},
     "chosen": _named("SAMPLE_WEIGHTS", "OHEM"),

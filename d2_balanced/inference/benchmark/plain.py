@@ -8,6 +8,7 @@ from typing import Dict, List, Optional, Tuple
 
 import torch
 from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
@@ -65,6 +66,9 @@ def _not_plain(heads: BalancedROIHeads) -> str:
         return f"{heads.stages.num_test} loops"
     if heads.stages.num_test != heads.stages.num_train or heads.stages.merge != "probability":
         return f"{heads.stages.num_test} stages, scores merged by {heads.stages.merge}"
+    coder = heads.test_predictor.box2box_transform
+    if type(coder) is not Box2BoxTransform:
+        return f"the box coder {type(coder).__name__}"
     if type(heads.mask_branch) is not FirstStageMasks or heads.mask_iou_head is not None:
         return "its masks"
     return ""

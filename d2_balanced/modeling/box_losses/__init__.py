@@ -1,5 +1,6 @@
 """Box losses: ``(pred (F, 4), target (F, 4)) -> (F, 4) or (F,)``, unreduced, of deltas or of boxes (seat 5)."""
 
+from .buckets import BucketLoss
 from .dynamic_smooth_l1 import DynamicSmoothL1
 from .ghm import GHMR
 from .kl import KLLoss
@@ -9,6 +10,7 @@ from .overlap import BoundedIoU, CIoU, DIoU, EIoU, GIoU, IoULoss
 __all__ = [
     "BalancedL1",
     "BoundedIoU",
+    "BucketLoss",
     "CIoU",
     "DIoU",
     "DynamicSmoothL1",

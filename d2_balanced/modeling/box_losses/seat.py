@@ -3,7 +3,9 @@
 A box loss is called with predicted and target values (F, 4) and returns (F, 4) or (F,). It may have attributes:
 
 - ``sees``: "deltas", detectron2's (the default); "boxes", decoded, in XYXY pixels; "corners", the boxes' offsets from
-  the proposals' in units of the proposals' sizes, times the box weights of x and y;
+  the proposals' in units of the proposals' sizes, times the box weights of x and y; of another box coder than
+  detectron2's, which says what can be seen of it (``box_coders/seat.py``), "buckets", the predicted values (F, 8S) and
+  where the sides are (F, 4);
 - ``wants_ious``: it is also called with ``ious=`` (F,), those of the predicted boxes, without gradient;
 - ``wants_log_variances``: it is also called with ``log_variances=`` (F, 4); the predictor gets a layer for them;
 - ``accumulate``: called as the loss is, once a training pass, by a loss that learns.
@@ -23,7 +25,7 @@ from .overlap import elementwise_iou
 __all__ = ["SIGHTS", "box_losses", "corner_variances"]
 
 
-def _deltas(transform, deltas: Tensor, proposals: Tensor, gt_boxes: Tensor):
+def _coded(transform, deltas: Tensor, proposals: Tensor, gt_boxes: Tensor):
     return deltas, transform.get_deltas(proposals, gt_boxes)
 
 
@@ -46,7 +48,7 @@ def _divided(sizes: Tensor, weights) -> Tensor:
     return torch.stack([sizes[..., 0] / weights[0], sizes[..., 1] / weights[1]], dim=-1)
 
 
-SIGHTS = {"deltas": _deltas, "boxes": _boxes, "corners": _corners}
+SIGHTS = {"deltas": _coded, "boxes": _boxes, "corners": _corners, "buckets": _coded}
 """What a loss may see, and ``(transform, deltas, proposals, gt_boxes) -> (pred, target)`` for each."""
 
 
@@ -63,8 +65,8 @@ def box_losses(
 
     Args:
         loss: see above.
-        transform: detectron2's ``Box2BoxTransform``, between boxes and deltas.
-        deltas: predictions (F, 4).
+        transform: the box coder; detectron2's ``Box2BoxTransform`` is between boxes and deltas.
+        deltas: what is predicted for it, (F, 4) of detectron2's.
         proposals, gt_boxes: (F, 4) XYXY pixels.
         log_variances: (F, 4), for a loss that wants them.
         learn: this is the training pass, from which the loss may learn.

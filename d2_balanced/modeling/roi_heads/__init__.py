@@ -9,6 +9,7 @@ from .generic_pooler import GenericROIPooler
 from .iou_branch import IoUBranch
 from .mask_branch import FirstStageMasks, InterleavedMasks
 from .mask_iou_head import MaskIoUHead, NonLocalMaskIoUHead
+from .side_aware_head import SideAwareHead
 from .stages import CascadeStages, RecursiveStages, SingleStage, Stages
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "NonLocalConvHead",
     "NonLocalMaskIoUHead",
     "RecursiveStages",
+    "SideAwareHead",
     "SingleStage",
     "Stages",
 ]

@@ -221,6 +221,7 @@ class BalancedROIHeads(StandardROIHeads):
             pooled=pooled,
             pool=lambda each: self.box_pooler(features, each),
             variances=self.iou_branch.variances(predictor, merged, proposals),
+            confidences=self.iou_branch.confidences(predictor, merged, proposals),
         )
 
     def _forward_mask(self, features, instances):

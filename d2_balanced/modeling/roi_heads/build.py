@@ -14,6 +14,7 @@ from ...utils.errors import Refusal
 from ..balanced_keys import balanced_keys
 from ..box_predictor import BalancedFastRCNNOutputLayers
 from ..registry import (
+    BOX_CODER_REGISTRY,
     EXTRA_PROPOSALS_REGISTRY,
     IOU_BRANCH_REGISTRY,
     MASK_BRANCH_REGISTRY,
@@ -142,8 +143,7 @@ def _bbox_reg_weights(cfg, stages):
     """The box weights of the only head; or a list of them, if every stage has a head of its own."""
     key, weights = "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS", cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
     default = get_cfg().MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
-    # By value: detectron2 reads tuples of tuples back from a saved config as tuples of lists.
-    if stages.shared_head and [list(each) for each in weights] != [list(each) for each in default]:
+    if stages.shared_head and _as_lists(weights) != _as_lists(default):
         name = f"MODEL.BALANCED.STAGES.NAME: {type(stages).__name__}"
         raise Refusal(f"{key}: {weights}", name, "the one head has MODEL.ROI_BOX_HEAD's", "leave it out")
     if stages.shared_head or stages.num_train == 1:
@@ -174,15 +174,31 @@ def _head_and_predictor(cfg, input_shape, stages):
     pooled_shape = _pooled_shape(cfg, input_shape, cfg.MODEL.ROI_BOX_HEAD)
     weights = _bbox_reg_weights(cfg, stages)
     if not isinstance(weights, list):
-        return _one_head_and_predictor(cfg, pooled_shape, weights)
-    pairs = [_one_head_and_predictor(cfg, pooled_shape, stage_weights) for stage_weights in weights]
+        return _one_head_and_predictor(cfg, pooled_shape, weights, 0)
+    pairs = [_one_head_and_predictor(cfg, pooled_shape, of_stage, stage) for stage, of_stage in enumerate(weights)]
     return [head for head, _ in pairs], [predictor for _, predictor in pairs]
 
 
-def _one_head_and_predictor(cfg, pooled_shape, bbox_reg_weights):
+def _one_head_and_predictor(cfg, pooled_shape, bbox_reg_weights, stage):
     head = build_box_head(cfg, pooled_shape)
-    transform = Box2BoxTransform(weights=bbox_reg_weights)
-    return head, BalancedFastRCNNOutputLayers(cfg, head.output_shape, box2box_transform=transform)
+    coder = _box_coder(cfg, stage) or Box2BoxTransform(weights=bbox_reg_weights)
+    return head, BalancedFastRCNNOutputLayers(cfg, head.output_shape, box2box_transform=coder)
+
+
+def _box_coder(cfg, stage):
+    """The component of a stage; ``None`` for detectron2's, which alone reads the box weights."""
+    coder = _component(cfg, BOX_CODER_REGISTRY, "BOX_CODER", stage=stage)
+    for node in ("ROI_BOX_HEAD", "ROI_BOX_CASCADE_HEAD") if coder is not None else ():
+        weights, default = cfg.MODEL[node].BBOX_REG_WEIGHTS, get_cfg().MODEL[node].BBOX_REG_WEIGHTS
+        if _as_lists(weights) != _as_lists(default):
+            name = f"MODEL.BALANCED.BOX_CODER.NAME: {type(coder).__name__}"
+            raise Refusal(f"MODEL.{node}.BBOX_REG_WEIGHTS: {weights}", name, "it has no deltas", "leave it out")
+    return coder
+
+
+def _as_lists(weights):
+    """By value: detectron2 reads tuples of tuples back from a saved config as tuples of lists."""
+    return [_as_lists(each) if isinstance(each, (list, tuple)) else each for each in weights]
 
 
 def _branch_settings(cfg, p):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..suppression import Predicted
 
-__all__ = ["BoxCandidates", "without_duplicates"]
+__all__ = ["BoxCandidates", "products_of", "without_duplicates"]
 
 
 class BoxCandidates(NamedTuple):
@@ -30,6 +30,31 @@ class BoxCandidates(NamedTuple):
     """Function from other boxes (one ``Boxes`` an image) to their features."""
     variances: Optional[List[Tensor]] = None
     """Variances of the boxes' corners in square pixels, of the boxes' shapes; None where nobody predicts them."""
+    confidences: Optional[List[Tensor]] = None
+    """How sure the box coder is of the boxes, (Ri, 1) or (Ri, K) an image; None where it does not tell."""
+
+    def rows_above_threshold(self) -> List[Tensor]:
+        """(Ri,) bool an image: the boxes with a class whose score exceeds the detector's threshold."""
+        thresh = self.predictor.test_score_thresh
+        return [(scores[:, :-1] > thresh).any(dim=1) for scores in self.scores]
+
+
+def products_of(found: BoxCandidates, factors: List[Tensor], combine: Callable) -> Tuple[List[Tensor], float]:
+    """Scores (Ri, K+1) of candidates whose class scores are multiplied, the background's left as they are, and the
+    threshold that goes with them, 0.
+
+    The detector's threshold applies to the class scores: what fails it is marked, what passes it has a positive product.
+
+    Args:
+        factors: (Ri, 1) or (Ri, K) an image, above 0.
+        combine: ``(class scores (Ri, K), factors) -> (Ri, K)``.
+    """
+    products = []
+    for scores, of_image in zip(found.scores, factors):
+        product = combine(scores[:, :-1], of_image)
+        passed = scores[:, :-1] > found.predictor.test_score_thresh
+        products.append(torch.cat([torch.where(passed, product, -torch.ones_like(product)), scores[:, -1:]], dim=1))
+    return products, 0.0
 
 
 def without_duplicates(nms, iou_branch, found: List[BoxCandidates]) -> List[Instances]:
@@ -57,9 +82,8 @@ def without_duplicates(nms, iou_branch, found: List[BoxCandidates]) -> List[Inst
 
 def _with_ious(iou_branch, found):
     """Class scores, the threshold of detections, and predicted IoUs (Ri,) of what exceeds it."""
-    thresh = found.predictor.test_score_thresh
-    passed = [(scores[:, :-1] > thresh).any(dim=1) for scores in found.scores]
-    return found.scores, thresh, iou_branch.predicted_ious(found, iou_branch.efo, passed)
+    ious = iou_branch.predicted_ious(found, iou_branch.efo, found.rows_above_threshold())
+    return found.scores, found.predictor.test_score_thresh, ious
 
 
 def _joined(parts):

@@ -1,5 +1,7 @@
 """Refuses combinations of the axes of ``BalancedROIHeads`` that cannot work, naming both sides."""
 
+from detectron2.modeling.box_regression import Box2BoxTransform
+
 from ...utils.errors import Refusal
 from ..box_losses import SmoothL1
 from ..sampling import RandomSampler
@@ -110,6 +112,11 @@ def _check_nms(heads):
     if getattr(heads.nms, "joint", False) and len(heads.test_branches) < 2:
         other = f"test_branches={heads.test_branches} (MODEL.BALANCED.BRANCHES, MODEL.BALANCED.TEST_BRANCHES)"
         raise Refusal(f"nms={name} with joint", other, "it joins the boxes of several branches", "leave joint out")
+    predictors = [heads.branches[p].predictor(0) for p in heads.test_branches]
+    coders = sorted({type(getattr(predictor, "box2box_transform", None)).__name__ for predictor in predictors})
+    if getattr(heads.nms, "joint", False) and len(coders) > 1:
+        other = f"branches with the box coders {', '.join(coders)} (MODEL.BALANCED.BOX_CODER)"
+        raise Refusal(f"nms={name} with joint", other, "their scores are no longer alike", "leave joint out")
 
 
 def _check_first_threshold(heads):
@@ -130,7 +137,9 @@ def _check_replaced(iou_branch, predictor):
     beta = getattr(predictor, "smooth_l1_beta", 0.0) if loss is None else getattr(loss, "beta", None)
     loss_type = getattr(predictor, "box_reg_loss_type", "smooth_l1")
     weight = getattr(predictor, "loss_weight", {}).get("loss_box_reg", 1.0)
+    coder = getattr(predictor, "box2box_transform", None)
     unused = {
+        "box2box_transform (MODEL.BALANCED.BOX_CODER)": "" if isinstance(coder, Box2BoxTransform) else type(coder).__name__,
         "box_loss (MODEL.BALANCED.BOX_LOSS)": None if isinstance(loss, (SmoothL1, type(None))) else type(loss).__name__,
         "smooth_l1_beta (MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA)": beta,
         "box_reg_loss_type (MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE)": loss_type if loss_type != "smooth_l1" else None,

@@ -17,6 +17,7 @@ from ...utils.numbers import require
 from ..registry import IOU_BRANCH_REGISTRY
 from ..task_features import TaskShapes
 from .branches import as_module
+from .candidates import products_of
 from .iou_losses import interval_weights_of, iou_loss, weighted_box_loss, weights_by_iou
 from .iou_samples import SAMPLE_SOURCES, negatives_of
 
@@ -68,6 +69,11 @@ class PredictorBoxes:
         predict = getattr(predictor, "predict_variances", None)
         return predict(predictions, proposals) if predict else None
 
+    def confidences(self, predictor, predictions, proposals):
+        """How sure the predictor's box coder is of these boxes, (Ri, 1) or (Ri, K) an image; ``None`` if it does not tell."""
+        predict = getattr(predictor, "predict_confidences", None)
+        return predict(predictions, proposals) if predict else None
+
     def predicted_ious(self, candidates, efo, rows=None):
         """Predicted IoUs of the candidates' boxes, one tensor (Ri,) an image; ``None`` where nothing predicts them.
 
@@ -88,7 +94,9 @@ class PredictorBoxes:
 
         Returns scores (Ri, K+1), background last, an image, and the threshold that goes with them.
         """
-        return candidates.scores, candidates.predictor.test_score_thresh
+        if candidates.confidences is None:
+            return candidates.scores, candidates.predictor.test_score_thresh
+        return products_of(candidates, candidates.confidences, torch.mul)
 
 
 @IOU_BRANCH_REGISTRY.register()
@@ -232,17 +240,10 @@ class IoUBranch(PredictorBoxes, nn.Module):
         return class_scores**self.cls_power * ious**self.iou_power
 
     def rescore(self, candidates):
-        score_thresh = candidates.predictor.test_score_thresh
-        passed = [image_scores[:, :-1] > score_thresh for image_scores in candidates.scores]
-        ious = self.predicted_ious(candidates, self.efo, None if self.efo_all else [p.any(dim=1) for p in passed])
+        ious = self.predicted_ious(candidates, self.efo, None if self.efo_all else candidates.rows_above_threshold())
         if ious is None:
-            return candidates.scores, score_thresh
-        # The threshold applies to the class scores: what fails it is marked, what passes it has a positive product.
-        products = [self.combined_scores(s, iou[:, None]) for s, iou in zip(candidates.scores, ious)]
-        return [
-            torch.cat([torch.where(keep, p[:, :-1], -torch.ones_like(p[:, :-1])), p[:, -1:]], dim=1)
-            for p, keep in zip(products, passed)
-        ], 0.0
+            return candidates.scores, candidates.predictor.test_score_thresh
+        return products_of(candidates, [image_ious[:, None] for image_ious in ious], self.combined_scores)
 
     def _refined_ious(self, candidates, rows):
         """Predicted IoU (R,) of the refined boxes, the smallest one where ``rows`` leaves a box out."""

@@ -14,7 +14,9 @@ from .....configs.base.schedules.multistep import multistep
 def iou_uniform(model, **settings):
     """All of it, with settings of ``IoUBranch``; its box heads are like the classifier's, one a stage in a cascade."""
     heads = model.roi_heads
-    weights = [predictor.box2box_transform.weights for predictor in _each(heads.box_predictor)]
+    # Another box coder than detectron2's has none, and is refused beside the branch.
+    coders = [predictor.box2box_transform for predictor in _each(heads.box_predictor)]
+    weights = [coder.get("weights", (10.0, 10.0, 5.0, 5.0)) for coder in coders]
     heads.iou_branch = L(IoUBranch)(
         num_classes="${..num_classes}",
         iou_head=deepcopy(heads.box_head),
