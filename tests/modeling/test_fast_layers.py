@@ -1,6 +1,7 @@
 """Layers in bfloat16, channels last or with folded normalisation: the same detector, and float32 outside of the layers."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from config import twins
 from d2_balanced.config import load_yaml
+from d2_balanced.engine.open import open_experiment
 from d2_balanced.modeling.fast_layers import set_layers
 
 KL = ["MODEL.BALANCED.BOX_LOSS.NAME", "KLLoss"]
@@ -147,5 +149,13 @@ def test_what_it_refuses():
     model = torch.nn.Linear(1, 1)
     with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, got 'float16'"):
         set_layers(model, precision="float16")
-    with pytest.raises(ValueError, match="bfloat16 is for cpu and cuda, the model is on meta"):
-        set_layers(model.to("meta"), precision="bfloat16")
+    elsewhere = SimpleNamespace(parameters=lambda: iter([SimpleNamespace(device=torch.device("mps"))]))
+    with pytest.raises(ValueError, match="bfloat16 is for cpu and cuda, the model is on mps"):
+        set_layers(elsewhere, precision="bfloat16")
+
+
+def test_a_model_that_is_built_to_see_whether_it_can_be_takes_every_setting():
+    """The tuner and the report build models without memory; both refused a run in bfloat16."""
+    words = [*TINY, "MODEL.LAYERS.PRECISION", "bfloat16", "MODEL.LAYERS.CHANNELS_LAST", "True"]
+    model = open_experiment(quick_config("faster_rcnn"), words).build_without_memory()
+    assert next(model.parameters()).device.type == "meta"
