@@ -27,7 +27,8 @@ class NmsRecall:
 
     Args:
         nms_thresh: the detector's NMS threshold.
-        topk: the largest number of detections that the detector reports for an image. The highest keys are reported.
+        topk: the largest number of detections that the detector reports for an image (below 0: all), those
+            with the highest keys.
     """
 
     def __init__(self, nms_thresh, topk):
@@ -42,7 +43,7 @@ class NmsRecall:
         self.objects += len(gt_boxes)
         for key in found.keys:
             kept = kept_by_nms(found, key, self.nms_thresh)
-            for limited, rows in ((False, kept), (True, kept[: self.topk])):
+            for limited, rows in ((False, kept), (True, kept[: self.topk] if self.topk >= 0 else kept)):
                 best = best_ious(found.boxes[rows], found.classes[rows], gt_boxes, gt_classes)
                 hits = (best[:, None] >= best.new_tensor(MATCHING_IOUS)).sum(dim=0).cpu().numpy()
                 self._found[key, limited] = self._found.get((key, limited), 0) + hits

@@ -21,6 +21,7 @@ _SHARE = Range(above=0, at_most=1)
 _MATCHED = Range(at_least=-1, at_most=1, integer=True)
 _ITERATIONS = Range(at_least=1, at_most=10**9, integer=True)
 _CHANNELS = Range(at_least=1, integer=True, also=(-1,))  # detectron2's -1: as many as before
+_DETECTIONS = Range(at_least=1, integer=True, also=(-1,))  # detectron2's -1: all that NMS leaves
 _ADAPTIVE = Range(at_least=-1, integer=True)  # ROIAlign's 0 and -1: as many samples as the bin has pixels
 _SEED = Range(at_most=4_000_000_000, integer=True)  # NumPy takes 32 bits, and every process adds its rank
 _NORM = Range(above=0, also=(math.inf,))
@@ -37,7 +38,7 @@ YACS = _by_name([
     (_ITERATIONS, "SOLVER.MAX_ITER"),
     (_COUNT, """
         SOLVER.IMS_PER_BATCH SOLVER.ACCUMULATE SOLVER.LOG_PERIOD SOLVER.CHECKPOINT_PERIOD ANALYSIS.PERIOD
-        INPUT.MIN_SIZE_TRAIN INPUT.MAX_SIZE_TRAIN INPUT.MAX_SIZE_TEST TEST.DETECTIONS_PER_IMAGE TEST.IMS_PER_BATCH
+        INPUT.MIN_SIZE_TRAIN INPUT.MAX_SIZE_TRAIN INPUT.MAX_SIZE_TEST TEST.IMS_PER_BATCH
         TEST.AUG.MIN_SIZES TEST.AUG.MAX_SIZE
         DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST
         MODEL.FPN.OUT_CHANNELS MODEL.RESNETS.NUM_GROUPS MODEL.RESNETS.WIDTH_PER_GROUP MODEL.RESNETS.RES5_DILATION
@@ -84,6 +85,7 @@ YACS = _by_name([
         MODEL.ROI_KEYPOINT_HEAD.POOLER_SAMPLING_RATIO
     """),
     (_CHANNELS, "MODEL.RPN.CONV_DIMS"),
+    (_DETECTIONS, "TEST.DETECTIONS_PER_IMAGE"),
     (_OFFSET, "MODEL.ANCHOR_GENERATOR.OFFSET"),
     (_INSIDE, "MODEL.RETINANET.PRIOR_PROB"),
     (_FOCAL_ALPHA, "MODEL.RETINANET.FOCAL_LOSS_ALPHA"),
@@ -107,8 +109,9 @@ TRAIN = _by_name([
 
 ARGUMENTS = _by_name([
     (_COUNT, """
-        total_batch_size num_classes batch_size_per_image test_topk_per_image test_topk_candidates out_channels fc_dims
-        conv_dim num_updates output_size short_edge_length max_size pre_nms_topk post_nms_topk num_groups num_keypoints
+        total_batch_size num_classes batch_size_per_image max_detections_per_image test_topk_candidates out_channels
+        fc_dims conv_dim num_updates output_size short_edge_length max_size pre_nms_topk post_nms_topk num_groups
+        num_keypoints
     """),
     (_NATURAL, "num_workers milestones"),
     (_WEIGHT, """
@@ -119,6 +122,7 @@ ARGUMENTS = _by_name([
     (_FRACTION, "momentum warmup_factor test_score_thresh test_nms_thresh nms_thresh repeat_threshold"),
     (_SHARE, "positive_fraction thresholds"),
     (_CHANNELS, "conv_dims"),
+    (_DETECTIONS, "test_topk_per_image"),
     (_ADAPTIVE, "sampling_ratio"),
     (_OFFSET, "offset"),
     (_INSIDE, "prior_prob"),

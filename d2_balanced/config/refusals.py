@@ -27,6 +27,7 @@ __all__ = ["check_compiled_lazy", "check_refusals", "check_refusals_lazy"]
 _HEADS, _GENERATOR, _ARCHITECTURE = "MODEL.ROI_HEADS.NAME", "MODEL.PROPOSAL_GENERATOR.NAME", "MODEL.META_ARCHITECTURE"
 _GIVEN = "PrecomputedProposals"  # detectron2's name for no proposal generator
 _REGIONS = "INPUT.IGNORE_REGIONS"
+_DENSE = ("RetinaNet", "FCOS")
 
 
 class _Part(NamedTuple):
@@ -42,13 +43,13 @@ class _Part(NamedTuple):
 
 
 _PARTS = {
-    _HEADS: _Part("ROI heads", ("ProposalNetwork", "RetinaNet", "FCOS"), (
+    _HEADS: _Part("ROI heads", ("ProposalNetwork", *_DENSE), (
         "MODEL.MASK_ON", "MODEL.KEYPOINT_ON", "MODEL.ROI_HEADS.IOU_THRESHOLDS", "MODEL.ROI_HEADS.IOU_LABELS",
         "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT",
         "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", "MODEL.ROI_BOX_HEAD.NAME",
         "MODEL.ROI_MASK_HEAD.NAME",
     )),
-    _GENERATOR: _Part("RPN", ("RetinaNet", "FCOS"), (
+    _GENERATOR: _Part("RPN", _DENSE, (
         "MODEL.RPN.BBOX_REG_LOSS_TYPE", "MODEL.RPN.BBOX_REG_LOSS_WEIGHT", "MODEL.RPN.SMOOTH_L1_BETA",
     )),
 }  # fmt: skip
@@ -169,6 +170,15 @@ def _without_anchors(cfg, changes) -> Iterator[Refusal]:
                 yield Refusal(_shown(cfg, key), _shown(cfg, _ARCHITECTURE), reason, "leave it out")
 
 
+def _all_detections(cfg, changes) -> Iterator[Refusal]:
+    """At -1 detectron2's ROI heads keep all detections; its dense detectors would cut off the last one."""
+    dense = any(is_a(cfg.MODEL.META_ARCHITECTURE, name, _ARCHITECTURE) for name in _DENSE)
+    if cfg.TEST.DETECTIONS_PER_IMAGE < 0 and dense:
+        reason = "only detectron2's ROI heads keep all detections then; here the last one would be dropped"
+        remedy = "give a number, 1 or more"
+        yield Refusal(_shown(cfg, "TEST.DETECTIONS_PER_IMAGE"), _shown(cfg, _ARCHITECTURE), reason, remedy)
+
+
 def _is_detectron2_s(cfg, chooser) -> bool:
     return getattr(registered(chooser, value_at(cfg, chooser)), "__module__", "detectron2").startswith("detectron2")
 
@@ -249,6 +259,6 @@ def _uncompiled(setting, name) -> Iterator[Refusal]:
 
 
 _RULES = (
-    _unread, _without_part, _without_anchors, _given_proposals, _own_to_branches, _cascade, _box_head, _mask_pooler,
-    _unsupported, _two_formats, _rotated,
+    _unread, _without_part, _without_anchors, _all_detections, _given_proposals, _own_to_branches, _cascade, _box_head,
+    _mask_pooler, _unsupported, _two_formats, _rotated,
 )  # fmt: skip

@@ -222,9 +222,9 @@ class YacsExperiment(Experiment):
 
     def build_test(self, name, subfolder=INFERENCE):
         test = self.cfg.TEST
-        evaluator = build_evaluator(
-            name, self.cfg.OUTPUT_DIR, max_dets=test.DETECTIONS_PER_IMAGE, subfolder=subfolder, errors=test.ERRORS
-        )
+        # Where all are kept, COCO's own limit counts, as in detectron2.
+        limit = {} if test.DETECTIONS_PER_IMAGE < 0 else {"max_dets": test.DETECTIONS_PER_IMAGE}
+        evaluator = build_evaluator(name, self.cfg.OUTPUT_DIR, **limit, subfolder=subfolder, errors=test.ERRORS)
         return build_detection_test_loader(self.cfg, name, mapper=self.build_mapper(False)), evaluator
 
     def describe(self):

@@ -39,7 +39,8 @@ def build_evaluator(
     Args:
         dataset_name: name in detectron2's ``DatasetCatalog``.
         output_dir: the run's output folder; files go to ``output_dir/<subfolder>/<dataset_name>/``. None: no files.
-        max_dets: detections an image that are evaluated (``TEST.DETECTIONS_PER_IMAGE``), 1 or more.
+        max_dets: detections an image that are evaluated (``TEST.DETECTIONS_PER_IMAGE``), 1 or more. COCO's 100
+            are also what counts where that setting is -1, which keeps all.
         tasks: subset of ("bbox", "segm"); None takes what the model predicts.
         class_agnostic: adds a task ``bbox_agnostic``: the same metrics with all classes taken as one.
         by_objects: adds a task ``bbox_by_objects``: AP on images with 1-3, 4-7 and 8 or more objects.

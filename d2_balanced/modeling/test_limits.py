@@ -12,7 +12,7 @@ __all__ = ["TestLimits", "limits_of"]
 
 
 class TestLimits(NamedTuple):
-    """``nms_thresh``: IoU above which the lower score of a class goes; ``detections``: an image, at most;
+    """``nms_thresh``: IoU above which the lower score of a class goes; ``detections``: an image, at most (-1: all);
     ``score_thresh``: what does not exceed it is left out."""
 
     __test__ = False  # pytest, this is no test

@@ -44,10 +44,12 @@ def test_recall_is_that_of_the_scalar_reference():
     generator = torch.Generator().manual_seed(1)
     images = random_images(generator)
     keys = [{name: torch.rand(100, generator=generator) for name in ("a", "b")} for _ in images]
-    counted = NmsRecall(nms_thresh=0.5, topk=6)
+    counted, unlimited = NmsRecall(nms_thresh=0.5, topk=6), NmsRecall(nms_thresh=0.5, topk=-1)
     for (boxes, classes, gt_boxes, gt_classes), image_keys in zip(images, keys):
         found = Found(torch.tensor(boxes), torch.tensor(classes), image_keys, torch.zeros(0, 4), {})
-        counted.add(found, torch.tensor(gt_boxes).reshape(-1, 4), torch.tensor(gt_classes, dtype=torch.long))
+        for each in (counted, unlimited):
+            each.add(found, torch.tensor(gt_boxes).reshape(-1, 4), torch.tensor(gt_classes, dtype=torch.long))
+    assert unlimited.summary(True) == unlimited.summary(False) == counted.summary(False) != counted.summary(True)
     for limited, topk in ((False, None), (True, 6)):
         summary = counted.summary(limited)
         for name in ("a", "b"):

@@ -91,7 +91,7 @@ def test_keys_of_another_project_are_known_by_its_defaults():
         (("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFC"), ["MODEL.ROI_BOX_HEAD.NAME", "mean FastRCNNConvFCHead"]),
         (("SOLVER.ACCUMULATE", "0"), ["SOLVER.ACCUMULATE", "must be 1 or more, got 0"]),
         (("TEST.PATIENCE", "-1"), ["TEST.PATIENCE", "must be 0 or more, got -1"]),
-        (("TEST.DETECTIONS_PER_IMAGE", "-1"), ["TEST.DETECTIONS_PER_IMAGE", "must be 1 or more, got -1"]),
+        (("TEST.DETECTIONS_PER_IMAGE", "0"), ["TEST.DETECTIONS_PER_IMAGE", "must be 1 or more or -1, got 0"]),
         # arguments
         (
             (*BALANCED, "MODEL.BALANCED.SAMPLER", "{NAME: IoUBalancedSampler, NUM_BIN: 4}"),

@@ -67,8 +67,9 @@ CASES = {
 OBJECTS = [(4, 7), (0, 5), (0, 0)]
 
 
-def both(case):
+def both(case, **changes):
     name, common, ours = CASES[case]
+    common = {**common, **changes}
     return h.build(h.tiny_cfg(name, **common)), h.build(h.tiny_cfg(**common, **ours))
 
 
@@ -114,12 +115,13 @@ def test_training_step(case, objects):
             assert torch.equal(getattr(value, "tensor", value), getattr(ours_value, "tensor", ours_value)), name
 
 
-@pytest.mark.parametrize("case, objects", [(case, OBJECTS[0]) for case in CASES])
-def test_detections(case, objects):
-    plain, ours = both(case)
-    feats, proposals, _ = batch(objects, case)
+@pytest.mark.parametrize("case, limit", [*((case, 5) for case in CASES), ("standard", -1), ("cascade", -1)])
+def test_detections(case, limit):
+    """At -1 all are kept."""
+    plain, ours = both(case, TEST__DETECTIONS_PER_IMAGE=limit)
+    feats, proposals, _ = batch(OBJECTS[0], case)
     for image, our_image in zip(h.detect(plain, feats, proposals), h.detect(ours, feats, proposals)):
-        assert len(image) > 0
+        assert len(image) == 5 or limit == -1 and len(image) > 5
         assert torch.equal(image.pred_boxes.tensor, our_image.pred_boxes.tensor)
         assert torch.equal(image.scores, our_image.scores)
         assert torch.equal(image.pred_classes, our_image.pred_classes)

@@ -54,6 +54,15 @@ def test_every_head_takes_another_suppression_on_the_same_weights(axes):
         assert len(image) <= 100 and image.scores.isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["NMS", "SoftNMS"])
+@pytest.mark.parametrize("axes", AXES.values(), ids=AXES)
+def test_at_minus_1_all_detections_are_kept(axes, name):
+    few, heads = detections({**axes, **nms(name), "TEST__DETECTIONS_PER_IMAGE": 5})
+    every, _ = detections({**axes, **nms(name), "TEST__DETECTIONS_PER_IMAGE": -1}, heads.state_dict())
+    assert all(len(image) > 6 for image in every)
+    assert_same(few, [image[:5] for image in every])
+
+
 def test_iou_guided_nms_gets_class_scores_and_the_ious_of_the_branch():
     powerless = {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch", "IOU_POWER": 0.0}}
     by_score, heads = detections(powerless)
