@@ -7,6 +7,7 @@ runs' detections, so arms that were trained with other evaluation settings stay 
 """
 
 import glob
+import os
 import statistics
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def arm_metrics(ground_truth, folder, task="bbox", max_dets=100):
 
 
 def _results_below(folder):
-    return sorted(folder.glob(f"*/{RESULTS_NAME}")) or sorted(folder.rglob(f"inference/*/{RESULTS_NAME}"))
+    runs = os.path.join(glob.escape(str(folder)), "**", "inference", "*", RESULTS_NAME)  # follows links; rglob does not
+    return sorted(folder.glob(f"*/{RESULTS_NAME}")) or [Path(path) for path in sorted(glob.glob(runs, recursive=True))]
 
 
 def summary_rows(arms):

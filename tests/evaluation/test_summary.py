@@ -61,6 +61,13 @@ def test_an_arm_is_a_pattern_of_folders_too(experiment):
     assert "Two arms have one name" in refusal(main, *words, words[-1])
 
 
+def test_runs_of_an_arm_may_be_links(experiment):
+    for seed in range(2):
+        (experiment / "linked").mkdir(exist_ok=True)
+        (experiment / "linked" / str(seed)).symlink_to(experiment / "right" / str(seed))
+    assert main(["--gt", str(experiment / "val.json"), f"linked={experiment / 'linked'}"])[0][1] == 2
+
+
 def test_difference_within_two_standard_errors_is_called_none():
     def arm(*values):
         return [dict.fromkeys(METRICS, value) for value in values]
