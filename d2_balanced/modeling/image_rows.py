@@ -36,7 +36,7 @@ def count_selected(selected: Tensor, sizes: Sequence[int]) -> Tuple[Tensor, List
     the latter come to the host in one transfer.
 
     Args:
-        selected: (N,) bool.
+        selected: (N,) bool; or int64, how often each row is selected.
         sizes: Ni of every image.
     """
     before = F.pad(selected.cumsum(0), (1, 0))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..utils.numbers import is_number, require
+from .image_rows import first_rows
 from .iou_pools import INTERVALS, jitter_corners, jitter_pool, released_range
 from .jittered_boxes import Found, Objects
 
@@ -103,9 +104,8 @@ class _Generator(nn.Module):
         if quotas:  # one number a ground truth and interval (GK,); mostly it is the same for all
             per_image = [self._quota(num) for num in gt.counts]
             wanted = gt.per_image(per_image, torch.long).repeat_interleave(len(self.intervals))
-        boxes, ious, objects = self._draw(gt, wanted)
-        counts = gt.counts_by_image(objects)
-        parts = zip(boxes.split(counts), objects.split(counts), ious.split(counts), _starts(gt.counts))
+        boxes, ious, objects, counts = self._draw(gt, wanted)
+        parts = zip(boxes.split(counts), objects.split(counts), ious.split(counts), first_rows(gt.counts))
         return [GeneratedBoxes(boxes, objects - start, ious) for boxes, objects, ious, start in parts]
 
     def _quota(self, num_objects):
@@ -147,8 +147,8 @@ class UniformIoUGenerator(_Generator):
             more = self._accept(gt, objects, interval[:, None], 8 * self.num_per_interval, wide=True)
             found = found.replace(short, more)
         elif isinstance(wanted, int):  # the usual case: as many as wanted in every row
-            return found.head(wanted, len(self.intervals))
-        return found.take(wanted, len(self.intervals))
+            return found.head(wanted, gt.counts)
+        return found.take(wanted, gt.counts)
 
     def _accept(self, gt, objects, interval, num_candidates, wide):
         """Candidates of the intervals (r, K') or (K',) of these objects (r,), ``None`` for all; ``wide``: from the
@@ -192,15 +192,7 @@ class RejectionIoUGenerator(_Generator):
         boxes, ious, best = gt.candidates(None, corners, first_of_equals=True)
         low, high = self.bounds[..., None].unbind(1)
         valid = best & (ious > low) & (ious <= high)
-        return Found.first(boxes, ious, valid, self.num_per_interval).take(wanted, len(self.intervals), fill=False)
-
-
-def _starts(counts):
-    starts, total = [], 0
-    for count in counts:
-        starts.append(total)
-        total += count
-    return starts
+        return Found.first(boxes, ious, valid, self.num_per_interval).take(wanted, gt.counts, fill=False)
 
 
 def _empty(gt_boxes):

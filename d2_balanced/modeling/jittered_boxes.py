@@ -6,13 +6,12 @@ Shape shorthand: G: ground-truth boxes of all images of the batch; R: rows, pair
 C: candidates a row; M: accepted ones a row; S: generated boxes; n: an object and those that overlap it.
 """
 
-from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .image_rows import repeat, to_device
+from .image_rows import count_selected, repeat
 
 __all__ = ["Objects", "Found"]
 
@@ -33,13 +32,6 @@ class Objects:
     def per_image(self, values, dtype):
         """One value (or tuple) an image, repeated for each of its objects."""
         return repeat(torch.tensor(values, dtype=dtype).to(self.device, non_blocking=True), self.counts)
-
-    def counts_by_image(self, objects):
-        """How many of these object indices (S,), ascending, every image has; a list."""
-        if len(self.counts) == 1:
-            return [len(objects)]
-        ends = torch.searchsorted(objects, to_device(list(accumulate(self.counts)), objects)).tolist()
-        return [end - start for start, end in zip([0, *ends], ends)]
 
     def candidates(self, objects, corners, first_of_equals=False):
         """Boxes near these r objects, clipped to the image; K' rows each.
@@ -110,23 +102,30 @@ class Found(NamedTuple):
             self.boxes_and_ious.index_copy(1, rows, other.boxes_and_ious), self.counts.index_copy(0, rows, other.counts)
         )
 
-    def head(self, wanted, num_intervals):
+    def head(self, wanted, num_objects):
         """The first ``wanted`` candidates of every row, as from :meth:`take`; all rows have so many."""
         picked = self.boxes_and_ious[:, :, :wanted].reshape(5, -1)
-        objects = torch.arange(picked.shape[1], device=picked.device) // (num_intervals * wanted)
-        return picked[:4].t().contiguous(), picked[4], objects
+        of_object = wanted * (len(self.counts) // sum(num_objects))
+        objects = torch.arange(picked.shape[1], device=picked.device) // of_object
+        return picked[:4].t().contiguous(), picked[4], objects, [num * of_object for num in num_objects]
 
-    def take(self, wanted, num_intervals, fill=True):
+    def take(self, wanted, num_objects, fill=True):
         """``wanted`` (a number or (R,)) candidates of every row, repeating the found ones if they are fewer (``fill``).
 
-        Returns boxes (S, 4), IoUs (S,) and the object index (S,).
+        Args:
+            num_objects: how many objects every image has; they all have equally many rows.
+
+        Returns boxes (S, 4), IoUs (S,), the object index (S,), and a list: how many of them every image has.
         """
-        column = torch.arange(self.boxes_and_ious.shape[2], device=self.counts.device)  # (M,)
-        counts = self.counts.clamp(max=len(column))
+        num_intervals = len(self.counts) // sum(num_objects)
+        counts = self.counts.clamp(max=self.boxes_and_ious.shape[2])
         limit = counts.clamp(max=wanted) if not fill else (counts > 0) * wanted
-        rows, columns = (column < limit[:, None]).nonzero(as_tuple=True)
-        picked = self.boxes_and_ious[:, rows, columns % counts[rows].clamp(min=1)].contiguous()
-        return picked[:4].t().contiguous(), picked[4], rows // num_intervals
+        before, sizes = count_selected(limit, [num * num_intervals for num in num_objects])
+        places = torch.arange(sum(sizes), device=limit.device)
+        rows = torch.searchsorted(before[1:], places, right=True)
+        columns = (places - before[rows]) % counts[rows]
+        picked = self.boxes_and_ious[:, rows, columns].contiguous()
+        return picked[:4].t().contiguous(), picked[4], rows // num_intervals, sizes
 
 
 def _box_iou(boxes, others):

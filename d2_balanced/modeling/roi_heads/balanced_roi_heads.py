@@ -8,6 +8,7 @@ Shape shorthand: N: images; R, Ri: RoIs of the minibatch, of image i; K: foregro
 """
 
 import functools
+import itertools
 from contextlib import nullcontext
 
 import torch
@@ -19,6 +20,7 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from ..awaited_hook import AwaitedHook
+from ..log_counts import counts_in_one_transfer
 from ..sample_weights.seat import SampleWeights
 from ..scoring import STAGE_MERGES, merge_branches
 from ..stage_view import StageView
@@ -134,7 +136,8 @@ class BalancedROIHeads(StandardROIHeads):
     def forward(self, images, features, proposals, targets=None):
         """See ``ROIHeads.forward``: training returns (samples of the first stage, losses), inference (detections, {})."""
         if self.training:
-            samples, losses = self._train_boxes(features, proposals, targets)
+            with counts_in_one_transfer():
+                samples, losses = self._train_boxes(features, proposals, targets)
             losses.update(self._forward_mask(features, samples))
             losses.update(self._forward_keypoint(features, samples))
             return samples, losses
@@ -172,7 +175,7 @@ class BalancedROIHeads(StandardROIHeads):
             if k == 0:
                 first_samples = samples[self.main_branch]
             if k < self.num_refinements:
-                candidates = [self._refine(view, p) for p in range(len(self.branches))]
+                candidates = self._refine(view)
                 losses.update(self._mask_losses(features, candidates[self.main_branch], view))
         if self.train_on_pred_boxes:
             self._replace_by_predicted_boxes(view)
@@ -370,10 +373,16 @@ class BalancedROIHeads(StandardROIHeads):
         return {k + suffix: v * weights.get(k, self.stages.loss_weights[stage]) for k, v in losses.items()}
 
     @torch.no_grad()
-    def _refine(self, view, p):
-        """A branch's samples, refined by its predictions: its candidates in the next stage."""
-        boxes = one_box_per_proposal(self._predicted_boxes(view, p), view.predictions[p][0], view.samples[p])
-        return refined_proposals(boxes, view.samples[p], training=True, keep_appended_gt=self.stages.keep_appended_gt)
+    def _refine(self, view):
+        """Every branch's samples, refined by its predictions: its candidates in the next stage."""
+        boxes = [image for p in range(len(self.branches)) for image in self._refined_boxes(view, p)]
+        samples = list(itertools.chain(*view.samples))
+        keep_appended_gt = self.stages.keep_appended_gt
+        refined = refined_proposals(boxes, samples, training=True, keep_appended_gt=keep_appended_gt)
+        return [refined[start : start + len(view.targets)] for start in range(0, len(refined), len(view.targets))]
+
+    def _refined_boxes(self, view, p):
+        return one_box_per_proposal(self._predicted_boxes(view, p), view.predictions[p][0], view.samples[p])
 
     @torch.no_grad()
     def _replace_by_predicted_boxes(self, view):

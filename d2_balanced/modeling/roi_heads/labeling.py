@@ -15,6 +15,7 @@ from detectron2.utils.events import get_event_storage
 
 from d2_balanced.modeling.ignore_regions import ignore_regions_of, in_ignore_region
 from d2_balanced.modeling.image_rows import first_rows, repeat, selected_by_image, to_device
+from d2_balanced.modeling.log_counts import log_counts
 from d2_balanced.modeling.matching import match_images
 
 from .joined import join_images, split_images, take_rows
@@ -139,7 +140,7 @@ def sample_proposals(labeled, targets, branch, num_classes):
 def take_drawn(labeled, targets, drawn):
     """What is drawn of every image, a pair of row indices (positives, negatives) each; see :func:`sample_proposals`."""
     num_fg, num_bg = (sum(len(rows) for rows in kind) for kind in zip(*drawn))
-    _log_counts(num_fg / len(labeled), num_bg / len(labeled))
+    _log_means(get_event_storage(), num_fg / len(labeled), num_bg / len(labeled))
     return _with_targets(take_rows(labeled, [torch.cat(pair) for pair in drawn]), targets)
 
 
@@ -153,8 +154,11 @@ def keep_all_labeled(labeled, targets, may_ignore, num_classes):
     if may_ignore or any(ignore_regions_of(targets_image) is not None for targets_image in targets):
         labeled = take_rows(labeled, selected_by_image(classes >= 0, [len(image) for image in labeled]))
     num_all = sum(len(image) for image in labeled)
-    num_fg = int(((classes >= 0) & (classes < num_classes)).sum())  # one sync, for the log only
-    _log_counts(num_fg / len(labeled), (num_all - num_fg) / len(labeled))
+
+    def write(storage, num_fg):
+        _log_means(storage, num_fg / len(labeled), (num_all - num_fg) / len(labeled))
+
+    log_counts(((classes >= 0) & (classes < num_classes)).sum()[None], write)
     return _with_targets(labeled, targets)
 
 
@@ -176,7 +180,6 @@ def _with_targets(samples, targets):
     return samples
 
 
-def _log_counts(num_fg, num_bg):
-    storage = get_event_storage()
+def _log_means(storage, num_fg, num_bg):
     storage.put_scalar("roi_head/num_fg_samples", num_fg)
     storage.put_scalar("roi_head/num_bg_samples", num_bg)
