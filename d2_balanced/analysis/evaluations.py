@@ -20,17 +20,22 @@ from ..utils.errors import DataError
 
 __all__ = ["Evaluation", "evaluations_in", "ground_truth_of"]
 
-REPORT = "metrics.json"
+REPORT, MAX_DETS = "metrics.json", 100
 _NAME_DATA = "name them: --val-json FILE --val-images DIR"
 
 
 class Evaluation(NamedTuple):
-    """Detections on the data set ``name`` lie in ``folder``, with their ``report`` ({} if it is lost), below ``owner``."""
+    """Detections on the data set ``name`` lie in ``folder``, below the run's folder ``owner``.
+
+    ``json_file`` and ``image_root`` say what they were made on ("": not known), ``max_dets`` how many an image count.
+    """
 
     folder: str
     owner: str
     name: str
-    report: dict
+    json_file: str
+    image_root: str
+    max_dets: int
 
     @property
     def results(self) -> str:
@@ -63,7 +68,14 @@ def _evaluation(folder: str) -> Evaluation:
     owner = os.path.dirname(above) if os.path.basename(above).startswith(INFERENCE) else whole
     report = os.path.join(folder, REPORT)
     content = read_report(report) if os.path.isfile(report) else {}
-    return Evaluation(folder, owner, content.get("dataset") or os.path.basename(whole), content)
+    name, json_file, images = (_text(content.get(key)) for key in ("dataset", "json_file", "image_root"))
+    limit = content.get("max_dets")
+    limit = limit if isinstance(limit, int) and limit > 0 else MAX_DETS
+    return Evaluation(folder, owner, name or os.path.basename(whole), json_file, images, limit)
+
+
+def _text(value) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _why_none(path: str) -> str:
@@ -87,7 +99,7 @@ def ground_truth_of(evaluation: Evaluation, moved: OwnData = OwnData()) -> Groun
     """
     if moved.val_json or moved.val_images:
         truth = GroundTruth.from_catalog(register_train_val(val_json=moved.val_json, val_images=moved.val_images)[1].name)
-    elif evaluation.report.get("json_file"):
+    elif evaluation.json_file:
         truth = _of_file(evaluation)
     else:
         truth = _of_run(evaluation)
@@ -97,11 +109,11 @@ def ground_truth_of(evaluation: Evaluation, moved: OwnData = OwnData()) -> Groun
 
 
 def _of_file(evaluation: Evaluation) -> GroundTruth:
-    path = evaluation.report["json_file"]
+    path = evaluation.json_file
     if not os.path.isfile(path):
         raise DataError(f"{evaluation.folder}: the annotations of this evaluation, {path}, are not there now; {_NAME_DATA}.")
     truth = GroundTruth.from_file(path, evaluation.name)
-    truth.image_root = evaluation.report.get("image_root") or ""
+    truth.image_root = evaluation.image_root
     return truth
 
 

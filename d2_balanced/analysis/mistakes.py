@@ -105,5 +105,5 @@ def _mistakes_of(evaluation, args: argparse.Namespace) -> Tuple:
         raise DataError(
             f"{evaluation.results}: {unknown} detections have ids that {truth.name!r} has not. Were the data changed since?"
         )
-    metrics = evaluate_coco(truth, translated.detections, max_dets=evaluation.report.get("max_dets", 100))
+    metrics = evaluate_coco(truth, translated.detections, max_dets=evaluation.max_dets)
     return find_mistakes(truth, translated.detections, metrics, args.score), translated.detections

@@ -4,6 +4,7 @@ Errors stop a training run; warnings are tolerable and listed. ``python -m d2_ba
 """
 
 import logging
+import os
 
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 
@@ -75,7 +76,7 @@ def _check_table(table, report, num_classes, *, mask_format=None, images="auto",
         trained: whether it is a training set, which needs annotations.
         repeat_threshold: above 0, the summary tells what repeat-factor sampling would give each class.
     """
-    names = table.class_names
+    names, report.image_paths = table.class_names, table.paths
     if num_classes is not None and num_classes != len(names):
         listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         report.error(f"the model has {num_classes} classes, the data set {len(names)} ({listed})",
@@ -140,6 +141,7 @@ def run_checks(names, num_classes=None, *, trained=(), matched=(), mappers=None,
         mapper = (mappers or {}).get(name)
         number = None if name in matched else num_classes
         reports.append(check_registered(name, number, trained=name in trained, mapper=mapper, **settings))
+    _warn_of_shared({name: report for name, report in zip(names, reports) if name in trained}, dict(zip(names, reports)))
     faulty = [report for report in reports if report.errors or (strict and report.warnings)]
     if len(faulty) > 1:
         raise DataError("\n".join(str(report) for report in faulty), faulty[0])
@@ -148,3 +150,14 @@ def run_checks(names, num_classes=None, *, trained=(), matched=(), mappers=None,
     for report in reports:
         logger.log(logging.WARNING if report.warnings else logging.INFO, "checked %s", report)
     return reports
+
+
+def _warn_of_shared(trained, reports):
+    """Say which evaluated images are trained on; both are ``{name: report}``, the second with the first in it."""
+    training = {os.path.abspath(path) for report in trained.values() for path in report.image_paths}
+    for name in reports.keys() - trained.keys():
+        paths = reports[name].image_paths
+        shared = [path for path in paths if os.path.abspath(path) in training]
+        if shared:
+            reports[name].warn(f"{len(shared)} of {len(paths)} image(s) are images of training, too", shared,
+                               "What is measured on them says nothing about other images.")

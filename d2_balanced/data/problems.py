@@ -15,13 +15,14 @@ class Report:
         errors, warnings: lists of messages; each names the first few places and how many there are.
         repairs: what is read otherwise than it is written ("ids written as text", ...).
         summary: dict of plain numbers (``images``, ``annotations``, ``per_class``, ...).
+        image_paths: the image files of the data set; empty where it could not be read.
         identity: :class:`.identity.DatasetIdentity` of an annotation file that could be read; else None.
     """
 
     def __init__(self, title):
         self.title = title
         self.errors, self.warnings, self.repairs, self.summary = [], [], [], {}
-        self.identity = None
+        self.image_paths, self.identity = [], None
 
     def error(self, what, places=(), advice=""):
         """Adds an error that occurs at ``places`` (texts such as "image 3, annotation 7")."""

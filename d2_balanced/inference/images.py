@@ -11,7 +11,7 @@ from .video import VIDEO_ENDINGS
 
 __all__ = ["ENDINGS", "find_images"]
 
-ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+ENDINGS = (".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def find_images(words: Iterable[str], option: str = "--input") -> List[str]:
@@ -45,7 +45,9 @@ def _of_word(word: str, option: str) -> List[str]:
         candidates = glob.glob(word, recursive=True)
         if not candidates:
             raise DataError(f"{option} {word!r}: there is no such file or folder, and no file fits it as a pattern.")
-    paths = sorted(path for path in candidates if os.path.isfile(path) and path.lower().endswith(endings))
+    # A link to nothing is a file that cannot be read, and told as such.
+    paths = sorted(path for path in candidates if not os.path.isdir(path) and path.lower().endswith(endings))
     if not paths:
-        raise DataError(f"{option} {word!r} has no images: none of its files ends in {', '.join(endings)}.")
+        below = f" Those of the folders in it: {option} '{os.path.join(word, '**', '*')}'" if os.path.isdir(word) else ""
+        raise DataError(f"{option} {word!r} has no images: none of its files ends in {', '.join(endings)}.{below}")
     return paths

@@ -94,15 +94,16 @@ def test_yolo_polygons_and_boxes_that_reach_out(tmp_path):
 
 
 def test_what_is_left_out_is_said(tmp_path):
-    labels = "0 0.5 0.5 0.25 0.5\n0 0.5 0.5 0.25 0.5\n1 0.5 0.5 0 0.5\n1 0.5 1.5 0.1 0.1\n1 nan 0.5 0.1 0.1\n"
-    folder = yolo(tmp_path, labels=labels)
+    many = "".join(f"0 0.5 0.5 {k / 200} 0.5\n" for k in range(1, 151))
+    labels = "0 0.5 0.5 0.005 0.5\n1 0.5 0.5 0 0.5\n1 0.5 1.5 0.1 0.1\n1 nan 0.5 0.1 0.1\n"
+    folder = yolo(tmp_path, labels=many + labels)
     os.remove(tmp_path / "labels" / "train" / "train1.txt")
     found = data_of_folder(folder)
-    assert len(content(found.train_json)["annotations"]) == 1
+    assert len(content(found.train_json)["annotations"]) == 150
     said = "\n".join(found.notes)
     for kind, place in [
-        ("lines that stand twice, read once: 1", "train0.txt:2"), ("left out, without area: 1", "train0.txt:3"),
-        ("outside of 0 to 1: 1", "train0.txt:4"), ("not finite: 1", "train0.txt:5"),
+        ("lines that stand twice, read once: 1", "train0.txt:151"), ("left out, without area: 1", "train0.txt:152"),
+        ("outside of 0 to 1: 1", "train0.txt:153"), ("not finite: 1", "train0.txt:154"),
         ("without a label file, taken as images without objects: 1", "train1.png"),
     ]:
         assert kind in said and place in said
@@ -150,6 +151,7 @@ def test_what_changes_outside_of_the_folder_is_seen(tmp_path):
     ("0 0.5 0.5 0.1 0.1\n3 0.5 0.5 0.1 0.1", r"train0.txt:2: class 3 is not one of 0 to 2"),
     ("-1 0.5 0.5 0.1 0.1", r"train0.txt:1: class -1"),
     ("0.5 0.5 0.5 0.1 0.1", r"train0.txt:1: class 0.5"),
+    ("0 32 24 10 12\n1 10 10 5 5\n0 0.5 0.5 0.1 0.1", r"2 of 3 objects cannot be read.*train0.txt:1.*not pixels"),
 ])  # fmt: skip
 def test_broken_labels_name_file_and_line(tmp_path, labels, message):
     with pytest.raises(DataError, match=message):

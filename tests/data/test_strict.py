@@ -19,11 +19,14 @@ QUICK = os.path.join(ROOT, "configs", "quick", "faster_rcnn_R_18_FPN")
 @pytest.fixture
 def data(tmp_path):
     """A training set with a warning (a box that is left out) and a sound one for validation."""
-    draw(tmp_path)
+    folders = [tmp_path / name for name in ("train", "val")]
+    for folder in folders:
+        folder.mkdir()
+        draw(folder)
     content = sound()
     content["annotations"][1].update(bbox=[30, 10, 0, 20], segmentation=[])
-    train, val = write(tmp_path, content, "train.json"), write(tmp_path, sound(), "val.json")
-    return OwnData(train, str(tmp_path), val, str(tmp_path))
+    train, val = write(folders[0], content, "train.json"), write(folders[1], sound(), "val.json")
+    return OwnData(train, str(folders[0]), val, str(folders[1]))
 
 
 def checked(suffix, data, *overrides):
@@ -43,6 +46,8 @@ def test_a_run_that_is_strict_does_not_start(data, suffix, strict):
     assert "own_val" not in said
     sound_data = data._replace(train_json=data.val_json)
     checked(suffix, sound_data, *strict)
+    with pytest.raises(DataError, match="own_val(.|\n)*3 of 3 image.s. are images of training, too"):
+        checked(suffix, sound_data._replace(train_images=data.val_images), *strict)
 
 
 def test_the_command(data, capsys):

@@ -1,7 +1,7 @@
 """Run folders whose files are damaged in every way: each command works, or says what is wrong; nothing that is sound is lost.
 
 40 inputs: one or two files of a finished run cut, emptied, with a bit flipped, replaced by a folder, by a list, by other
-bytes or by a link to nothing, or deleted. Then one of five commands. The environment variable EXAMPLES asks for more.
+bytes or by a link to nothing, or deleted. Then one of six commands. The environment variable EXAMPLES asks for more.
 """
 
 import json
@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 
 import pytest
+from d2_balanced.analysis.mistakes import main as errors
 from d2_balanced.analysis.report.__main__ import main as report
 from d2_balanced.engine import build
 from d2_balanced.evaluation.compare import main as compare
@@ -25,7 +26,7 @@ EVALUATION = "inference/own_val/metrics.json"
 FILES = [
     "last_checkpoint", "config.yaml", "config.2.yaml", "best.json", "metrics.json", "imbalance.jsonl", "log.txt", "run.lock",
     "results.csv", "results.png", "model_final.pth", "model_0000003.pth", "model_best.pth", EVALUATION,
-    "inference/own_val", "inference", "imbalance",
+    "inference/own_val/coco_instances_results.json", "inference/own_val", "inference", "imbalance",
 ]  # fmt: skip
 LISTS = {"yaml": "- 1\n- [2]\n", "pth": "[1, 2]", "jsonl": "[1]\n[2]\n"}
 OUTCOMES = Counter()
@@ -80,13 +81,14 @@ COMMANDS = {
         predict, "--run", folder, "--input", other / "val" / "0.png", "--output", other / "found", "--overwrite"
     ),
     "compare": lambda folder, other: status(compare, folder, other / "run"),
+    "errors": lambda folder, other: status(errors, folder, "--pictures", 0),
 }
 WRITES = {  # what a command may write, beside what it makes anew
     "resume": (
         "last_checkpoint", "best.json", "metrics.json", "imbalance.jsonl", "results.csv", "results.png", "adaptive.png",
         "model_final.pth", "model_best.pth", "inference",
     ),
-    "evaluate": ("inference",), "report": ("imbalance",), "predict": (), "compare": (),
+    "evaluate": ("inference",), "report": ("imbalance",), "predict": (), "compare": (), "errors": ("inference",),
 }  # fmt: skip
 
 

@@ -223,6 +223,11 @@ def test_inputs_are_files_folders_and_patterns_each_image_once(tmp_path, monkeyp
     for word in ("nowhere", "val/*.gif", "val/*.json", "."):
         with pytest.raises(DataError, match="--input"):
             find_images([word])
+    with pytest.raises(DataError, match="Those of the folders in it: --input './[*][*]/[*]'"):
+        find_images(["."])
+    (tmp_path / "val" / "e.jfif").touch()
+    os.symlink(tmp_path / "gone", tmp_path / "val" / "d.png")
+    assert [os.path.basename(path) for path in find_images(["val"])[2:]] == ["c.tif", "d.png", "e.jfif"]
 
 
 def test_the_augmented_evaluation_stands_beside_the_plain_one_at_the_end(place):

@@ -19,7 +19,7 @@ from .records import Left, coco_content, count_classes, files_below
 
 __all__ = ["FolderData", "data_of_folder", "set_aside"]
 
-VERSION = 2
+VERSION = 3
 """Part of the fingerprint that tells whether a converted file is still right."""
 
 _LAYOUTS = {"COCO": coco_folder, "YOLO": yolo, "Pascal VOC": voc_folder}
@@ -157,6 +157,7 @@ def _convert(folder: str, module: Any, layout: Dict[str, Any], splits: Sequence[
     notes, contents = [], []
     for split, read, left in zip(("training", "validation"), records, lefts):
         objects, by_class = count_classes(read)
+        left.refuse_many(folder, objects, module.ADVICE)
         counts = ", ".join(f"{each} {by_class[k + 1]}" for k, each in enumerate(classes))
         said = [f"{split}: {len(read)} images, {objects} objects ({counts})", *left.lines()]
         contents.append(coco_content(read, classes, said))

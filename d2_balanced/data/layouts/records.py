@@ -10,12 +10,14 @@ from typing import Any, Dict, Iterator, List, Sequence, Tuple
 from PIL import Image
 
 from ...utils.errors import DataError
+from ..check_boxes import tolerated
 from ..image_file import image_facts
 from ..json_cache import CONVERTED
 
 __all__ = ["Left", "coco_content", "count_classes", "files_below", "image_record", "images_below", "is_image"]
 
 _EXAMPLES = 3
+_OBJECTS = "objects left out, "
 
 
 class Left:
@@ -27,12 +29,25 @@ class Left:
     def add(self, kind: str, place: str) -> None:
         self._places.setdefault(kind, []).append(place)
 
+    def add_object(self, fault: str, place: str) -> None:
+        """An object that cannot be read; too many of them are an error."""
+        self.add(_OBJECTS + fault, place)
+
+    def refuse_many(self, folder: str, read: int, advice: str) -> None:
+        """Raise ``DataError`` if more objects were left out, beside those that were read, than chance explains."""
+        faults = {kind: places for kind, places in self._places.items() if kind.startswith(_OBJECTS)}
+        number = sum(map(len, faults.values()))
+        if number > tolerated(read + number):
+            said = "; ".join(self._line(kind, places) for kind, places in faults.items())
+            raise DataError(f"{folder}: {number} of {read + number} objects cannot be read; {said}. {advice}")
+
     def lines(self) -> List[str]:
         """One line a kind: how many, and the first places."""
-        return [
-            f"{kind}: {len(places)} ({', '.join(places[:_EXAMPLES])}{', ...' if len(places) > _EXAMPLES else ''})"
-            for kind, places in self._places.items()
-        ]
+        return [self._line(kind, places) for kind, places in self._places.items()]
+
+    @staticmethod
+    def _line(kind: str, places: Sequence[str]) -> str:
+        return f"{kind}: {len(places)} ({', '.join(places[:_EXAMPLES])}{', ...' if len(places) > _EXAMPLES else ''})"
 
 
 @functools.lru_cache(maxsize=None)

@@ -15,7 +15,9 @@ from ...utils.errors import DataError
 from ..voc import box_of_object
 from .records import Left, image_record, is_image
 
-__all__ = ["files_of", "find", "read"]
+__all__ = ["ADVICE", "files_of", "find", "read"]
+
+ADVICE = "Corners are in pixels: xmin, ymin, xmax, ymax."
 
 _SPLITS = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
 
@@ -100,7 +102,7 @@ def _read_file(path: str, root: str, left: Left) -> Dict[str, Any]:
         place = f"{path}, object {number}"
         box = _box(element, place)
         if box[2] <= 0 or box[3] <= 0:
-            left.add("objects left out, without area", place)
+            left.add_object("without area", place)
             continue
         if element.findtext("difficult") == "1":
             left.add("objects marked difficult, read as ordinary ones", place)

@@ -16,7 +16,9 @@ import yaml
 from ...utils.errors import DataError
 from .records import Left, image_record, images_below, is_image
 
-__all__ = ["files_of", "find", "read"]
+__all__ = ["ADVICE", "files_of", "find", "read"]
+
+ADVICE = "Coordinates are shares of the image's width and height, from 0 to 1, not pixels: class cx cy w h."
 
 _KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _OUTSIDE = 1e-3  # of the image's size, that a coordinate may lie outside by rounding
@@ -172,7 +174,7 @@ def _objects(path: str, image: Dict[str, Any], names: Optional[Sequence[str]], l
         category = _category(values[0], names, place)
         fault = _fault(values[1:])
         if fault:
-            left.add(f"objects left out, {fault}", place)
+            left.add_object(fault, place)
             continue
         objects.append({"category_id": category + 1, **_shape(values[1:], image["width"], image["height"])})
     return objects
