@@ -86,6 +86,17 @@ def test_a_folder_that_cannot_be_written_to_is_told(name, tmp_path):
         require_writable(folder)
 
 
+def test_a_folder_of_the_name_of_ones_home_is_not_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("~/run", "~", str(tmp_path / "~" / "run")):
+        with pytest.raises(OutputError, match="called ~.*without ="):
+            require_writable(folder)
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "~").mkdir()
+    require_writable("~/run")
+    require_writable(tmp_path / "~run" / "a~")
+
+
 def test_what_stands_in_the_place_of_a_file_is_told(tmp_path):
     (tmp_path / "model_0000001.pth").symlink_to("nowhere")
     (tmp_path / "inference").mkdir()

@@ -65,7 +65,7 @@ def given_data(args: argparse.Namespace, trains: bool = True) -> Tuple[OwnData, 
             "--val-json alone would train on the config's own data set. Add --train-json and --train-images, or "
             "--eval-only; to train on a registered data set, name the validation set in the config, too."
         )
-    return OwnData(*(path or "" for path in given)), ()
+    return _absolute(given), ()
 
 
 def _data_of_folder(args: argparse.Namespace, given: OwnData) -> Tuple[OwnData, Sequence[str]]:
@@ -77,7 +77,12 @@ def _data_of_folder(args: argparse.Namespace, given: OwnData) -> Tuple[OwnData, 
         found = set_aside(given.train_json, given.train_images, args.val_fraction, args.val_seed)
     else:
         raise ConfigError("--val-fraction splits --data, or --train-json and --train-images, where there is no validation set.")
-    return OwnData(*found[:4]), found.notes
+    return _absolute(OwnData(*found[:4])), found.notes
+
+
+def _absolute(data: OwnData) -> OwnData:
+    """So that a run finds its data again when it is resumed from another folder."""
+    return OwnData(*(os.path.abspath(os.path.expanduser(path)) if path else "" for path in data))
 
 
 def fit_to_batch_size(experiment: Experiment, auto_scale: bool) -> None:

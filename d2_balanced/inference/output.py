@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from typing import Any, Dict, Iterator, List, Sequence
 
 import numpy as np
@@ -18,6 +17,7 @@ from ..utils.atomic import atomic_write
 from ..utils.drawing import draw_objects
 from ..utils.errors import OutputError, usage
 from ..utils.fonts import names_to_draw
+from ..utils.output_folder import require_writable
 from .video import is_video
 
 __all__ = ["PredictionFolder", "drawable_names", "drawn"]
@@ -52,10 +52,7 @@ class PredictionFolder:
         self._columns = _HEADER + (_OF_FRAMES if videos else ())
         self._old = [path for path in (self.json, self.csv, *self._old_pictures()) if os.path.exists(path)]
         self._refuse(folder, overwrite)
-        with usage(f"--output {folder!r} cannot be written to", OSError, error=OutputError):
-            os.makedirs(folder, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+        require_writable(folder)
 
     def _refuse(self, folder, overwrite):
         places = {os.path.realpath(place) for place in self._made}

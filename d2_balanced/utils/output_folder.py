@@ -16,6 +16,12 @@ def require_writable(folder: str, chosen_by: str = "--output") -> None:
 
     ``chosen_by``: the options or keys with which the user chooses another one.
     """
+    before, home, _ = os.path.join(os.path.abspath(folder), "").partition(f"{os.sep}~{os.sep}")
+    if home and not os.path.exists(os.path.join(before, "~")):
+        raise OutputError(
+            f"The output folder {folder!r} would lie in a folder that is called ~. A shell takes ~ for your home only at the "
+            f"start of a word: write --output-dir ~/... without =, or $HOME in place of ~."
+        )
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -18,6 +18,7 @@ from d2_balanced.engine.class_match import RenumberedClasses
 from d2_balanced.engine.class_weights import match_weights
 from d2_balanced.engine.from_yacs import YacsExperiment
 from d2_balanced.engine.open import open_run, saved_seed
+from d2_balanced.train import argument_parser
 from d2_balanced.utils.errors import CheckpointError
 
 CONFIG = ["--config-file", quick_config("faster_rcnn")]
@@ -198,6 +199,16 @@ def test_a_resume_carries_changes_out(stopped, with_config, capsys):
     with open(os.path.join(stopped, "config.2.yaml")) as file:
         assert yaml.safe_load(file)["SOLVER"]["MOMENTUM"] == 0.5
     assert open_run(stopped).settings.output_dir == stopped and open_run(stopped).schedule.max_iter == 5
+
+
+def test_own_data_are_found_again_from_another_folder(datasets, monkeypatch):
+    """The config has whole paths, whatever the command line had."""
+    monkeypatch.chdir(os.path.dirname(datasets[0][1]))
+    monkeypatch.setenv("HOME", os.path.dirname(datasets[0][1]))
+    name = os.path.basename(datasets[0][1])
+    words = ["--train-json", os.path.relpath(datasets[0][0]), "--train-images", f"~/{name}"]
+    experiment = run.load_experiment(argument_parser().parse_args([*CONFIG[:2], *words]))
+    assert experiment.own_data[:2] == datasets[0]
 
 
 def refused(capsys, *words):
