@@ -94,16 +94,11 @@ def _mistakes_of(evaluation, args: argparse.Namespace) -> Tuple:
     """``(Mistakes, detections)``"""
     from ..engine.experiment import OwnData
     from ..evaluation.coco_metrics import evaluate_coco
-    from ..evaluation.detections import internal_detections, load_results
+    from ..evaluation.detections import known_detections
     from ..evaluation.errors.write import find_mistakes
     from .evaluations import ground_truth_of
 
     truth = ground_truth_of(evaluation, OwnData(val_json=args.val_json, val_images=args.val_images))
-    translated = internal_detections(truth, load_results(evaluation.results))
-    unknown = sum(translated.unknown_images.values()) + sum(translated.unknown_categories.values())
-    if unknown:
-        raise DataError(
-            f"{evaluation.results}: {unknown} detections have ids that {truth.name!r} has not. Were the data changed since?"
-        )
-    metrics = evaluate_coco(truth, translated.detections, max_dets=evaluation.max_dets)
-    return find_mistakes(truth, translated.detections, metrics, args.score), translated.detections
+    detections = known_detections(truth, evaluation.results)
+    metrics = evaluate_coco(truth, detections, max_dets=evaluation.max_dets)
+    return find_mistakes(truth, detections, metrics, args.score), detections

@@ -66,7 +66,11 @@ def save_pictures(dataset_name, predictions_json, output_dir, num=12, score_thre
         ValueError: ``num`` below 1, a data set without images, a file that is no results file.
     """
     results = predictions_json if isinstance(predictions_json, list) else load_results(predictions_json)
-    records = choose_evenly(load_registered(dataset_name), num)
+    records = load_registered(dataset_name)
+    unknown = {str(each["image_id"]) for each in results} - {str(record["image_id"]) for record in records}
+    if unknown:
+        raise DataError(f"Detections are of images that {dataset_name!r} has not: {', '.join(sorted(unknown)[:5])}.")
+    records = choose_evenly(records, num)
     columns = {title: _by_image(records, each, score_thresh) for title, each in {"": results, **(beside or {})}.items()}
     return _save(dataset_name, records, columns, output_dir, score_thresh)
 

@@ -8,7 +8,7 @@ from ..data.coco_values import as_number, id_key
 from ..utils.errors import DataError
 from ..utils.json_file import read_json
 
-__all__ = ["TranslatedResults", "internal_detections", "load_results"]
+__all__ = ["TranslatedResults", "internal_detections", "known_detections", "load_results"]
 
 
 class TranslatedResults(NamedTuple):
@@ -71,3 +71,15 @@ def internal_detections(ground_truth, results):
             detections.append({**result, "image_id": image, "category_id": category})
     detections.sort(key=lambda detection: detection["image_id"])
     return TranslatedResults(detections, unknown_images, unknown_categories)
+
+
+def known_detections(ground_truth, path):
+    """The detections in a COCO results file, with internal ids; ``DataError`` if some have ids that the data set has not."""
+    translated = internal_detections(ground_truth, load_results(path))
+    unknown = translated.unknown_images + translated.unknown_categories
+    if unknown:
+        raise DataError(
+            f"{path}: {sum(unknown.values())} detections have ids that {ground_truth.name!r} has not. Are they of other data, or "
+            "were the data changed since?"
+        )
+    return translated.detections

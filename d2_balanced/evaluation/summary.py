@@ -17,7 +17,7 @@ from ..arguments.summary import argument_parser
 from ..utils.command import command
 from ..utils.errors import ConfigError, DataError
 from .coco_metrics import evaluate_coco
-from .detections import internal_detections, load_results
+from .detections import known_detections
 from .ground_truth import GroundTruth
 
 __all__ = [
@@ -31,7 +31,7 @@ RESULTS_NAME = "coco_instances_results.json"
 
 def run_metrics(ground_truth, results_file, task="bbox", max_dets=100):
     """``{metric: value}`` for ``METRICS``, in percent, of one file of detections in COCO's results format."""
-    detections = internal_detections(ground_truth, load_results(results_file)).detections
+    detections = known_detections(ground_truth, results_file)
     by_class = evaluate_coco(ground_truth, detections, task, max_dets=max_dets)
     as_one = evaluate_coco(ground_truth, detections, task, max_dets=max_dets, use_categories=False)
     values = [by_class.ap(), by_class.ap(50), by_class.ap(75), by_class.ap(90), as_one.ap(75)]

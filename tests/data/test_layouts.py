@@ -121,6 +121,28 @@ def test_labels_without_an_image_are_said(tmp_path):
     assert "left out: 1 (" in said and said.endswith("no_suffix.txt)")
 
 
+@pytest.mark.parametrize("encoding, called", [("utf-16", "UTF-16"), ("latin-1", "Latin-1")])
+def test_text_in_another_encoding_is_refused_by_name(tmp_path, encoding, called):
+    folder, text = yolo(tmp_path / "a"), "0 0.5 0.5 0.2 0.2 \u00e4".encode(encoding)
+    (tmp_path / "a" / "labels" / "train" / "train0.txt").write_bytes(text)
+    with pytest.raises(DataError, match=f"train0.txt is not in UTF-8, but {called}"):
+        data_of_folder(folder)
+    folder = voc(tmp_path / "b")
+    (tmp_path / "b" / "ImageSets" / "Main" / "val.txt").write_bytes(text)
+    with pytest.raises(DataError, match=f"val.txt is not in UTF-8, but {called}"):
+        data_of_folder(folder)
+
+
+def test_a_label_file_for_two_and_classes_without_names_are_said(tmp_path):
+    folder = yolo(tmp_path, splits=("train",), yaml="nc: 3\n")
+    image(tmp_path / "images" / "train" / "train0.jpg")
+    said = "\n".join(data_of_folder(folder).notes)
+    assert "share the label file of another (their names differ in the ending only): 1 (images/train/train0.png)" in said
+    assert "called by their numbers: 1 (0, 1, 2)" in said
+    windows = yolo(tmp_path / "windows", splits=("train",), yaml=f"names: {NAMES}\ntrain: images\\train\n")
+    assert len(content(data_of_folder(windows).train_json)["images"]) == 2
+
+
 def test_folders_behind_links_are_read_once_and_what_changes_in_them_is_seen(tmp_path):
     real = yolo(tmp_path / "elsewhere", splits=("train",), form="one/images/{}")
     folder = tmp_path / "data"
@@ -168,6 +190,11 @@ def test_roboflows_paths_that_lead_out_of_the_folder(tmp_path):
 @pytest.mark.parametrize("yaml, message", [
     ("names: [a]\ntrain: nowhere\n", "'nowhere'.*neither a folder of images nor a list"),
     ("names: {0: a, 2: b}\n", "must count its classes from 0"),
+    ("names: cat\n", "must be a list of names"),
+    ("names: [dog, no]\n", "must be a list of names.*got .'dog', False."),
+    ("names:\n", "must be a list of names"),
+    ("names: [[a, b]]\n", "must be a list of names"),
+    ("names: [a, b]\nnc: 3\n", "there are 2 .a, b., and nc says 3"),
     ("names: [a]\nkpt_shape: [17, 3]\n", "keypoints"),
     ("names: [a\n", "no readable YAML"),
 ])  # fmt: skip
@@ -199,6 +226,13 @@ def test_images_without_xml_are_said(tmp_path):
 def test_broken_xml_is_named(tmp_path, objects, message):
     with pytest.raises(DataError, match=message):
         data_of_folder(voc(tmp_path, objects))
+
+
+def test_a_stated_size_that_is_no_number_is_said(tmp_path):
+    folder = voc(tmp_path)
+    path = tmp_path / "Annotations" / "0.xml"
+    path.write_text(path.read_text().replace("<width>64", "<width>many"))
+    assert any("state another size" in note and "0.xml" in note for note in data_of_folder(folder).notes)
 
 
 def test_a_missing_image_is_named(tmp_path):

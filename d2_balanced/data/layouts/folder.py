@@ -19,7 +19,7 @@ from .records import Left, coco_content, count_classes, files_below
 
 __all__ = ["FolderData", "data_of_folder", "set_aside"]
 
-VERSION = 3
+VERSION = 4
 """Part of the fingerprint that tells whether a converted file is still right."""
 
 _LAYOUTS = {"COCO": coco_folder, "YOLO": yolo, "Pascal VOC": voc_folder}

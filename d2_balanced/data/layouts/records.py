@@ -14,7 +14,7 @@ from ..check_boxes import tolerated
 from ..image_file import image_facts
 from ..json_cache import CONVERTED
 
-__all__ = ["Left", "coco_content", "count_classes", "files_below", "image_record", "images_below", "is_image"]
+__all__ = ["Left", "coco_content", "count_classes", "files_below", "image_record", "images_below", "is_image", "lines_of"]
 
 _EXAMPLES = 3
 _OBJECTS = "objects left out, "
@@ -57,6 +57,18 @@ def _suffixes() -> Tuple[str, ...]:
 
 def is_image(name: str) -> bool:
     return name.lower().endswith(_suffixes())
+
+
+def lines_of(path: str) -> List[str]:
+    """The lines of a text file in UTF-8; ``DataError`` for another encoding, or one that cannot be read."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return file.read().splitlines()
+    except UnicodeDecodeError as error:
+        hint = "UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "Latin-1, or no text"
+        raise DataError(f"{path} is not in UTF-8, but {hint}. Save it as UTF-8.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def files_below(folder: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ...utils.errors import DataError
 from ..voc import box_of_object
-from .records import Left, image_record, is_image
+from .records import Left, image_record, is_image, lines_of
 
 __all__ = ["ADVICE", "files_of", "find", "read"]
 
@@ -69,8 +69,7 @@ def _listed(folder: str) -> Dict[str, List[str]]:
         lists = [os.path.join(folder, "ImageSets", "Main", f"{name}.txt") for name in names]
         path = next(filter(os.path.isfile, lists), None)
         if path:
-            with open(path, encoding="utf-8-sig") as file:
-                ids = [line.split()[0] for line in file if line.strip()]
+            ids = [line.split()[0] for line in lines_of(path) if line.strip()]
             splits[split] = [os.path.join(annotations, f"{each}.xml") for each in ids]
     everything = sorted(glob.glob(os.path.join(glob.escape(annotations), "*.xml")))
     return splits or ({"train": everything} if everything else {})
@@ -95,7 +94,7 @@ def _read_file(path: str, root: str, left: Left) -> Dict[str, Any]:
     except (OSError, ElementTree.ParseError) as error:
         raise DataError(f"annotation file {path} is not a readable VOC annotation: {error}") from None
     record = image_record(_image_of(path, tree), root)
-    stated = tuple(int(float(tree.findtext(f"size/{key}") or 0)) for key in ("width", "height"))
+    stated = tuple(_number(tree.findtext(f"size/{key}")) for key in ("width", "height"))
     if all(stated) and stated != (record["width"], record["height"]):
         left.add("XML files that state another size than the image has; the image's holds", path)
     for number, element in enumerate(tree.findall("object"), 1):
@@ -111,6 +110,14 @@ def _read_file(path: str, root: str, left: Left) -> Dict[str, Any]:
             raise DataError(f"{place} has no name.")
         record["annotations"].append({"name": name, "bbox": box, "area": box[2] * box[3]})
     return record
+
+
+def _number(text: Optional[str]) -> float:
+    """0 where nothing is stated, NaN for what is no number."""
+    try:
+        return float(text or 0)
+    except ValueError:
+        return math.nan
 
 
 def _box(element: ElementTree.Element, place: str) -> List[float]:

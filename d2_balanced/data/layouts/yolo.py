@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import yaml
 
 from ...utils.errors import DataError
-from .records import Left, image_record, images_below, is_image
+from .records import Left, image_record, images_below, is_image, lines_of
 
 __all__ = ["ADVICE", "files_of", "find", "read"]
 
@@ -55,15 +55,22 @@ def read(
     records = [_records(images, root, names, left) for images, left in zip(splits, lefts)]
     for images, left in zip(splits, lefts):
         _tell_labels_alone(images, left)
+    if names:
+        return records, list(names)
     used = [each["category_id"] for split in records for record in split for each in record["annotations"]]
-    return records, list(names) if names else [str(k) for k in range(max(used, default=0))]
+    numbers = [str(k) for k in range(max(used, default=0))]
+    lefts[0].add("classes without names (in data.yaml or classes.txt), called by their numbers", ", ".join(numbers))
+    return records, numbers
 
 
 def _records(images: Sequence[str], root: str, names: Optional[Sequence[str]], left: Left) -> List[Dict[str, Any]]:
-    records = []
+    records, seen = [], set()
     for image in images:
         record = image_record(image, root)
         path = _label_file(image)
+        if path in seen:
+            left.add("images that share the label file of another (their names differ in the ending only)", record["file_name"])
+        seen.add(path)
         if os.path.isfile(path):
             record["annotations"] = _objects(path, record, names, left)
         else:
@@ -108,17 +115,27 @@ def _settings(folder: str) -> Dict[str, Any]:
 
 def _names(folder: str, settings: Dict[str, Any]) -> Optional[List[str]]:
     names = settings.get("names")
-    if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise DataError(f"names of the YAML file in {folder} must count its classes from 0, got {sorted(names)}.")
-        return [str(names[k]) for k in range(len(names))]
-    if isinstance(names, list):
-        return [str(name) for name in names]
+    if "names" in settings:
+        return _checked_names(names, settings.get("nc"), f"names of the YAML file in {folder}")
     path = os.path.join(folder, "classes.txt")
-    if os.path.isfile(path):
-        with open(path, encoding="utf-8-sig") as file:
-            return [line.strip() for line in file if line.strip()]
-    return None
+    return [line.strip() for line in lines_of(path) if line.strip()] if os.path.isfile(path) else None
+
+
+def _checked_names(names: Any, number: Any, where: str) -> List[str]:
+    if isinstance(names, dict):
+        by_number = {int(key) if str(key).isdigit() else key: name for key, name in names.items()}
+        if set(by_number) != set(range(len(names))):
+            raise DataError(f"{where} must count its classes from 0, got {', '.join(map(str, names))}.")
+        names = [by_number[k] for k in range(len(names))]
+    if not isinstance(names, list) or not names or not all(map(_is_name, names)):
+        raise DataError(f"{where} must be a list of names, or their numbers with names: names: [cat, 'no']; got {names!r:.100}.")
+    if number is not None and number != len(names):
+        raise DataError(f"{where}: there are {len(names)} ({', '.join(map(str, names))}), and nc says {number}. Which is right?")
+    return [str(name) for name in names]
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)  # YAML reads no, off and on as one
 
 
 def _images_of(folder: str, settings: Dict[str, Any], name: str) -> List[str]:
@@ -135,14 +152,14 @@ def _images_of(folder: str, settings: Dict[str, Any], name: str) -> List[str]:
 
 
 def _listed(given: str, bases: Sequence[str], folder: str) -> List[str]:
+    given = given.replace("\\", "/")
     for base in bases:
         # Exports write "../train/images" beside "train": the dots lead out of the folder.
         for path in (os.path.join(base, given), os.path.join(base, given.lstrip("./"))):
             if os.path.isdir(path):
                 return images_below(os.path.normpath(path))
             if os.path.isfile(path):
-                with open(path, encoding="utf-8-sig") as file:
-                    lines = [line.strip() for line in file if is_image(line.strip())]
+                lines = [line.strip() for line in lines_of(path) if is_image(line.strip())]
                 return [os.path.normpath(os.path.join(os.path.dirname(path), line)) for line in lines]
     raise DataError(
         f"{given!r}, which the YAML file in {folder} names, is neither a folder of images nor a list of them there."
@@ -160,9 +177,7 @@ def _label_file(image: str) -> str:
 
 def _objects(path: str, image: Dict[str, Any], names: Optional[Sequence[str]], left: Left) -> List[Dict[str, Any]]:
     objects, seen = [], set()
-    with open(path, encoding="utf-8-sig") as file:
-        lines = file.read().splitlines()
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines_of(path), 1):
         words, place = line.split(), f"{path}:{number}"
         if not words:
             continue
