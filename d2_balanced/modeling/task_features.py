@@ -18,8 +18,8 @@ class TaskShapes(NamedTuple):
     cls: ShapeSpec
     """Of what the classifier reads."""
     box: ShapeSpec
-    """Of what the box regressor reads; with height and width, (R, height, width, channels): a feature for each place of a
-    box coder (``box_coders/seat.py``)."""
+    """Of what the box regressor reads; with height and width, (R, height, width, channels): a feature for each place of
+    a box coder (``box_coders/seat.py``)."""
 
     @property
     def channels(self):

@@ -209,8 +209,8 @@ def _foreground(predictor, predictions, samples) -> Tensor:
 
 
 def _of_gt_class(values: Tensor, gt_classes: Tensor, num: int = 4) -> Tensor:
-    """Of (R, num K) values, ``num`` for each class, those of the ground truth's, any class's for background; (R, num) stays
-    as it is."""
+    """Of (R, num K) values, ``num`` for each class, those of the ground truth's, any class's for background; (R, num)
+    stays as it is."""
     if values.shape[1] == num:
         return values
     per_class = values.view(len(values), values.shape[1] // num, num)

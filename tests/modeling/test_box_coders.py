@@ -1,4 +1,4 @@
-"""Box coders: buckets, their loss and their regressor; detectron2's deltas are as they were (``test_box_predictor.py``)."""
+"""Box coders: buckets, their loss and their regressor; detectron2's deltas are in ``test_box_predictor.py``."""
 
 import os
 
@@ -23,18 +23,18 @@ K, CHANNELS, NUM = 3, 8, 14
 SETTINGS = [{}, {"num_buckets": 6, "scale_factors": [1.2]}, {"num_buckets": 4, "scale_factors": (2.0, 1.5), "stage": 4}]
 
 
-def pairs(num=30, seed=0, dtype=torch.float32):
+def pairs(num=30):
     """Proposals and objects (num, 4), some of them far from each other."""
-    generator = torch.Generator().manual_seed(seed)
-    corners, sizes = 40 * torch.rand(2, num, 2, generator=generator, dtype=dtype)
+    generator = torch.Generator().manual_seed(0)
+    corners, sizes = 40 * torch.rand(2, num, 2, generator=generator)
     boxes = torch.cat([corners, corners + sizes + 5], dim=1)
-    shift = torch.randn(num, 4, generator=generator, dtype=dtype) * torch.linspace(0, 20, num, dtype=dtype)[:, None]
+    shift = torch.randn(num, 4, generator=generator) * torch.linspace(0, 20, num)[:, None]
     gt_boxes = boxes + shift
     return boxes, torch.cat([gt_boxes[:, :2], torch.maximum(gt_boxes[:, 2:], gt_boxes[:, :2] + 1)], dim=1)
 
 
-def some_values(coder, num, classes=1, seed=1, dtype=torch.float32):
-    return 2 * torch.randn(num, len(coder.weights) * classes, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+def some_values(coder, num, classes=1):
+    return 2 * torch.randn(num, len(coder.weights) * classes, generator=torch.Generator().manual_seed(1))
 
 
 def as_lists(coder, values):
@@ -56,7 +56,9 @@ def test_boxes_and_confidences_are_those_of_the_reference(settings):
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("of_loss", [{}, {"beta": 0.0, "max_offset": 0.0}, {"ignore_neighbors": False, "max_offset": 2.5}])
+@pytest.mark.parametrize(
+    "of_loss", [{}, {"beta": 0.0, "max_offset": 0.0}, {"ignore_neighbors": False, "max_offset": 2.5}]
+)
 def test_losses_are_those_of_the_reference(settings, of_loss):
     coder, (boxes, gt_boxes) = Buckets(**settings), pairs()
     values = some_values(coder, len(boxes))
@@ -68,15 +70,15 @@ def test_losses_are_those_of_the_reference(settings, of_loss):
 
 
 def test_by_hand():
-    """Buckets of 10 x 5 pixels. The left side at 27: 0.2 of a bucket right of the third one's middle, 25; 1.2 right of the
-    second's, which is a negative, and 0.8 left of the fourth's, which is near. The others are in the middle of a bucket."""
+    """Buckets of 10 x 5 pixels. The left side at 27: 0.2 of a bucket right of the third one's middle, 25; 1.2 right of
+    the second's, which is a negative, and 0.8 left of the fourth's, which is near. The others are in a middle."""
     coder = Buckets(num_buckets=14, scale_factors=[1.0])
     box, gt_box = torch.tensor([[0.0, 0.0, 140.0, 70.0]]), torch.tensor([[27.0, 2.5, 115.0, 67.5]])
     target = coder.get_deltas(box, gt_box)
     torch.testing.assert_close(target, torch.tensor([[2.7, 0.5, -2.5, -0.5]]))
     values = torch.zeros(1, 4, 7, 2)
     log2 = torch.log(torch.tensor(2.0))
-    # left: 6 counted buckets (the fourth is ignored), offsets -0.2 and 0.8; right, exactly in a middle: all 7 and one of 0
+    # left: 6 counted buckets (the fourth is ignored), offsets -0.2 and 0.8; the others: all 7, and an offset of 0
     left = 6 / 4 * log2 + (0.2 - 0.05) + (0.8 - 0.05)
     torch.testing.assert_close(BucketLoss()(values.flatten(1), target)[0], torch.stack([left, *[7 / 4 * log2] * 3]))
     for side, (bucket, offset) in enumerate([(2, -0.2), (0, 0.0), (2, 0.0), (0, 0.0)]):
@@ -105,7 +107,8 @@ def test_every_class_has_boxes_of_its_own():
     coder, (boxes, _) = Buckets(), pairs(5)
     values = some_values(coder, 5, classes=K)
     alone = values.chunk(K, dim=1)
-    assert torch.equal(coder.apply_deltas(values, boxes), torch.cat([coder.apply_deltas(v, boxes) for v in alone], dim=1))
+    wanted = torch.cat([coder.apply_deltas(v, boxes) for v in alone], dim=1)
+    assert torch.equal(coder.apply_deltas(values, boxes), wanted)
     assert torch.equal(coder.confidences(values), torch.cat([coder.confidences(v) for v in alone], dim=1))
     assert Buckets(rescore=False).confidences(values) is None
 
@@ -178,7 +181,7 @@ PLACES = TaskShapes(ShapeSpec(channels=CHANNELS), ShapeSpec(channels=5, height=4
 
 @pytest.mark.parametrize("class_agnostic", [False, True])
 @pytest.mark.parametrize("shape", [None, PLACES], ids=["one feature", "a feature a place"])
-@pytest.mark.parametrize("classes", [[0, 1, 2, K, K, 2], [K, K], [1], []], ids=["mixed", "no foreground", "one", "none"])
+@pytest.mark.parametrize("classes", [[0, 1, 2, K, K, 2], [K, K], [1], []], ids=["mixed", "background", "one", "none"])
 def test_every_batch_trains(class_agnostic, shape, classes):
     module = predictor(shape, cls_agnostic_bbox_reg=class_agnostic)
     boxes, gt_boxes = pairs(len(classes))
@@ -189,7 +192,8 @@ def test_every_batch_trains(class_agnostic, shape, classes):
     with EventStorage():
         losses = module.losses(predictions, [image])
     sum(losses.values()).backward()
-    assert all(loss.isfinite() for loss in losses.values()) and all(p.grad.isfinite().all() for p in module.parameters())
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad.isfinite().all() for p in module.parameters())
     rows = [i for i, c in enumerate(classes) if c < K]
     values = predictions[1].unflatten(1, (-1, 56))
     mine = values[rows, [0 if class_agnostic else classes[i] for i in rows]]

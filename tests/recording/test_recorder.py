@@ -100,14 +100,15 @@ def test_images_without_objects(name):
         assert counts["images_by_objects"][0].item() == 2
 
 
+BUCKETS = {**_named("BOX_CODER", "Buckets"), **_named("BOX_LOSS", "BucketLoss")}
 LOSSES = {
     **{name: {"MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_TYPE": name} for name in ("giou", "diou", "ciou")},
     "boxes, quality": {**_named("BOX_LOSS", "EIoU"), **_named("CLS_LOSS", "QualityFocal")},
     "variances, focal": {**_named("BOX_LOSS", "KLLoss"), **_named("CLS_LOSS", "FocalLoss", GAMMA=1.0)},
     "learned": {**_named("BOX_LOSS", "GHMR"), **_named("CLS_LOSS", "EQLv2")},
     "learned, agnostic": {**_named("BOX_LOSS", "GHMR"), **_named("CLS_LOSS", "GHMC"), **HEADS["class-agnostic"]},
-    "buckets": {**_named("BOX_CODER", "Buckets"), **_named("BOX_LOSS", "BucketLoss")},
-    "buckets, agnostic": {**_named("BOX_CODER", "Buckets"), **_named("BOX_LOSS", "BucketLoss"), **HEADS["class-agnostic"]},
+    "buckets": BUCKETS,
+    "buckets, agnostic": {**BUCKETS, **HEADS["class-agnostic"]},
     "weighed": _named("SAMPLE_WEIGHTS", "PISA"),
     "weighed, all proposals": {**_named("SAMPLE_WEIGHTS", "SamplingFree"), **_named("BOX_LOSS", "GHMR")},
     "chosen": _named("SAMPLE_WEIGHTS", "OHEM"),

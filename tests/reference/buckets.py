@@ -24,7 +24,7 @@ def bucket_middles(box, side, num_buckets, factor):
 
 
 def loss(values, box, gt_box, num_buckets, factor, beta=0.1, max_offset=1.0, ignore_neighbors=True):
-    """The losses of the four sides: a quarter of the buckets' binary cross entropies, and the SmoothL1 of their offsets."""
+    """The losses of the four sides: a quarter of the buckets' binary cross entropies, and SmoothL1 of the offsets."""
     losses = []
     for side in range(4):
         middles, size = bucket_middles(box, side, num_buckets, factor)

@@ -21,8 +21,8 @@ _SMALLEST = 1e-2  # pixels: a bucket of a box without extent
 
 
 def middles(num: int, like: Tensor) -> Tensor:
-    """(4, S): the middles of a side's buckets, in buckets from the outer end, along the axis: of the left and upper side
-    0.5, 1.5, ..., of the right and lower side -0.5, -1.5, ..."""
+    """(4, S): the middles of a side's buckets, in buckets from the outer end, along the axis: of the left and upper
+    side 0.5, 1.5, ..., of the right and lower side -0.5, -1.5, ..."""
     steps = torch.arange(num, device=like.device, dtype=like.dtype) + 0.5
     return torch.stack([steps, steps, -steps, -steps])
 
@@ -86,8 +86,8 @@ class Buckets:
         return (1.0,) * (4 * self.num_buckets)
 
     def get_deltas(self, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
-        """(N, 4): where the sides of ``gt_boxes`` (N, 4) are, in buckets of ``boxes`` (N, 4) from the outer end, along the
-        axis: of the right and lower side mostly negative."""
+        """(N, 4): where the sides of ``gt_boxes`` (N, 4) are, in buckets of ``boxes`` (N, 4) from the outer end, along
+        the axis: of the right and lower side mostly negative."""
         outer, bucket = self._scaled(boxes)
         return (gt_boxes.float() - outer) / bucket
 

@@ -1,4 +1,4 @@
-"""What a box coder is: the argument ``box2box_transform`` of detectron2's predictors, which makes boxes of what they predict.
+"""What a box coder is: ``box2box_transform`` of detectron2's predictors, which makes boxes of what they predict.
 
 detectron2's ``Box2BoxTransform`` is one: four deltas are a box. Every box coder has its interface:
 
@@ -6,13 +6,14 @@ detectron2's ``Box2BoxTransform`` is one: four deltas are a box. Every box coder
 - ``get_deltas(boxes (N, 4), gt_boxes (N, 4)) -> (N, 4)``: what a box loss has as its target;
 - ``apply_deltas(values (N, D C), boxes (N, 4)) -> (N, 4C)``: the boxes that the values mean, in XYXY pixels.
 
-What the ROI heads do with boxes (stages, IoUs, suppression, masks) goes by these, and by the boxes. A coder may also have:
+What the ROI heads do with boxes (stages, IoUs, suppression, masks) goes by these, and by the boxes. A coder may have:
 
-- ``sights``: what a box loss that is to train all values can see (``box_losses/seat.py``); without it: ``SIGHTS_OF_DELTAS``;
-- ``confidences(values (N, D C)) -> (N, C)`` or None: how sure the values are, in (0, 1], by which scores are multiplied at
-  inference after the threshold;
-- ``places``: (rows, columns) of equal parts that the values consist of, one after the other; a box head may then give the
-  regressor a feature for each (``task_features.py``).
+- ``sights``: what a box loss that is to train all values can see (``box_losses/seat.py``); without it:
+  ``SIGHTS_OF_DELTAS``;
+- ``confidences(values (N, D C)) -> (N, C)`` or None: how sure the values are, in (0, 1], by which scores are multiplied
+  at inference, after the threshold;
+- ``places``: (rows, columns) of equal parts that the values consist of, one after the other; a box head may then give
+  the regressor a feature for each (``task_features.py``).
 
     N: boxes      D: values of a box      C: boxes predicted for each, 1 or the number of classes
 """

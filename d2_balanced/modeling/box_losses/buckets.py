@@ -52,8 +52,8 @@ class BucketLoss(nn.Module):
         self.offset_weight = require(self, "offset_weight", offset_weight, at_least=0)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Losses (F, 4) of the sides, from values (F, 8 S) and where the sides are (F, 4), in buckets; empty input gives
-        an empty, graph-connected result."""
+        """Losses (F, 4) of the sides, from values (F, 8 S) and where the sides are (F, 4), in buckets; empty input
+        gives an empty, graph-connected result."""
         logits, offsets = parts(pred.to(torch.promote_types(pred.dtype, torch.float32)))
         wanted = middles(logits.shape[-1], target) - target[..., None]  # (F, 4, S)
         distance = wanted.abs()

@@ -43,7 +43,7 @@ def products_of(found: BoxCandidates, factors: List[Tensor], combine: Callable) 
     """Scores (Ri, K+1) of candidates whose class scores are multiplied, the background's left as they are, and the
     threshold that goes with them, 0.
 
-    The detector's threshold applies to the class scores: what fails it is marked, what passes it has a positive product.
+    The detector's threshold applies to the class scores: what fails it is marked, what passes has a positive product.
 
     Args:
         factors: (Ri, 1) or (Ri, K) an image, above 0.

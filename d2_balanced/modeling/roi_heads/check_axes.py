@@ -138,8 +138,9 @@ def _check_replaced(iou_branch, predictor):
     loss_type = getattr(predictor, "box_reg_loss_type", "smooth_l1")
     weight = getattr(predictor, "loss_weight", {}).get("loss_box_reg", 1.0)
     coder = getattr(predictor, "box2box_transform", None)
+    coder = None if isinstance(coder, (Box2BoxTransform, type(None))) else type(coder).__name__
     unused = {
-        "box2box_transform (MODEL.BALANCED.BOX_CODER)": "" if isinstance(coder, Box2BoxTransform) else type(coder).__name__,
+        "box2box_transform (MODEL.BALANCED.BOX_CODER)": coder,
         "box_loss (MODEL.BALANCED.BOX_LOSS)": None if isinstance(loss, (SmoothL1, type(None))) else type(loss).__name__,
         "smooth_l1_beta (MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA)": beta,
         "box_reg_loss_type (MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE)": loss_type if loss_type != "smooth_l1" else None,

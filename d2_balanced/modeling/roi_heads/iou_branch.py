@@ -70,7 +70,8 @@ class PredictorBoxes:
         return predict(predictions, proposals) if predict else None
 
     def confidences(self, predictor, predictions, proposals):
-        """How sure the predictor's box coder is of these boxes, (Ri, 1) or (Ri, K) an image; ``None`` if it does not tell."""
+        """How sure the predictor's box coder is of these boxes, (Ri, 1) or (Ri, K) an image; ``None`` if it does not
+        tell."""
         predict = getattr(predictor, "predict_confidences", None)
         return predict(predictions, proposals) if predict else None
 

@@ -17,7 +17,7 @@ _KERNEL_SIZE = 3
 
 
 class _AlongAxis(nn.Module):
-    """A feature map as features along one axis: the mean over the other one by learnt weights, convolved, made longer."""
+    """A feature map as features along one axis: a mean across it by learnt weights, convolved, and made longer."""
 
     def __init__(self, channels, across, upsample):
         super().__init__()
@@ -43,8 +43,9 @@ class SideAwareHead(nn.Module):
     the section on side-aware feature extraction): for the box coder :class:`~..box_coders.Buckets` a feature for each
     bucket of each side; the classifier reads fully connected layers on the RoI's features.
 
-    Convolutions, then for each axis a mean across it, by sigmoids that sum to 1, a convolution along it, and a transposed
-    one that makes it longer. The first half of an axis is its left or upper side, the second, from its end, the other.
+    Convolutions, then for each axis a mean across it, by sigmoids that sum to 1, a convolution along it, and a
+    transposed one that makes it longer. The first half of an axis is its left or upper side, the second, from its end,
+    the other.
 
     Args:
         input_shape: ``ShapeSpec`` of the pooled features.
@@ -91,8 +92,8 @@ class SideAwareHead(nn.Module):
         }
 
     def forward(self, x):
-        """Pooled features (R, C, h, h) -> those of the classifier (R, fc_dims[-1]) and of the buckets of the left, upper,
-        right and lower side, each from the outer end, (R, 4, S, conv_dim)."""
+        """Pooled features (R, C, h, h) -> those of the classifier (R, fc_dims[-1]) and of the buckets of the left,
+        upper, right and lower side, each from the outer end, (R, 4, S, conv_dim)."""
         for_boxes = self.convs(x)
         axes = self.along_x(for_boxes), self.along_y(for_boxes)
         sides = torch.stack([*axes, *(axis.flip(2) for axis in axes)], dim=1)  # (R, 4, conv_dim, 2 S)

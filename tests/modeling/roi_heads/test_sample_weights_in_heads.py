@@ -230,7 +230,8 @@ def test_what_may_read_boxes_is_refused_beside_an_iou_branch(make):
     """Its weights of the boxes, which the branch does not take, would do nothing."""
     heads = h.build(h.tiny_cfg(**h.IOU_BRANCH))
     heads.sample_weights = make()
-    with pytest.raises(Refusal, match=f"sample_weights={make.__name__}.*IOU_BRANCH.*does not say.*reads_boxes to False"):
+    told = f"sample_weights={make.__name__}.*IOU_BRANCH.*does not say.*reads_boxes to False"
+    with pytest.raises(Refusal, match=told):
         check_axes(heads)
     heads.sample_weights.reads_boxes = False
     check_axes(heads)

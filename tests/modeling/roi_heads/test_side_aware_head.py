@@ -15,8 +15,8 @@ from d2_balanced.modeling.suppression import NMS
 from d2_balanced.modeling.task_features import TaskShapes
 from d2_balanced.utils.errors import Refusal
 
-NODE, CODER = "MODEL__ROI_BOX_HEAD__", "MODEL__BALANCED__BOX_CODER"
-BUCKETS = {CODER: {"NAME": "Buckets", "NUM_BUCKETS": 6}, "MODEL__BALANCED__BOX_LOSS": {"NAME": "BucketLoss"}}
+NODE, CODER, LOSS = "MODEL__ROI_BOX_HEAD__", "MODEL__BALANCED__BOX_CODER", "MODEL__BALANCED__BOX_LOSS"
+BUCKETS = {CODER: {"NAME": "Buckets", "NUM_BUCKETS": 6}, LOSS: {"NAME": "BucketLoss"}}
 SABL = {f"{NODE}NAME": "SideAwareHead", f"{NODE}NUM_CONV": 1, f"{NODE}CONV_DIM": 4, **BUCKETS}
 AXES = {
     "one stage": {},
@@ -74,7 +74,8 @@ def test_features_of_the_sides_are_those_of_the_formula():
     of_classes, sides = module(x)
     assert torch.equal(of_classes, module.fc_head(x)) and sides.shape == (2, 4, 3, 4)
     convolved = module.convs(x)
-    for part, low, high, turned in ((module.along_x, 0, 2, convolved), (module.along_y, 1, 3, convolved.transpose(2, 3))):
+    turned_over = convolved.transpose(2, 3)
+    for part, low, high, turned in ((module.along_x, 0, 2, convolved), (module.along_y, 1, 3, turned_over)):
         columns = []
         for i in range(3):  # (R, C, 3): what lies across the axis at position i
             across = turned[:, :, :, i]
@@ -107,7 +108,8 @@ def test_each_task_trains_its_own_layers():
 
 @pytest.mark.parametrize("axes", [{}, h.AGNOSTIC, h.BRANCHES, AXES["cascade"], AXES["loops"]])
 def test_scores_above_the_threshold_are_multiplied_by_the_confidences(axes):
-    heads, targets = h.build(h.tiny_cfg(**SABL, MODEL__ROI_HEADS__SCORE_THRESH_TEST=0.25, **axes)).eval(), h.targets((4, 7))
+    cfg, targets = h.tiny_cfg(**SABL, MODEL__ROI_HEADS__SCORE_THRESH_TEST=0.25, **axes), h.targets((4, 7))
+    heads = h.build(cfg).eval()
     with torch.no_grad():
         found = heads.box_candidates(h.features(2), h.proposals(targets))
         scores, thresh = heads.iou_branch.rescore(found)
@@ -135,11 +137,11 @@ def test_without_rescoring_scores_are_the_classes():
     "settings, message",
     [
         ({**SABL, CODER: {"NAME": "Buckets"}}, "the box head.*Buckets.*4 x 3 places"),
-        ({**SABL, CODER: {"NAME": ""}, "MODEL__BALANCED__BOX_LOSS": {"NAME": "SmoothL1"}}, "the box head.*4 x 3 places"),
-        ({**SABL, "MODEL__BALANCED__BOX_LOSS": {"NAME": "GIoU"}}, "box_loss=GIoU.*Buckets.*BucketLoss"),
-        ({**BUCKETS, **h.IOU_BRANCH, "MODEL__BALANCED__BOX_LOSS": {"NAME": "BucketLoss"}}, "IoUBranch.*own loss"),
+        ({**SABL, CODER: {"NAME": ""}, LOSS: {"NAME": "SmoothL1"}}, "the box head.*4 x 3 places"),
+        ({**SABL, LOSS: {"NAME": "GIoU"}}, "box_loss=GIoU.*Buckets.*BucketLoss"),
+        ({**BUCKETS, **h.IOU_BRANCH}, "BOX_CODER. Buckets.*IoUBranch.*own loss"),
         ({**SABL, **h.IOU_BRANCH}, "iou_head=SideAwareHead.*iou_branch=IoUBranch"),
-        ({**SABL, f"{NODE}BBOX_REG_WEIGHTS": (1.0, 1.0, 1.0, 1.0)}, "ROI_BOX_HEAD.BBOX_REG_WEIGHTS.*BOX_CODER.NAME: Buckets"),
+        ({**SABL, f"{NODE}BBOX_REG_WEIGHTS": (1.0, 1.0, 1.0, 1.0)}, "BBOX_REG_WEIGHTS.*BOX_CODER.NAME: Buckets"),
         ({**SABL, f"{NODE}SMOOTH_L1_BETA": 1.0}, "smooth_l1_beta=1.0.*box_loss=BucketLoss"),
     ],
 )
