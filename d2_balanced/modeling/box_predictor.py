@@ -46,8 +46,8 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             arguments are ``FastRCNNOutputLayers``'.
 
     Raises:
-        Refusal: for a loss beside another choice of it by detectron2's own arguments, or one that does not train what the
-            box coder decodes; for a head and a box coder that do not fit together.
+        Refusal: for a loss beside another choice of it by detectron2's own arguments, or one that does not train what
+            the box coder decodes; for a head and a box coder that do not fit together.
     """
 
     #: False where an IoU branch regresses the boxes in place of this predictor
@@ -84,7 +84,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         self.bbox_log_variance = None
         if getattr(self.box_loss, "wants_log_variances", False):
             self.bbox_log_variance = nn.Linear(self.bbox_pred.in_features, self.bbox_pred.out_features)
-            # So small that the loss starts as SmoothL1 (He et al. 2019, sec. 3.2).
+            # So small that the loss starts as SmoothL1 (He et al. 2019, on the KL loss).
             nn.init.normal_(self.bbox_log_variance.weight, std=0.0001)
             nn.init.zeros_(self.bbox_log_variance.bias)
 
@@ -260,8 +260,8 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         return cls_seat.class_scores(self.cls_loss, predictions[0]).split([len(p) for p in proposals])
 
     def predict_confidences(self, predictions, proposals: List[Instances]) -> Optional[Tuple[Tensor, ...]]:
-        """How sure the boxes of :meth:`predict_boxes` are, (Ri, 1) or (Ri, K) an image; None where the box coder does not
-        tell."""
+        """How sure the boxes of :meth:`predict_boxes` are, (Ri, 1) or (Ri, K) an image; None where the box coder does
+        not tell."""
         found = coder_seat.confidences(self.box2box_transform, predictions[1])
         return None if found is None else found.split([len(p) for p in proposals])
 

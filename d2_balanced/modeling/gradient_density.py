@@ -1,4 +1,4 @@
-"""Gradient density (Li et al., Gradient Harmonized Single-stage Detector, AAAI 2019, sec. 3): how many examples have a
+"""Gradient density (Li et al., Gradient Harmonized Single-stage Detector, AAAI 2019): how many examples have a
 gradient norm like that of a given one.
 
     N: examples of a forward pass      M: unit regions, the bins of [0, 1]      g: gradient norms in [0, 1]

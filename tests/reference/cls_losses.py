@@ -66,7 +66,7 @@ def seesaw(logits, label, counts, p, q):
 
 
 class EqualizationV2:
-    """Tan et al. 2021, sec. 3, with its accumulated gradients: one RoI and one class after another."""
+    """Tan et al. 2021, with its accumulated gradients: one RoI and one class after another."""
 
     def __init__(self, num_classes, gamma, mu, alpha):
         self.gamma, self.mu, self.alpha = gamma, mu, alpha
@@ -96,7 +96,7 @@ class EqualizationV2:
 
 
 class GradientDensity:
-    """Li et al. 2019, sec. 3: the unit regions, and the moving average of how many examples are in each."""
+    """Li et al. 2019: the unit regions, and the moving average of how many examples are in each."""
 
     def __init__(self, bins, momentum, divide_by="bins"):
         self.bins, self.momentum, self.divide_by = bins, momentum, divide_by

@@ -32,7 +32,7 @@ def authentic_smooth_l1(residual, mu):
 
 
 def kl(residual, log_variance):
-    """He et al. 2019, eq. 9 (errors up to 1) and 10."""
+    """He et al. 2019: quadratic for errors up to 1, then linear."""
     x, alpha = abs(residual), log_variance
     return math.exp(-alpha) * (x * x / 2 if x <= 1 else x - 0.5) + alpha / 2
 

@@ -22,14 +22,14 @@ def clusters(boxes, scores, threshold):
 
 
 def hierarchical_local_ranks(values, groups, classes):
-    """Cao et al. 2020, sec. 4.1: place in the class, of samples in order of their place in the group, then of their value."""
+    """Cao et al. 2020: place in the class, of samples in order of their place in the group, then of their value."""
     place = [sum(groups[j] == groups[i] and values[j] > values[i] for j in range(len(values))) for i in range(len(values))]
     order = sorted(range(len(values)), key=lambda i: (place[i], -values[i]))
     return [sum(classes[j] == classes[i] for j in order[: order.index(i)]) for i in range(len(values))]
 
 
 def isr(values, groups, classes, losses, gamma, beta):
-    """Eq. 1, 2 and 4 of the samples of one side, positives or negatives."""
+    """Cao et al. 2020: weights, which keep the sum, of the samples of one side, positives or negatives."""
     ranks = hierarchical_local_ranks(values, groups, classes)
     weights = []
     for rank, c in zip(ranks, classes):

@@ -11,7 +11,7 @@ def iou(a, b):
 
 
 def soft_nms(boxes, scores, method, sigma, thresh, min_score):
-    """``{index: final score}`` of what is kept (Bodla et al. 2017, algorithm 1)."""
+    """``{index: final score}`` of what is kept (Bodla et al. 2017)."""
     left, kept = dict(enumerate(scores)), {}
     while left:
         best = max(left, key=lambda i: (left[i], -i))
@@ -28,7 +28,7 @@ def soft_nms(boxes, scores, method, sigma, thresh, min_score):
 
 
 def iou_guided(boxes, scores, ious, thresh):
-    """``{index: final score}`` of what is kept (Jiang et al. 2018, algorithm 1)."""
+    """``{index: final score}`` of what is kept (Jiang et al. 2018)."""
     left, kept = set(range(len(boxes))), {}
     while left:
         best = max(left, key=lambda i: (ious[i], -i))
@@ -40,7 +40,7 @@ def iou_guided(boxes, scores, ious, thresh):
 
 
 def vote(boxes, variances, kept, vote_sigma):
-    """The box that a kept one becomes (He et al. 2019, eq. 11 and 12)."""
+    """The box that a kept one becomes (He et al. 2019)."""
     moved = []
     for axis in range(4):
         total = weighted = 0.0

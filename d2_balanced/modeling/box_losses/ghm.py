@@ -14,7 +14,7 @@ __all__ = ["GHMR"]
 
 @BOX_LOSS_REGISTRY.register()
 class GHMR(nn.Module):
-    """GHM-R (Li et al., Gradient Harmonized Single-stage Detector, AAAI 2019, sec. 3): the authentic smooth L1 loss
+    """GHM-R (Li et al., Gradient Harmonized Single-stage Detector, AAAI 2019): the authentic smooth L1 loss
     ``sqrt(d^2 + mu^2) - mu`` of each residual d, divided by the gradient density of ``|d| / sqrt(d^2 + mu^2)``.
 
     Args:

@@ -15,15 +15,15 @@ COORDINATES = ("corners", "deltas")
 
 @BOX_LOSS_REGISTRY.register()
 class KLLoss(nn.Module):
-    """KL loss (He et al., Bounding Box Regression with Uncertainty for Accurate Object Detection, CVPR 2019, eq. 9 and
-    10; "Softer-NMS").
+    """KL loss (He et al., Bounding Box Regression with Uncertainty for Accurate Object Detection, CVPR 2019, on the
+    KL loss; "Softer-NMS").
 
     Each coordinate is a Gaussian, whose ``alpha = ln(variance)`` another linear layer of the predictor gives:
     ``exp(-alpha) SmoothL1(error) + alpha / 2``, SmoothL1 with beta 1. Where alpha is 0 this is SmoothL1.
 
     Args:
-        coordinates: "corners", those of the box, as offsets from the proposal's in units of its size (the paper's
-            sec. 3.1) times the box weights of x and y; or "deltas", detectron2's own.
+        coordinates: "corners", those of the box, as offsets from the proposal's in units of its size (the
+            paper's) times the box weights of x and y; or "deltas", detectron2's own.
 
     Raises:
         ValueError: for other coordinates.

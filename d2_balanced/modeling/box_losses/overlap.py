@@ -95,7 +95,7 @@ class _OverlapLoss(nn.Module):
 
 @BOX_LOSS_REGISTRY.register()
 class IoULoss(_OverlapLoss):
-    """``-ln(IoU)`` (Yu et al., UnitBox, ACM MM 2016, sec. 2); boxes that do not overlap get no gradient.
+    """``-ln(IoU)`` (Yu et al., UnitBox, ACM MM 2016); boxes that do not overlap get no gradient.
 
     Args:
         eps: smallest IoU whose logarithm is taken.
@@ -139,7 +139,7 @@ class BoundedIoU(_OverlapLoss):
 @BOX_LOSS_REGISTRY.register()
 class GIoU(_OverlapLoss):
     """``1 - IoU + (C - U) / C``, U the union's area and C that of the smallest box around both (Rezatofighi et al.,
-    Generalized Intersection over Union, CVPR 2019, algorithm 1); torchvision's and detectron2's own "giou" have the same
+    Generalized Intersection over Union, CVPR 2019); torchvision's and detectron2's own "giou" have the same
     values.
 
     For the arguments see :class:`_OverlapLoss`.

@@ -20,7 +20,7 @@ __all__ = ["EQLv2"]
 @CLS_LOSS_REGISTRY.register()
 class EQLv2(ClassificationLoss):
     """Equalization loss v2 (Tan et al., Equalization Loss v2: A New Gradient Balance Approach for Long-tailed Object
-    Detection, CVPR 2021, sec. 3).
+    Detection, CVPR 2021).
 
     Binary cross entropy of every class, where a class's negatives are weighted by ``r = f(g)`` and its positives by
     ``q = 1 + alpha (1 - r)``. g is the ratio of its accumulated positive gradient to its accumulated negative one, both

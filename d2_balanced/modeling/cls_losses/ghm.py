@@ -14,7 +14,7 @@ __all__ = ["GHMC"]
 
 @CLS_LOSS_REGISTRY.register()
 class GHMC(ClassificationLoss):
-    """GHM-C (Li et al., Gradient Harmonized Single-stage Detector, AAAI 2019, sec. 3): cross entropy, divided by the
+    """GHM-C (Li et al., Gradient Harmonized Single-stage Detector, AAAI 2019): cross entropy, divided by the
     gradient density of the example.
 
     The gradient norm is ``g = |p - p*|``, that of the cross entropy with respect to the logit of the truth: of each

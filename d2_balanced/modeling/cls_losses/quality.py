@@ -39,7 +39,7 @@ class _QualityLoss(ClassificationLoss):
 
 @CLS_LOSS_REGISTRY.register()
 class QualityFocal(_QualityLoss):
-    """Quality focal loss (Li et al., Generalized Focal Loss, NeurIPS 2020, sec. 3).
+    """Quality focal loss (Li et al., Generalized Focal Loss, NeurIPS 2020).
 
     ``|y - p|^beta`` times the binary cross entropy of the score p and the IoU y.
 

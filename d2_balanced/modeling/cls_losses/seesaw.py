@@ -17,7 +17,7 @@ __all__ = ["SeesawLoss"]
 
 @CLS_LOSS_REGISTRY.register()
 class SeesawLoss(ClassificationLoss):
-    """Seesaw loss (Wang et al., Seesaw Loss for Long-Tailed Instance Segmentation, CVPR 2021, sec. 3).
+    """Seesaw loss (Wang et al., Seesaw Loss for Long-Tailed Instance Segmentation, CVPR 2021).
 
     Cross entropy in which a sample of class i counts ``exp(z_j)`` of another class j ``S_ij = M_ij C_ij`` times:
 

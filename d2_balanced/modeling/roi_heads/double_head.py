@@ -17,7 +17,7 @@ _EXPANSION = 4  # of a bottleneck
 @ROI_BOX_HEAD_REGISTRY.register()
 class DoubleHead(nn.Module):
     """Two heads on the same RoI features (Wu et al., Rethinking Classification and Localization for Object Detection,
-    CVPR 2020, sec. 4): the classifier reads fully connected layers, which tell parts from whole objects; the box
+    CVPR 2020): the classifier reads fully connected layers, which tell parts from whole objects; the box
     regressor reads convolutions and their mean over the RoI, which are surer of positions.
 
     The convolutions are detectron2's residual bottlenecks, of which the first raises the channels.

@@ -15,7 +15,7 @@ __all__ = ["ClassBalancedRoIs"]
 class ClassBalancedRoIs(SampleWeights):
     """Every class among a minibatch's positives counts the same, in weights what online foreground balancing is in
     probabilities (Oksuz et al., Generating Positive Bounding Boxes for Balanced Training of Object Detectors, WACV
-    2020, sec. 4: a positive is drawn with a probability of 1 / (classes x positives of its class)).
+    2020: a positive is drawn with a probability of 1 / (classes x positives of its class)).
 
     A positive of a class with n positives in the minibatch, of all images of a process, has the weight ``n ^ -power``,
     scaled to a mean of 1 over the positives. Negatives weigh 1.

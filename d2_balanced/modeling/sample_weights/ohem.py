@@ -24,11 +24,10 @@ LOSSES = ("both", "cls")
 @SAMPLE_WEIGHTS_REGISTRY.register()
 class OHEM(SampleWeights):
     """Online hard example mining (Shrivastava et al., Training Region-based Object Detectors with Online Hard Example
-    Mining, CVPR 2016, sec. 4).
+    Mining, CVPR 2016).
 
     Every candidate gets a loss in a forward pass without gradients. Of candidates that overlap the one of the highest
-    loss stays (sec. 4.2), and of the rest the hardest are the minibatch, which is then pooled, predicted and trained
-    on.
+    loss stays, and of the rest the hardest are the minibatch, which is then pooled, predicted and trained on.
 
     Args:
         num_per_image: how many, in every image; None: the branch's batch size, detectron2's BATCH_SIZE_PER_IMAGE.

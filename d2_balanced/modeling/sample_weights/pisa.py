@@ -25,15 +25,15 @@ IOUS = ("predicted", "proposal")
 
 @SAMPLE_WEIGHTS_REGISTRY.register()
 class PISA(SampleWeights):
-    """Prime sample attention (Cao et al., Prime Sample Attention in Object Detection, CVPR 2020, sec. 4).
+    """Prime sample attention (Cao et al., Prime Sample Attention in Object Detection, CVPR 2020).
 
     ISR (importance-based sample reweighting): a RoI of rank r among the n of its class has the importance
-    ``u = (n - r) / n`` (eq. 1) and the weight ``w = ((1 - beta) u + beta) ^ gamma`` (eq. 2) of its classification loss;
-    positives and negatives are scaled apart, so that their losses keep their sums (eq. 4). Ranks are hierarchical local
-    ranks (sec. 4.1): of positives by the IoU of the predicted box, among those of one object (ISR-P); of negatives by
-    the highest score of a class, among those that NMS takes for one cluster (ISR-N).
+    ``u = (n - r) / n`` and the weight ``w = ((1 - beta) u + beta) ^ gamma`` of its classification loss; positives and
+    negatives are scaled apart, so that their losses keep their sums. Ranks are hierarchical local ranks: of positives
+    by the IoU of the predicted box, among those of one object (ISR-P); of negatives by the highest score of a class,
+    among those that NMS takes for one cluster (ISR-N).
 
-    CARL (classification-aware regression loss, sec. 4.2): a third loss, the box losses of the positives times
+    CARL (classification-aware regression loss): a third loss, the box losses of the positives times
     ``c_i = v_i / mean(v)``, ``v_i = ((1 - b) p_i + b) ^ k``, p_i the score of the object's class. It is the one weight
     here that has a gradient: a badly regressed RoI lowers the score of its class. The factor of a positive's box loss
     is ``1 + carl_weight c_i``.
@@ -95,7 +95,7 @@ class PISA(SampleWeights):
         return with_sum_kept(of_positives, losses.cls, positive, others=negatives)
 
     def _importance(self, view, losses) -> Tensor:
-        """u (R,) of eq. 1. The background is a class like the others."""
+        """u (R,). The background is a class like the others."""
         scores = losses.scores()[:, :-1].float()
         best, classes = scores.max(dim=1)
         values = torch.where(losses.positive, losses.ious(self.ious).float(), best)

@@ -25,7 +25,7 @@ def local_rank(values: Tensor, groups: Tensor) -> Tensor:
 
 
 def hierarchical_local_rank(values: Tensor, groups: Tensor, classes: Tensor) -> Tensor:
-    """(N,) int64: hierarchical local rank of each sample in its class (Cao et al. 2020, sec. 4.1, fig. 3).
+    """(N,) int64: hierarchical local rank of each sample in its class (Cao et al. 2020, fig. 3).
 
     The first of every group come before all second ones, these before all third ones, and so on; samples of one place
     are in order of their values.

@@ -19,7 +19,7 @@ DIVIDE_BY = ("foreground", "rois")
 @SAMPLE_WEIGHTS_REGISTRY.register()
 class SamplingFree(SampleWeights):
     """Guided loss scaling and optimal bias initialisation (Chen et al., Is Heuristic Sampling Necessary in Training
-    Deep Object Detectors?, 2019, sec. 3), in the ROI heads.
+    Deep Object Detectors?, 2019), in the ROI heads.
 
     The classification losses are scaled so that their mean is ``guide`` times the box loss, which the number of
     negatives does not change; the factor gets no gradient. A batch without foreground, which has no box loss, is not

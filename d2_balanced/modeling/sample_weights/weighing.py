@@ -14,7 +14,7 @@ __all__ = ["power_above", "with_sum_kept"]
 
 
 def power_above(values: Tensor, bias: float, exponent: float) -> Tensor:
-    """``((1 - bias) v + bias) ^ exponent``, a weight that grows with v in [0, 1] (Cao et al. 2020, eq. 2)."""
+    """``((1 - bias) v + bias) ^ exponent``, a weight that grows with v in [0, 1] (Cao et al. 2020)."""
     return ((1 - bias) * values + bias) ** exponent
 
 

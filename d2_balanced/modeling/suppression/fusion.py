@@ -23,7 +23,7 @@ CONFIDENCES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
 
 @NMS_REGISTRY.register()
 class WeightedBoxesFusion(Suppression):
-    """Weighted boxes fusion (Solovyev et al., Weighted Boxes Fusion, Image and Vision Computing 2021, sec. 3): boxes of
+    """Weighted boxes fusion (Solovyev et al., Weighted Boxes Fusion, Image and Vision Computing 2021): boxes of
     a class that overlap become one, the mean weighted by their scores.
 
     Made for the boxes of several detectors, or of parallel branches (``joint``); of one detector it fuses the candidates.

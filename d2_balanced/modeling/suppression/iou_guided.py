@@ -18,7 +18,7 @@ __all__ = ["IoUGuidedNMS"]
 
 @NMS_REGISTRY.register()
 class IoUGuidedNMS(Suppression):
-    """IoU-guided NMS (Jiang et al., Acquisition of Localization Confidence, IoU-Net, ECCV 2018, algorithm 1).
+    """IoU-guided NMS (Jiang et al., Acquisition of Localization Confidence, IoU-Net, ECCV 2018).
 
     NMS ranks the candidates of a class by their predicted IoU instead of by their score. A kept box gets the highest
     score of the boxes that it removed. It needs an IoU branch that predicts IoUs; scores are class scores then, and the

@@ -24,15 +24,15 @@ _STEPS_BETWEEN_LOOKS = 32  # what is decided is left out so often, at one transf
 
 @NMS_REGISTRY.register()
 class SoftNMS(Suppression):
-    """Soft-NMS (Bodla et al., Soft-NMS: Improving Object Detection With One Line of Code, ICCV 2017, algorithm 1).
+    """Soft-NMS (Bodla et al., Soft-NMS: Improving Object Detection With One Line of Code, ICCV 2017).
 
     The best candidate of a class is kept, and the scores of the others are multiplied by a function of their IoU o with
     it; then the best of what is left, and so on. All classes and images go at once: as many steps as the largest of
     them has candidates, each linear in the number of candidates. On a GPU the host waits once in 32 steps.
 
     Args:
-        method: "linear", ``1 - o`` from ``NMS_THRESH_TEST`` on (eq. 3; the paper's threshold is 0.3);
-            "gaussian", ``exp(-o^2 / sigma)`` (sec. 3); "hard", 0 above ``NMS_THRESH_TEST``, which is NMS (eq. 1).
+        method: "linear", ``1 - o`` from ``NMS_THRESH_TEST`` on (the paper's threshold is 0.3); "gaussian",
+            ``exp(-o^2 / sigma)``; "hard", 0 above ``NMS_THRESH_TEST``, which is NMS.
         sigma: of "gaussian", above 0. Towards 0 it is NMS at a threshold of 0, towards infinity at one of 1.
         min_score: candidates whose score decays to this or less are dropped; in [0, 1).
         joint: see :class:`Suppression`.

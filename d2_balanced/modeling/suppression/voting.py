@@ -69,7 +69,7 @@ class BoxVoting(SoftNMS):
 @NMS_REGISTRY.register()
 class VarianceVoting(BoxVoting):
     """Variance voting (He et al., Bounding Box Regression with Uncertainty for Accurate Object Detection, CVPR 2019,
-    eq. 11, 12 and algorithm 1; "Softer-NMS").
+    on variance voting; "Softer-NMS").
 
     Votes are divided by the predicted variances of the coordinates, so that sure boxes count more. It needs a box loss
     that trains variances (``KLLoss``). For the arguments see :class:`BoxVoting`; with ``METHOD gaussian`` it is the
