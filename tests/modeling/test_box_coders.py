@@ -13,7 +13,7 @@ from reference import buckets as reference
 
 from d2_balanced.modeling.box_coders import Buckets
 from d2_balanced.modeling.box_coders.regressor import LinearOfPlaces
-from d2_balanced.modeling.box_losses import BucketLoss, EIoU, KLLoss
+from d2_balanced.modeling.box_losses import BucketLoss, EIoU, KLLoss, SmoothL1
 from d2_balanced.modeling.box_predictor import BalancedFastRCNNOutputLayers
 from d2_balanced.modeling.dense_losses import check_dense_box_loss
 from d2_balanced.modeling.task_features import TaskShapes
@@ -205,6 +205,40 @@ def test_every_batch_trains(class_agnostic, shape, classes):
     found = module.predict_boxes(predictions, [image])
     assert found[0].shape == (len(classes), 4 if class_agnostic else 4 * K)
     assert module.predict_confidences(predictions, [image])[0].shape == (len(classes), 1 if class_agnostic else K)
+
+
+# --- of one's own ----------------------------------------------------------------------------------------------------
+
+
+class Offsets:
+    """The sides' offsets in sizes of the proposal, as docs/OWN_COMPONENTS.md says that a coder may be written."""
+
+    weights = (1.0, 1.0, 1.0, 1.0)
+
+    def get_deltas(self, boxes, gt_boxes):
+        return (gt_boxes - boxes) / self._sizes(boxes)
+
+    def apply_deltas(self, deltas, boxes):
+        return (deltas.unflatten(1, (-1, 4)) * self._sizes(boxes)[:, None] + boxes[:, None]).flatten(1)
+
+    def _sizes(self, boxes):
+        return (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+
+
+@pytest.mark.parametrize("box_loss", [SmoothL1(), EIoU()])
+def test_another_coder_needs_no_more_than_detectron2s_interface(box_loss):
+    module = predictor(coder=Offsets(), box_loss=box_loss)
+    boxes, gt_boxes = pairs(4)
+    image = Instances((100, 100), proposal_boxes=Boxes(boxes), gt_boxes=Boxes(gt_boxes))
+    image.gt_classes = torch.tensor([0, 1, 2, K])
+    predictions = module(torch.randn(4, CHANNELS))
+    with EventStorage():
+        losses = module.losses(predictions, [image])
+    sum(losses.values()).backward()
+    assert losses["loss_box_reg"] > 0 and module.bbox_pred.weight.grad.abs().sum() > 0
+    assert module.predict_boxes(predictions, [image])[0].shape == (4, 4 * K)
+    assert module.predict_confidences(predictions, [image]) is None
+    assert module.ious(predictions[1], image.gt_classes, [image], "predicted").shape == (4,)
 
 
 # --- misuse ----------------------------------------------------------------------------------------------------------
