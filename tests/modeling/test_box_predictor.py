@@ -112,6 +112,14 @@ def test_no_proposals_at_all():
     assert loss == 0
 
 
+@pytest.mark.parametrize("cls", [FastRCNNOutputLayers, BalancedFastRCNNOutputLayers])
+def test_without_proposals_no_event_storage_is_asked_for(cls):
+    module, (features, proposals) = predictor(cls), batch([])
+    losses = module.losses(module(features), proposals)
+    sum(losses.values()).backward()
+    assert list(losses.values()) == [0, 0]
+
+
 def test_a_loss_that_wants_them_gets_the_predictors_weights_and_classes():
     class Wants(SmoothL1):
         def adopt(self, bbox_reg_weights, num_classes):
