@@ -15,6 +15,7 @@ from typing import List, Optional, Sequence, Tuple
 from ..arguments.numbers import natural, score
 from ..utils.command import called, command
 from ..utils.errors import DataError
+from ..utils.output_folder import require_writable
 
 __all__ = ["argument_parser", "main"]
 
@@ -53,10 +54,10 @@ def _of_one(args: argparse.Namespace) -> List[str]:
     if args.output and len(found) > 1:
         raise DataError(f"--output: the run has {len(found)} data sets ({', '.join(each.name for each in found)}); add --dataset.")
     number = PICTURES if args.pictures is None else args.pictures
-    return [
-        write_mistakes(args.output or os.path.join(each.folder, FOLDER), *_mistakes_of(each, args), _title(each), number)
-        for each in found
-    ]
+    folders = [args.output or os.path.join(each.folder, FOLDER) for each in found]
+    for folder in folders:
+        require_writable(folder)
+    return [write_mistakes(folder, *_mistakes_of(each, args), _title(each), number) for folder, each in zip(folders, found)]
 
 
 def _compare(args: argparse.Namespace) -> List[str]:
@@ -64,6 +65,7 @@ def _compare(args: argparse.Namespace) -> List[str]:
 
     one, other = _pair(*(_evaluations(run, args.dataset) for run in args.runs))
     output = args.output or os.path.join(other.folder, f"compared_with_{one.label}")
+    require_writable(output)
     number = PICTURES if args.pictures is None else args.pictures
     mistakes = [_mistakes_of(each, args)[0] for each in (one, other)]
     return [write_comparison(output, *mistakes, (_title(one), _title(other)), number)]

@@ -66,6 +66,8 @@ def test_data_that_have_moved_are_named(runs, tmp_path):
     (["{}/first", "{}/first", "{}/first"], "one run, or two"),
     (["{}/first", "--pictures", "-1"], "0 or more"),
     (["{}/first", "--score", "2"], "from 0 to 1"),
+    (["{}/first", "--output", "{}/first/config.yaml"], "Choose another one with --output"),
+    (["{}/first", "{}/second", "--output", "{}/first/config.yaml"], "Choose another one with --output"),
 ])  # fmt: skip
 def test_misuse(runs, words, told, capsys):
     said = refusal(main, *(word.format(runs) for word in words))
