@@ -228,6 +228,11 @@ def evaluate(experiment: Experiment, resume: bool, ensemble: Sequence[str] = ())
         ensemble: runs or checkpoints whose detections are mixed with these weights' (``ensemble.py``).
     """
     settings = experiment.settings
+    if ensemble and checkpoints_in(settings.output_dir):
+        raise OutputError(
+            f"--ensemble: {settings.output_dir!r} is the folder of a run, whose own evaluation would be replaced; give another "
+            "--output-dir."
+        )
     start.require_run_folder(settings.output_dir)
     if not settings.weights and not resume:
         raise ConfigError(

@@ -111,3 +111,10 @@ def test_what_cannot_be_joined_is_told(runs, capsys):
     assert "--ensemble is for an evaluation" in capsys.readouterr().err
     assert train_net("--eval-only", "--ensemble", folder / "3", "--output-dir", folder / "x", *words, *TINY, *weights) == 2
     assert "3" in capsys.readouterr().err
+
+
+def test_the_evaluation_of_a_run_is_not_replaced_by_that_of_an_ensemble(runs, capsys):
+    folder, words = runs
+    weights = ["MODEL.WEIGHTS", folder / "1" / "model_final.pth"]
+    assert train_net("--eval-only", "--ensemble", folder / "2", "--output-dir", folder / "1", *words, *TINY, *weights) == 2
+    assert "whose own evaluation would be replaced" in capsys.readouterr().err
