@@ -238,17 +238,6 @@ SEATS: Dict[str, Tuple[Choice, ...]] = {
             },
             ("ROI_BOX_HEAD", "DoubleHead"),
         ),
-        Choice(
-            "SideAwareHead",
-            {
-                "MODEL.ROI_BOX_HEAD.NAME": "SideAwareHead",
-                "MODEL.ROI_BOX_HEAD.NUM_CONV": 1,
-                "MODEL.ROI_BOX_HEAD.CONV_DIM": 4,
-                **_BUCKETS.settings,
-            },
-            ("ROI_BOX_HEAD", "SideAwareHead", *_BUCKETS.words),
-            implies=("Buckets",),
-        ),
     ),
     "box coder": (_BUCKETS,),
     "IoU branch": (
@@ -353,6 +342,18 @@ ALIKE: Dict[str, Tuple[Choice, ...]] = {
         for name in ("IoULoss", "BoundedIoU", "GIoU", "DIoU", "CIoU")
     ),
     "EIoU (RPN)": (_loss(_RPN_LOSS, "GHMR"),),
+    "Buckets": (
+        Choice(
+            "SideAwareHead",
+            {
+                **_BUCKETS.settings,
+                "MODEL.ROI_BOX_HEAD.NAME": "SideAwareHead",
+                "MODEL.ROI_BOX_HEAD.NUM_CONV": 1,
+                "MODEL.ROI_BOX_HEAD.CONV_DIM": 4,
+            },
+            ("ROI_BOX_HEAD", "SideAwareHead"),
+        ),
+    ),
     "SoftNMS": (
         _nms("BoxVoting", vote_sigma=0.1),
         _nms("WeightedBoxesFusion", iou_thresh=0.3),

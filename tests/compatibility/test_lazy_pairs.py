@@ -26,7 +26,7 @@ COMPONENTS = {
     "HardRatioSampler": ("RGA_PRM", "rga_prm", "hard_ratio"),
     "NonLocalConvHead": ("R3CNN", "r3", "large_box_head"),
     "DoubleHead": ("Peers", "heads", "double_head"),
-    "SideAwareHead": ("Peers", "heads", "sabl"),
+    "Buckets": ("Peers", "heads", "buckets"),
     "PISA": ("Peers", "samples", "pisa"),
     "SamplingFree": ("Peers", "samples", "sampling_free"),
     "BalancedL1": ("LibraRCNN", "libra", "balanced_l1"),

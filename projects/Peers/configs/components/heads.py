@@ -21,15 +21,21 @@ def double_head(model, conv_dim=256, num_convs=5):
         predictor.loss_weight = {"loss_box_reg": 2.5}
 
 
-def sabl(model, conv_dim=256, num_convs=2, num_buckets=14):
-    """SABL: features for each side of the box, buckets, and scores times how sure the buckets are."""
-    heads = model.roi_heads
-    _each_head(heads, lambda head: _side_aware(head, conv_dim, num_convs))
-    for stage, predictor in enumerate(_predictors(heads)):
-        of_boxes = L(ShapeSpec)(channels=conv_dim, height=4, width=num_buckets // 2)
-        predictor.input_shape = L(TaskShapes)(cls=predictor.input_shape, box=of_boxes)
+def buckets(model, num_buckets=14):
+    """Buckets of each side instead of deltas, with any box head; scores times how sure the buckets are."""
+    for stage, predictor in enumerate(_predictors(model.roi_heads)):
         predictor.box2box_transform = L(Buckets)(num_buckets=num_buckets, stage=stage)
         predictor.box_loss = L(BucketLoss)()
+
+
+def sabl(model, conv_dim=256, num_convs=2, num_buckets=14):
+    """SABL: buckets of each side, and a box head with features for each bucket."""
+    buckets(model, num_buckets)
+    heads = model.roi_heads
+    _each_head(heads, lambda head: _side_aware(head, conv_dim, num_convs))
+    for predictor in _predictors(heads):
+        of_boxes = L(ShapeSpec)(channels=conv_dim, height=4, width=num_buckets // 2)
+        predictor.input_shape = L(TaskShapes)(cls=predictor.input_shape, box=of_boxes)
         predictor.cls_agnostic_bbox_reg = True
 
 
