@@ -102,7 +102,7 @@ def eiou(model):
 
 def ghm_r(model):
     """GHM-R."""
-    _box_loss(model, GHMR, mu=0.02, bins=10, momentum=0.7)
+    _box_loss(model, GHMR, weight=10.0, mu=0.02, bins=10, momentum=0.7)
 
 
 def kl_loss(model):
