@@ -49,14 +49,19 @@ def selected_rows(selected: Tensor, sizes: Sequence[int]) -> Tuple[Tensor, List[
 
     Arguments as for :func:`count_selected`.
     """
-    before, counts = count_selected(selected, sizes)
-    # Every selected row goes to its place; what is not selected goes to one more, which is cut off.
-    place = before[:-1].masked_fill(~selected, sum(counts))
-    rows = place.new_empty(sum(counts) + 1).scatter_(0, place, torch.arange(len(selected), device=selected.device))
-    return rows[:-1], counts
+    return _taken(torch.arange(len(selected), device=selected.device), selected, sizes)
 
 
 def selected_by_image(selected: Tensor, sizes: Sequence[int]) -> List[Tensor]:
     """The selected rows of every image, counted from its first row. Arguments as for :func:`count_selected`."""
-    rows, counts = selected_rows(selected, sizes)
-    return list((rows - repeat(to_device(first_rows(sizes), rows), counts)).split(counts))
+    numbers = torch.arange(max(sizes, default=0), device=selected.device)
+    rows, counts = _taken(torch.cat([numbers[:0], *(numbers[:size] for size in sizes)]), selected, sizes)
+    return list(rows.split(counts))
+
+
+def _taken(values: Tensor, selected: Tensor, sizes: Sequence[int]) -> Tuple[Tensor, List[int]]:
+    """The values (S,), of (N,), of the selected rows, and how many of every image are among them."""
+    before, counts = count_selected(selected, sizes)
+    # Every selected one goes to its place, counted from 1; what is not selected goes to place 0, which is cut off.
+    place = before[1:].mul_(selected)
+    return values.new_empty(sum(counts) + 1).scatter_(0, place, values)[1:], counts

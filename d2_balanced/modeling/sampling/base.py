@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Callable, List, Sequence, Tuple
 
 import torch
-from detectron2.layers import nonzero_tuple
 from torch import Tensor
 
 from d2_balanced.modeling.image_rows import selected_by_image
@@ -67,7 +66,7 @@ class ProposalSampler:
             positive_fraction: at most ``int(num_samples * positive_fraction)`` are positives.
             bg_label: label of the background.
         """
-        positive, negative = (nonzero_tuple(mask)[0] for mask in _candidates(labels, bg_label))
+        positive, negative = (mask.nonzero().squeeze(1) for mask in _candidates(labels, bg_label))
         return self._draw(positive, negative, ious, matched_idxs, num_samples, positive_fraction)
 
     def sample_batch(

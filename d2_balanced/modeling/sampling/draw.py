@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import torch
 from torch import Tensor
 
-_KEYS = 2**29  # random keys of one preference; three preferences fit into an int32
+_KEYS = 2**29  # random keys among equals; three times as many fit into an int32
 
 __all__ = ["draw_at_random", "draw_preferred"]
 
@@ -15,14 +17,15 @@ def draw_at_random(candidates: Tensor, num: int) -> Tensor:
 
     Uses torch's generator as detectron2's ``subsample_labels`` does: one ``randperm`` over the candidates.
     """
-    return candidates[torch.randperm(candidates.numel(), device=candidates.device)[:num]]
+    return candidates.index_select(0, torch.randperm(candidates.numel(), device=candidates.device)[:num])
 
 
-def draw_preferred(candidates: Tensor, preference: Tensor, num: int) -> Tensor:
-    """``num`` <= P of the ``candidates`` (P,), those of the highest ``preference`` (P,) first, at random among equals.
-
-    ``preference`` holds booleans or the integers 0, 1, 2. The order of the result means nothing.
+def draw_preferred(candidates: Tensor, num: int, first: Tensor, last: Optional[Tensor] = None) -> Tensor:
+    """``num`` <= P of the ``candidates`` (P,): at random those of the mask ``first`` (P,), then the others, and those of
+    the mask ``last`` if no others are left. The order of the result means nothing.
     """
-    keys = torch.randint(_KEYS, preference.shape, dtype=torch.int32, device=preference.device)
-    keys.add_(preference, alpha=_KEYS)
+    keys = torch.randint(_KEYS, candidates.shape, dtype=torch.int32, device=candidates.device)
+    keys.add_(first.int(), alpha=_KEYS)
+    if last is not None:
+        keys.sub_(last.int(), alpha=_KEYS)
     return candidates.index_select(0, keys.topk(num, sorted=False).indices)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Optional, Tuple
+
 import torch
 from torch import Tensor
 
@@ -63,43 +65,56 @@ class IoUBalancedSampler(ProposalSampler):
             return draw_at_random(negative, num)
         # In random order, so that "the first" of a bin are a random choice.
         negative = negative.index_select(0, torch.randperm(negative.numel(), device=negative.device))
-        neg_ious = ious.index_select(0, negative)
-        num_balanced = int(num * (1 - self.floor_fraction))
-        bins = self._bins(neg_ious, (neg_ious if self.upper == "negatives" else ious).max())
-        if self.floor_thr == -1:
-            return draw_preferred(negative, self._first_of_each_bin(bins, num_balanced), num)
-        floor = neg_ious < self.floor_thr if self.floor_thr > 0 else neg_ious == 0
-        taken = self._first_of_each_bin(bins.masked_fill(floor, self.num_bins), num_balanced)
-        return draw_preferred(negative, self._preference_with_floor(floor, taken, num, num_balanced), num)
+        bins, beyond = self._bins(ious.index_select(0, negative), ious)
+        first, rest_of_floor = self._first_of_each_bin(bins, num)
+        if beyond is not None:
+            first = first > beyond  # and not
+        return draw_preferred(negative, num, first, rest_of_floor)
 
-    def _bins(self, neg_ious: Tensor, upper: Tensor) -> Tensor:
-        """Bin of every negative (Q,); ``num_bins`` for those at or above the end of an open last bin."""
-        above, span = neg_ious, upper
-        if self.floor_thr > 0:
-            above, span = neg_ious - self.floor_thr, upper - self.floor_thr
-        # Multiplied first: an IoU on an edge that float32 can express then lands exactly on it.
-        in_widths = (above * self.num_bins).div_(span.clamp(min=_SMALLEST_SPAN))
-        bins = in_widths.long().clamp_(max=self.num_bins - 1)  # the last bin is closed
-        if self.upper == "max_overlap":  # as released: open, and with the rounding of that code's last edge
-            end = max(self.floor_thr, 0.0) + span / self.num_bins * self.num_bins
-            bins.masked_fill_(neg_ious >= end, self.num_bins)
-        return bins
+    def _bins(self, neg_ious: Tensor, ious: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
+        """Bin (Q,) of every negative, -1 for the floor; and the mask (Q,) of those beyond an open last bin, which are in
+        none.
 
-    def _first_of_each_bin(self, bins: Tensor, num_balanced: int) -> Tensor:
-        """Mask (Q,) of the first ``num_balanced / num_bins`` negatives of each bin."""
-        all_binned = self.upper == "negatives" and self.floor_thr == -1
-        num_groups = self.num_bins if all_binned else self.num_bins + 1  # the last one: outside the bins
-        in_group = bins == torch.arange(num_groups, device=bins.device)[:, None]  # (num_groups, Q)
-        place_in_group = in_group.cumsum(1).gather(0, bins[None])[0]
-        first = place_in_group <= num_balanced // self.num_bins
-        return first if all_binned else first & (bins < self.num_bins)
-
-    @staticmethod
-    def _preference_with_floor(floor: Tensor, taken: Tensor, num: int, num_balanced: int) -> Tensor:
-        """2 for what the bins and the floor give, 1 for the negatives that fill up, 0 for the rest of the floor.
-
-        The floor gives what the others leave free, and the others give what the floor lacks.
+        Args:
+            neg_ious: (Q,), changed in place.
         """
-        from_others = (floor.numel() - floor.sum()).clamp(max=num_balanced)
-        taken = taken | (floor & (floor.cumsum(0) <= num - from_others))
-        return torch.where(taken, 2, torch.where(floor, 0, 1))
+        beyond = None
+        if self.upper == "max_overlap":  # as released: open, and with the rounding of that code's last edge
+            span = ious.max()
+            if self.floor_thr > 0:
+                span.sub_(self.floor_thr)
+            end = span.div(self.num_bins).mul_(self.num_bins)
+            beyond = neg_ious >= (end.add_(self.floor_thr) if self.floor_thr > 0 else end)
+        if self.floor_thr > 0:
+            neg_ious.sub_(self.floor_thr)
+        elif self.floor_thr == 0:
+            neg_ious.masked_fill_(neg_ious == 0, -1.0)
+        if self.upper == "negatives":
+            span = neg_ious.max()
+        # Multiplied first: an IoU on an edge that float32 can express then lands exactly on it.
+        bins = neg_ious.mul_(self.num_bins).div_(span.clamp_(min=_SMALLEST_SPAN)).floor_()
+        bins = bins.clamp_(-1, self.num_bins - 1).int()  # the last bin is closed
+        if beyond is not None:
+            if self.floor_thr != -1:
+                beyond.logical_and_(bins >= 0)
+            bins.masked_fill_(beyond, self.num_bins)
+        return bins, beyond
+
+    def _first_of_each_bin(self, bins: Tensor, num: int) -> Tuple[Tensor, Optional[Tensor]]:
+        """Masks (Q,): the first negatives of each bin, and of the floor, as many as each gives; the rest of the floor.
+
+        What is in no bin is among the first. There is no second mask without a floor.
+        """
+        has_floor = self.floor_thr != -1
+        rows = torch.arange(-has_floor, self.num_bins, dtype=bins.dtype, device=bins.device).unsqueeze(1)
+        in_bin = bins == rows  # (num_bins, Q); the floor has a row before those
+        ones = in_bin.int()
+        place = ones.cumsum(1, dtype=torch.int32)
+        num_balanced = int(num * (1 - self.floor_fraction))
+        quota = num_balanced // self.num_bins
+        if has_floor:
+            # The floor gives what the others leave free, and the others give what the floor lacks.
+            more_than_quota = place[0, -1] + (num - quota - bins.numel())
+            place[0].sub_(more_than_quota.clamp_(min=num - quota - num_balanced))
+        first = place.mul_(ones).sum(0, dtype=torch.int32) <= quota
+        return first, in_bin[0] > first if has_floor else None

@@ -32,7 +32,7 @@ def instance_balanced(positive: Tensor, matched_idxs: Tensor, num: int) -> Tenso
     num_objects = (place_in_object == 0).sum()
     # A true division, unlike num / num_objects, which multiplies by a rounded reciprocal: halves stay halves.
     quota = torch.full_like(num_objects, num).div(num_objects).round_()  # and one more, by <=
-    return draw_preferred(positive.index_select(0, by_object), place_in_object <= quota, num)
+    return draw_preferred(positive.index_select(0, by_object), num, place_in_object <= quota)
 
 
 def hard_ratio(positive: Tensor, matched_idxs: Tensor, num: int) -> Tensor:
