@@ -124,11 +124,13 @@ def _close_handlers(of: logging.Logger) -> None:
 
 
 def choose_device(wanted: str) -> str:
-    """``wanted``, or "cpu" where CUDA is wanted but absent, saying so; ``LaunchError`` for what torch does not know."""
+    """``wanted``, or "cpu" where CUDA is wanted but absent, saying so; ``LaunchError`` for "meta" and unknown ones."""
     try:
         device = torch.device(wanted)
     except RuntimeError as error:
         raise LaunchError(f"{_DEVICE}: torch knows no device {wanted!r}; use cuda or cpu.") from error
+    if device.type == "meta":
+        raise LaunchError(f"{_DEVICE}: 'meta' has no memory for numbers; use cuda or cpu.")
     if device.type == "cuda" and not torch.cuda.is_available():
         logger.warning("There is no CUDA device here: running on the CPU, with %d thread(s).", torch.get_num_threads())
         return "cpu"

@@ -126,8 +126,7 @@ def test_the_number_of_classes_may_be_left_to_own_data(tmp_path):
     (["MODEL.DEVICE", "hpu"], "MODEL.DEVICE / train.device: .*hpu"),
     (["ANALYSIS.RECORD", "True", "ANALYSIS.GRADIENT_PERIOD", "1", "ANALYSIS.GRADIENT_PARAMETER", "x"],
      "ANALYSIS .*gradient_parameter must be the name of a trainable parameter"),
-    (["MODEL.LAYERS.PRECISION", "bfloat16", "MODEL.DEVICE", "meta"], "MODEL.LAYERS .*: precision bfloat16 is for cpu"),
-    (["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "meta"], "SOLVER.AMP.ENABLED .*: MixedPrecision: device_type"),
+    (["MODEL.DEVICE", "meta"], "MODEL.DEVICE / train.device: 'meta' has no memory for numbers"),
 ])  # fmt: skip
 def test_what_only_a_run_refuses_is_told_before_training(words, message, tmp_path, capsys):
     data = make_dataset(tmp_path / "data")
