@@ -25,7 +25,7 @@ def draw_preferred(candidates: Tensor, num: int, first: Tensor, last: Optional[T
     the mask ``last`` if no others are left. The order of the result means nothing.
     """
     keys = torch.randint(_KEYS, candidates.shape, dtype=torch.int32, device=candidates.device)
-    keys.add_(first.int(), alpha=_KEYS)
+    keys.add_(first, alpha=_KEYS)
     if last is not None:
-        keys.sub_(last.int(), alpha=_KEYS)
+        keys.add_(last, alpha=-_KEYS)
     return candidates.index_select(0, keys.topk(num, sorted=False).indices)

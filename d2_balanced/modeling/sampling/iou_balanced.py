@@ -92,8 +92,10 @@ class IoUBalancedSampler(ProposalSampler):
         if self.upper == "negatives":
             span = neg_ious.max()
         # Multiplied first: an IoU on an edge that float32 can express then lands exactly on it.
-        bins = neg_ious.mul_(self.num_bins).div_(span.clamp_(min=_SMALLEST_SPAN)).floor_()
-        bins = bins.clamp_(-1, self.num_bins - 1).int()  # the last bin is closed
+        in_widths = neg_ious.mul_(self.num_bins).div_(span.clamp_(min=_SMALLEST_SPAN))
+        if self.floor_thr != -1:
+            in_widths.floor_()
+        bins = in_widths.clamp_(-1, self.num_bins - 1).int()  # the last bin is closed
         if beyond is not None:
             if self.floor_thr != -1:
                 beyond.logical_and_(bins >= 0)
@@ -108,13 +110,12 @@ class IoUBalancedSampler(ProposalSampler):
         has_floor = self.floor_thr != -1
         rows = torch.arange(-has_floor, self.num_bins, dtype=bins.dtype, device=bins.device).unsqueeze(1)
         in_bin = bins == rows  # (num_bins, Q); the floor has a row before those
-        ones = in_bin.int()
-        place = ones.cumsum(1, dtype=torch.int32)
+        place = in_bin.cumsum(1, dtype=torch.int32)
         num_balanced = int(num * (1 - self.floor_fraction))
         quota = num_balanced // self.num_bins
         if has_floor:
             # The floor gives what the others leave free, and the others give what the floor lacks.
             more_than_quota = place[0, -1] + (num - quota - bins.numel())
             place[0].sub_(more_than_quota.clamp_(min=num - quota - num_balanced))
-        first = place.mul_(ones).sum(0, dtype=torch.int32) <= quota
+        first = place.mul_(in_bin).sum(0, dtype=torch.int32) <= quota
         return first, in_bin[0] > first if has_floor else None
