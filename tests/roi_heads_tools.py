@@ -17,6 +17,13 @@ CASCADE = {"MODEL__BALANCED__STAGES": {"NAME": "CascadeStages"}}
 RECURSIVE = {"MODEL__BALANCED__STAGES": {"NAME": "RecursiveStages"}}
 BRANCHES = {"MODEL__BALANCED__BRANCHES": [{"POSITIVE_FRACTION": 0.1}, {"POSITIVE_FRACTION": 0.5}]}
 IOU_BRANCH = {"MODEL__BALANCED__IOU_BRANCH": {"NAME": "IoUBranch"}}
+AXES = {
+    "one stage": {},
+    "agnostic": AGNOSTIC,
+    "cascade": {**CASCADE, **AGNOSTIC},
+    "loops": {**RECURSIVE, **AGNOSTIC},
+    "branches": BRANCHES,
+}
 FLOW = {
     "MODEL__MASK_ON": True,
     "MODEL__ROI_MASK_HEAD__NAME": "FlowMaskHead",

@@ -14,7 +14,7 @@ from ..engine.open import open_run
 from ..engine.start import configs_in
 from ..evaluation.coco import INFERENCE
 from ..evaluation.ground_truth import GroundTruth
-from ..evaluation.summary import RESULTS_NAME
+from ..evaluation.summary import RESULTS_NAME, results_of_runs
 from ..evaluation.write_results import read_report
 from ..utils.errors import DataError
 
@@ -82,7 +82,7 @@ def _why_none(path: str) -> str:
     if not os.path.isdir(path):
         return f"{path} {'is a file' if os.path.exists(path) else 'does not exist'}; give the folder of a run or of an evaluation."
     none = f"{path} holds no detections: there is no {os.path.join(INFERENCE, '<data set>', RESULTS_NAME)} in it."
-    below = sorted(glob.glob(os.path.join(glob.escape(path), "**", INFERENCE, "*", RESULTS_NAME), recursive=True))
+    below = results_of_runs(path)
     if below:
         runs = list(dict.fromkeys(os.path.dirname(os.path.dirname(os.path.dirname(file))) for file in below))
         return f"{none} Name one of the {len(runs)} evaluated runs below it, such as {runs[0]}."

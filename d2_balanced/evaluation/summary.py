@@ -21,8 +21,8 @@ from .detections import known_detections
 from .ground_truth import GroundTruth
 
 __all__ = [
-    "METRICS", "run_metrics", "arm_metrics", "difference", "is_seen", "mean_and_sd", "show_difference", "show_mean",
-    "summary_rows", "main",
+    "METRICS", "run_metrics", "arm_metrics", "difference", "is_seen", "mean_and_sd", "results_of_runs",
+    "show_difference", "show_mean", "summary_rows", "main",
 ]  # fmt: skip
 
 METRICS = ("AP", "AP50", "AP75", "AP90", "AP75 (class-agnostic)")
@@ -52,8 +52,13 @@ def arm_metrics(ground_truth, folder, task="bbox", max_dets=100):
 
 
 def _results_below(folder):
-    runs = os.path.join(glob.escape(str(folder)), "**", "inference", "*", RESULTS_NAME)  # follows links; rglob does not
-    return sorted(folder.glob(f"*/{RESULTS_NAME}")) or [Path(path) for path in sorted(glob.glob(runs, recursive=True))]
+    return sorted(folder.glob(f"*/{RESULTS_NAME}")) or [Path(path) for path in results_of_runs(folder)]
+
+
+def results_of_runs(folder):
+    """Paths of the detections of all plain evaluations below a folder; behind links, too, which rglob passes over."""
+    runs = os.path.join(glob.escape(str(folder)), "**", "inference", "*", RESULTS_NAME)
+    return sorted(glob.glob(runs, recursive=True))
 
 
 def summary_rows(arms):

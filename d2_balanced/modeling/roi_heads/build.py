@@ -141,16 +141,16 @@ def _pooled_shape(cfg, input_shape, node):
 
 def _bbox_reg_weights(cfg, stages):
     """The box weights of the only head; or a list of them, if every stage has a head of its own."""
-    key, weights = "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS", cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
-    default = get_cfg().MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
-    if stages.shared_head and _as_lists(weights) != _as_lists(default):
+    node, weights = "ROI_BOX_CASCADE_HEAD", cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
+    if stages.shared_head:
         name = f"MODEL.BALANCED.STAGES.NAME: {type(stages).__name__}"
-        raise Refusal(f"{key}: {weights}", name, "the one head has MODEL.ROI_BOX_HEAD's", "leave it out")
+        _check_unread_weights(cfg, node, name, "the one head has MODEL.ROI_BOX_HEAD's")
     if stages.shared_head or stages.num_train == 1:
         return cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS
     if len(weights) != stages.num_train:
         ious = f"MODEL.ROI_BOX_CASCADE_HEAD.IOUS: {list(stages.ious)}"
-        raise Refusal(f"{key}: {weights}", ious, "they are not as many", "give one of each to every stage")
+        given = f"MODEL.{node}.BBOX_REG_WEIGHTS: {weights}"
+        raise Refusal(given, ious, "they are not as many", "give one of each to every stage")
     return list(weights)
 
 
@@ -189,11 +189,15 @@ def _box_coder(cfg, stage):
     """The component of a stage; ``None`` for detectron2's, which alone reads the box weights."""
     coder = _component(cfg, BOX_CODER_REGISTRY, "BOX_CODER", stage=stage)
     for node in ("ROI_BOX_HEAD", "ROI_BOX_CASCADE_HEAD") if coder is not None else ():
-        weights, default = cfg.MODEL[node].BBOX_REG_WEIGHTS, get_cfg().MODEL[node].BBOX_REG_WEIGHTS
-        if _as_lists(weights) != _as_lists(default):
-            name = f"MODEL.BALANCED.BOX_CODER.NAME: {type(coder).__name__}"
-            raise Refusal(f"MODEL.{node}.BBOX_REG_WEIGHTS: {weights}", name, "it has no deltas", "leave it out")
+        _check_unread_weights(cfg, node, f"MODEL.BALANCED.BOX_CODER.NAME: {type(coder).__name__}", "it has no deltas")
     return coder
+
+
+def _check_unread_weights(cfg, node, name, reason):
+    """Raises ``Refusal`` for box weights in a node of the config that ``name`` leaves unread."""
+    weights, default = cfg.MODEL[node].BBOX_REG_WEIGHTS, get_cfg().MODEL[node].BBOX_REG_WEIGHTS
+    if _as_lists(weights) != _as_lists(default):
+        raise Refusal(f"MODEL.{node}.BBOX_REG_WEIGHTS: {weights}", name, reason, "leave it out")
 
 
 def _as_lists(weights):

@@ -109,14 +109,20 @@ def _check_nms(heads):
         if heads.iou_branch.replaces_regressor or getattr(last, "bbox_log_variance", None) is None:
             other = f"box_loss={type(getattr(last, 'box_loss', None)).__name__} (MODEL.BALANCED.BOX_LOSS)"
             raise Refusal(f"nms={name}", other, "nothing predicts variances", "take a box loss that does (KLLoss)")
-    if getattr(heads.nms, "joint", False) and len(heads.test_branches) < 2:
+    if getattr(heads.nms, "joint", False):
+        _check_joint(heads, f"nms={name} with joint")
+
+
+def _check_joint(heads, name):
+    """There are several branches whose boxes can be joined, and their scores are alike."""
+    if len(heads.test_branches) < 2:
         other = f"test_branches={heads.test_branches} (MODEL.BALANCED.BRANCHES, MODEL.BALANCED.TEST_BRANCHES)"
-        raise Refusal(f"nms={name} with joint", other, "it joins the boxes of several branches", "leave joint out")
+        raise Refusal(name, other, "it joins the boxes of several branches", "leave joint out")
     predictors = [heads.branches[p].predictor(0) for p in heads.test_branches]
     coders = sorted({type(getattr(predictor, "box2box_transform", None)).__name__ for predictor in predictors})
-    if getattr(heads.nms, "joint", False) and len(coders) > 1:
+    if len(coders) > 1:
         other = f"branches with the box coders {', '.join(coders)} (MODEL.BALANCED.BOX_CODER)"
-        raise Refusal(f"nms={name} with joint", other, "their scores are no longer alike", "leave joint out")
+        raise Refusal(name, other, "their scores are no longer alike", "leave joint out")
 
 
 def _check_first_threshold(heads):

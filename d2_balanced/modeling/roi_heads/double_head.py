@@ -3,11 +3,10 @@
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.resnet import BottleneckBlock
-from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY, FastRCNNConvFCHead
+from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY
 from torch import nn
 
-from ...utils.numbers import require
-from ..task_features import TaskShapes
+from ..task_features import TaskHead, TaskShapes
 
 __all__ = ["DoubleHead"]
 
@@ -15,7 +14,7 @@ _EXPANSION = 4  # of a bottleneck
 
 
 @ROI_BOX_HEAD_REGISTRY.register()
-class DoubleHead(nn.Module):
+class DoubleHead(TaskHead):
     """Two heads on the same RoI features (Wu et al., Rethinking Classification and Localization for Object Detection,
     CVPR 2020): the classifier reads fully connected layers, which tell parts from whole objects; the box
     regressor reads convolutions and their mean over the RoI, which are surer of positions.
@@ -34,29 +33,13 @@ class DoubleHead(nn.Module):
         ValueError: for a value out of range.
     """
 
-    needs_heads = "BalancedROIHeads"  # whose predictor takes both features: config/refusals.py
-
     @configurable
     def __init__(self, input_shape, *, fc_dims=(1024, 1024), conv_dim=256, num_convs=5, conv_norm="BN"):
-        super().__init__()
-        require(self, "num_convs (MODEL.ROI_BOX_HEAD.NUM_CONV)", num_convs, at_least=1, integer=True)
-        require(self, "the number of fc_dims (MODEL.ROI_BOX_HEAD.NUM_FC)", len(fc_dims), at_least=1)
-        self.fc_head = FastRCNNConvFCHead(input_shape, conv_dims=[], fc_dims=list(fc_dims))
+        super().__init__(input_shape, fc_dims, num_convs)
         channels = [input_shape.channels, *[_EXPANSION * conv_dim] * num_convs]
         settings = {"bottleneck_channels": conv_dim, "norm": conv_norm}
         self.conv_head = nn.Sequential(*(BottleneckBlock(*pair, **settings) for pair in zip(channels, channels[1:])))
         self._channels = channels[-1]
-
-    @classmethod
-    def from_config(cls, cfg, input_shape):
-        node = cfg.MODEL.ROI_BOX_HEAD
-        return {
-            "input_shape": input_shape,
-            "fc_dims": [node.FC_DIM] * node.NUM_FC,
-            "conv_dim": node.CONV_DIM,
-            "num_convs": node.NUM_CONV,
-            "conv_norm": node.NORM,
-        }
 
     def forward(self, x):
         """Pooled features (R, C, h, w) -> those of the classifier (R, fc_dims[-1]) and of the box regressor

@@ -4,11 +4,11 @@ import fvcore.nn.weight_init as weight_init
 import torch
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY, FastRCNNConvFCHead
+from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY
 from torch import nn
 
 from ...utils.numbers import require
-from ..task_features import TaskShapes
+from ..task_features import TaskHead, TaskShapes
 from .conv_head import conv_relu_stack
 
 __all__ = ["SideAwareHead"]
@@ -38,7 +38,7 @@ class _AlongAxis(nn.Module):
 
 
 @ROI_BOX_HEAD_REGISTRY.register()
-class SideAwareHead(nn.Module):
+class SideAwareHead(TaskHead):
     """Side-aware features (Wang et al., Side-Aware Boundary Localization for More Precise Object Detection, ECCV 2020,
     the section on side-aware feature extraction): for the box coder :class:`~..box_coders.Buckets` a feature for each
     bucket of each side; the classifier reads fully connected layers on the RoI's features.
@@ -59,13 +59,9 @@ class SideAwareHead(nn.Module):
         ValueError: for a value out of range, or features that are not square.
     """
 
-    needs_heads = "BalancedROIHeads"  # whose predictor takes both features: config/refusals.py
-
     @configurable
     def __init__(self, input_shape, *, fc_dims=(1024,), conv_dim=256, num_convs=2, conv_norm="", upsample=2):
-        super().__init__()
-        require(self, "num_convs (MODEL.ROI_BOX_HEAD.NUM_CONV)", num_convs, at_least=1, integer=True)
-        require(self, "the number of fc_dims (MODEL.ROI_BOX_HEAD.NUM_FC)", len(fc_dims), at_least=1)
+        super().__init__(input_shape, fc_dims, num_convs)
         require(self, "upsample", upsample, at_least=1, integer=True)
         length = input_shape.width * upsample
         if input_shape.height != input_shape.width or length % 2:
@@ -74,22 +70,10 @@ class SideAwareHead(nn.Module):
                 f"SideAwareHead: the RoI's features (MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION) must be square, and times "
                 f"upsample={upsample} an even number long; got {size}"
             )
-        self.fc_head = FastRCNNConvFCHead(input_shape, conv_dims=[], fc_dims=list(fc_dims))
         self.convs = conv_relu_stack(input_shape.channels, [conv_dim] * num_convs, _KERNEL_SIZE, conv_norm)
         self.along_x = _AlongAxis(conv_dim, across=2, upsample=upsample)
         self.along_y = _AlongAxis(conv_dim, across=3, upsample=upsample)
         self._shape = ShapeSpec(channels=conv_dim, height=4, width=length // 2)
-
-    @classmethod
-    def from_config(cls, cfg, input_shape):
-        node = cfg.MODEL.ROI_BOX_HEAD
-        return {
-            "input_shape": input_shape,
-            "fc_dims": [node.FC_DIM] * node.NUM_FC,
-            "conv_dim": node.CONV_DIM,
-            "num_convs": node.NUM_CONV,
-            "conv_norm": node.NORM,
-        }
 
     def forward(self, x):
         """Pooled features (R, C, h, h) -> those of the classifier (R, fc_dims[-1]) and of the buckets of the left,

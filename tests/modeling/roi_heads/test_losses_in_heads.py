@@ -7,11 +7,7 @@ import torch
 from d2_balanced.modeling.cls_losses import GHMC
 
 AXES = {
-    "one stage": {},
-    "agnostic": h.AGNOSTIC,
-    "cascade": {**h.CASCADE, **h.AGNOSTIC},
-    "loops": {**h.RECURSIVE, **h.AGNOSTIC},
-    "branches": h.BRANCHES,
+    **h.AXES,
     "cascade of branches": {**h.CASCADE, **h.AGNOSTIC, **h.BRANCHES},
 }
 each_axis = pytest.mark.parametrize("axes", AXES.values(), ids=AXES)

@@ -19,11 +19,7 @@ NODE, CODER, LOSS = "MODEL__ROI_BOX_HEAD__", "MODEL__BALANCED__BOX_CODER", "MODE
 BUCKETS = {CODER: {"NAME": "Buckets", "NUM_BUCKETS": 6}, LOSS: {"NAME": "BucketLoss"}}
 SABL = {f"{NODE}NAME": "SideAwareHead", f"{NODE}NUM_CONV": 1, f"{NODE}CONV_DIM": 4, **BUCKETS}
 AXES = {
-    "one stage": {},
-    "agnostic": h.AGNOSTIC,
-    "cascade": {**h.CASCADE, **h.AGNOSTIC},
-    "loops": {**h.RECURSIVE, **h.AGNOSTIC},
-    "branches": h.BRANCHES,
+    **h.AXES,
     "PISA": {"MODEL__BALANCED__SAMPLE_WEIGHTS": {"NAME": "PISA"}},
     "OHEM": {"MODEL__BALANCED__SAMPLE_WEIGHTS": {"NAME": "OHEM"}},
     "quality focal": {"MODEL__BALANCED__CLS_LOSS": {"NAME": "QualityFocal"}},

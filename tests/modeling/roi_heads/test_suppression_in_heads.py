@@ -10,11 +10,7 @@ from d2_balanced.modeling.suppression import NMS
 KL = {"MODEL__BALANCED__BOX_LOSS": {"NAME": "KLLoss"}}
 MASKS = {"MODEL__MASK_ON": True}
 AXES = {
-    "one stage": {},
-    "agnostic": h.AGNOSTIC,
-    "cascade": {**h.CASCADE, **h.AGNOSTIC},
-    "loops": {**h.RECURSIVE, **h.AGNOSTIC},
-    "branches": h.BRANCHES,
+    **h.AXES,
     "IoU branch": h.IOU_BRANCH,
     "cascade of branches with IoU branch": {**h.CASCADE, **h.AGNOSTIC, **h.BRANCHES, **h.IOU_BRANCH},
     "masks": MASKS,

@@ -9,12 +9,13 @@ from d2_balanced.modeling.box_losses import BucketLoss
 from d2_balanced.modeling.roi_heads import DoubleHead, SideAwareHead
 from d2_balanced.modeling.task_features import TaskShapes
 
+from .losses import _predictors
+
 
 def double_head(model, conv_dim=256, num_convs=5):
     """Double-Head: fully connected layers for the classes, residual bottlenecks for the boxes."""
-    heads = model.roi_heads
-    _each_head(heads, lambda head: _double(head, conv_dim, num_convs))
-    for predictor in _predictors(heads):
+    _each_head(model, lambda head: _double(head, conv_dim, num_convs))
+    for predictor in _predictors(model):
         of_boxes = L(ShapeSpec)(channels=4 * conv_dim)
         predictor.input_shape = L(TaskShapes)(cls=predictor.input_shape, box=of_boxes)
         predictor.cls_loss.loss_weight = 2.0
@@ -23,7 +24,7 @@ def double_head(model, conv_dim=256, num_convs=5):
 
 def buckets(model, num_buckets=14):
     """Buckets of each side instead of deltas, with any box head; scores times how sure the buckets are."""
-    for stage, predictor in enumerate(_predictors(model.roi_heads)):
+    for stage, predictor in enumerate(_predictors(model)):
         predictor.box2box_transform = L(Buckets)(num_buckets=num_buckets, stage=stage)
         predictor.box_loss = L(BucketLoss)()
 
@@ -31,24 +32,20 @@ def buckets(model, num_buckets=14):
 def sabl(model, conv_dim=256, num_convs=2, num_buckets=14):
     """SABL: buckets of each side, and a box head with features for each bucket."""
     buckets(model, num_buckets)
-    heads = model.roi_heads
-    _each_head(heads, lambda head: _side_aware(head, conv_dim, num_convs))
-    for predictor in _predictors(heads):
+    _each_head(model, lambda head: _side_aware(head, conv_dim, num_convs))
+    for predictor in _predictors(model):
         of_boxes = L(ShapeSpec)(channels=conv_dim, height=4, width=num_buckets // 2)
         predictor.input_shape = L(TaskShapes)(cls=predictor.input_shape, box=of_boxes)
         predictor.cls_agnostic_bbox_reg = True
 
 
-def _each_head(heads, make):
+def _each_head(model, make):
     """Every box head, of a cascade each stage's, replaced by what is made of it."""
+    heads = model.roi_heads
     if isinstance(heads.box_head, ListConfig):
         heads.box_head = [make(head) for head in heads.box_head]
     else:
         heads.box_head = make(heads.box_head)
-
-
-def _predictors(heads):
-    return heads.box_predictor if isinstance(heads.box_predictor, ListConfig) else [heads.box_predictor]
 
 
 def _double(head, conv_dim, num_convs):
