@@ -18,25 +18,29 @@ def share(part, whole):
     return np.asarray(part, dtype=float) / np.where(whole > 0, whole, np.nan)
 
 
-def curve_figure(title, panels, steps=False, ordered=False):
-    """A row of panels.
+def curve_figure(title, panels, steps=False, ordered=False, columns=0):
+    """Panels with curves.
 
     Args:
         title: over the whole figure.
-        panels: list of ``(title, x label, y label, {label: (x, y)}, options)``; the options may be left out: "xlim",
-            "ylim", "yscale", "diagonal" (from, to) or "zero" for a reference line, "whole" for whole numbers along x.
+        panels: list of ``(title, x label, y label, {label: (x, y)}, options)``; ``(x, y, spread)`` draws a band of
+            ``y +- spread`` behind the curve. The options may be left out: "xlim", "ylim", "yscale", "diagonal" (from,
+            to) or "zero" for a reference line, "whole" for whole numbers along x.
         steps: draw histograms: x are the middles of bins of equal width, two or more.
         ordered: the labels have an order, so the colours form a sequence.
+        columns: panels side by side before a new line begins; 0: all.
 
     Returns a matplotlib figure, or ``None`` if there is no curve at all.
     """
     if not any(panel[3] for panel in panels):
         return None
-    figure = _figure(title, len(panels))
+    columns = min(columns or len(panels), len(panels))
+    lines = -(-len(panels) // columns)
+    figure = _figure(title, columns, lines)
     labels = list(dict.fromkeys(label for panel in panels for label in panel[3]))
     colours = dict(zip(labels, _colours(len(labels), ordered)))  # the same in all panels
     for number, panel in enumerate(panels, start=1):
-        _draw(figure.add_subplot(1, len(panels), number), colours, steps, *panel)
+        _draw(figure.add_subplot(lines, columns, number), colours, steps, *panel)
     return figure
 
 
@@ -76,11 +80,11 @@ def _colours(number, ordered):
     return [colormaps["viridis"](0.9 * k / max(number - 1, 1)) for k in range(number)]
 
 
-def _figure(title, num_panels):
+def _figure(title, columns, lines=1):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2 * num_panels, 4.2), layout="constrained")
+    figure = Figure(figsize=(5.2 * columns, 4.2 * lines), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     return figure
@@ -100,7 +104,10 @@ def plain_log_labels(axes):
 
 def _draw(axes, colours, steps, title, x_label, y_label, curves, options=None):
     options = dict(options or {})
-    for label, (x, y) in curves.items():
+    for label, (x, y, *spread) in curves.items():
+        if spread:
+            band = np.array(spread[0], dtype=float)
+            axes.fill_between(x, y - band, y + band, color=colours[label], alpha=0.2, linewidth=0)
         if steps:
             width = 0.5 * (x[1] - x[0])
             axes.stairs(y, np.append(x - width, x[-1] + width), label=label, color=colours[label])
@@ -113,7 +120,7 @@ def _draw(axes, colours, steps, title, x_label, y_label, curves, options=None):
         axes.axhline(0, color="grey", linestyle="--", linewidth=1)
     if options.pop("whole", False):
         axes.xaxis.get_major_locator().set_params(integer=True)
-    positive = any(np.nanmax(y, initial=0) > 0 for _, y in curves.values())
+    positive = any(np.nanmax(curve[1], initial=0) > 0 for curve in curves.values())
     if options.get("yscale") == "log" and not positive:
         options.pop("yscale")
     axes.set(title=title, xlabel=x_label, ylabel=y_label, **options)

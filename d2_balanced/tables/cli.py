@@ -164,4 +164,4 @@ def _write_reports(planned: List[PlannedRow], tasks: Dict[Run, List[Task]], prob
         results = [measure_row(row, tasks.get(row.run, ()), problems) for row in rows]
         path = write_table(args.output, table, results, _options(args))
         with open(path, encoding="utf-8") as file:
-            print(f"\n{file.read()}\nWritten to {path} and .csv")
+            print(f"\n{file.read()}\nWritten to {path}, .csv and figures (.png)")

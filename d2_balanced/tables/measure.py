@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Container, Dict, List, Optional, Tuple
 
 from detectron2.data import MetadataCatalog
 
@@ -16,11 +16,12 @@ from ..evaluation.ground_truth import GroundTruth
 from ..evaluation.summary import METRICS, RESULTS_NAME, run_metrics
 from ..utils.atomic import atomic_write
 from ..utils.json_file import read_json
+from ..utils.json_lines import read_metrics
 from .plan import Run
 from .speed import SPEED_FILE
 from .state import Task
 
-__all__ = ["AGNOSTIC", "COSTS", "PARAMETERS", "measure", "parameters_in_thousands"]
+__all__ = ["AGNOSTIC", "COSTS", "PARAMETERS", "history", "measure", "parameters_in_thousands", "task_and_name"]
 
 AGNOSTIC = METRICS[-1]
 PARAMETERS = "params_K"
@@ -39,7 +40,11 @@ def measure(task: Task, metrics: List[str]) -> Dict[str, Optional[float]]:
     """
     folder = os.path.join(task.folder, task.run.results, task.run.test_set)
     tasks = load_metrics(os.path.join(folder, "metrics.json"))
-    values = {metric: _look_up(tasks, metric) for metric in metrics if metric not in (AGNOSTIC, *COSTS, "speed")}
+    values = {}
+    for metric in metrics:
+        if metric not in (AGNOSTIC, *COSTS, "speed"):
+            kind, name = task_and_name(metric, tasks)
+            values[metric] = tasks.get(kind, {}).get(name)
     costs = _costs(task)
     values.update({metric: costs.get("FPS" if metric == "speed" else metric) for metric in metrics if metric not in values})
     return {**values, AGNOSTIC: _agnostic(task, folder)} if AGNOSTIC in metrics else values
@@ -55,14 +60,22 @@ def _costs(task: Task) -> Dict[str, float]:
     return costs
 
 
-def _look_up(tasks: Dict[str, Any], metric: str) -> Optional[float]:
-    """``AP`` is of boxes; ``BAP`` and ``SAP`` of boxes and masks; ``AR@`` of proposals where there are any."""
+def task_and_name(metric: str, tasks: Container[str]) -> Tuple[str, str]:
+    """``AP`` is of boxes; ``BAP`` and ``SAP`` of boxes and masks; ``AR@`` of proposals where ``tasks`` has them."""
     task, _, name = metric.rpartition("/")
     if not task and metric[:3] in ("BAP", "SAP"):
         task, name = {"B": "bbox", "S": "segm"}[metric[0]], metric[1:]
     if not task:
         task = "box_proposals" if metric.startswith("AR") and "box_proposals" in tasks else "bbox"
-    return tasks.get(task, {}).get(name)
+    return task, name
+
+
+def history(task: Task, metric: str) -> Dict[int, float]:
+    """``{iteration: value}`` of all evaluations of a training; empty where the task is an evaluation alone."""
+    lines = [] if task.source else read_metrics(os.path.join(task.folder, "metrics.json"))
+    tasks = {name.split("/")[0] for line in lines for name in line}
+    key = "/".join(task_and_name(metric, tasks))
+    return {line["iteration"] + 1: line[key] for line in lines if key in line}
 
 
 def _agnostic(task: Task, folder: str) -> Optional[float]:

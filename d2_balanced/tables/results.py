@@ -1,4 +1,4 @@
-"""A table's results as Markdown and CSV: what was measured here, and beside it what the paper prints."""
+"""A table's results as Markdown, CSV and figures: what was measured here, and beside it what the paper prints."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tabulate import tabulate
 from ..evaluation.summary import difference, is_seen, mean_and_sd, show_difference, show_mean
 from ..evaluation.write_results import write_text
 from ..utils.errors import UsageError
+from .figures import save_figures
 from .files import Table
 from .measure import AGNOSTIC, COSTS, PARAMETERS, measure, parameters_in_thousands
 from .plan import Options, PlannedRow
@@ -38,13 +39,17 @@ class RowResult:
     """
 
     planned: PlannedRow
-    seeds: List[int] = field(default_factory=list)
+    tasks: List[Task] = field(default_factory=list)
     values: Dict[str, List[float]] = field(default_factory=dict)
     remark: str = ""
 
     @property
     def name(self) -> str:
         return self.planned.row.name
+
+    @property
+    def seeds(self) -> List[int]:
+        return [task.seed for task in self.tasks]
 
 
 def measure_row(planned: PlannedRow, tasks: Sequence[Task], problems: Mapping[Task, str]) -> RowResult:
@@ -61,7 +66,7 @@ def measure_row(planned: PlannedRow, tasks: Sequence[Task], problems: Mapping[Ta
     values = {metric: of_seeds for metric, of_seeds in values.items() if None not in of_seeds}
     if PARAMETERS in planned.table.metrics:
         values[PARAMETERS] = [parameters_in_thousands(planned.run)]
-    return RowResult(planned, [task.seed for task in found], values, remark)
+    return RowResult(planned, list(found), values, remark)
 
 
 def _measure_each(tasks: Sequence[Task], metrics: List[str]):
@@ -84,13 +89,18 @@ def _grouped(problems: Mapping[int, str]) -> str:
 
 
 def write_table(folder: str, table: Table, results: List[RowResult], options: Options) -> str:
-    """Write ``<folder>/<paper>/<table>.md`` and ``.csv``; returns the Markdown's path.
+    """Write ``<folder>/<paper>/<table>.md`` and ``.csv``, and figures beside them; returns the Markdown's path.
 
     At another scale than tiny, on data given by paths, or with overrides the name says so, for these are other results.
     """
     path = os.path.join(folder, table.paper, table.name + _variant(options))
     write_text(path + ".md", table_markdown(table, results, options))
     write_text(path + ".csv", table_csv(table, results, options))
+    baseline = _baseline(table, results)
+    if baseline:
+        same = {result.name for result in results if result.planned.run is baseline.planned.run} - {baseline.name}
+        rows = {result.name: result.tasks for result in results if result.name not in same}
+        save_figures(path, table.title, _first_metric(table.metrics), baseline.name, rows)
     return path + ".md"
 
 
@@ -129,7 +139,7 @@ def _measured_columns(table: Table, results: List[RowResult]) -> List[str]:
     return columns + [metric for metric in more if metric in there and metric not in columns]
 
 
-def _first_metric(measured: List[str]) -> str:
+def _first_metric(measured: Sequence[str]) -> str:
     return next((metric for metric in measured if metric != PARAMETERS), "")
 
 

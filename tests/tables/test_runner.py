@@ -9,10 +9,12 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 from commands import refusal, status
 import yaml
-from d2_balanced.tables import cli, plan
+from d2_balanced.analysis.panels import curve_figure
+from d2_balanced.tables import cli, figures, plan
 from d2_balanced.tables.files import select_tables
 from d2_balanced.tables.plan import Run
 from d2_balanced.tables.state import adopt, finished_runs
@@ -80,6 +82,33 @@ def test_csv_keeps_what_is_measured_apart_from_the_papers_figures(run, tmp_path)
     assert (float(other["mean"]), float(other["difference"]), other["papers_figure"]) == (41.5, 0.0, "30.5")
     assert other["difference_seen"] == "False" and other["baseline"] == "plain" and other["runs"] == "2"
     assert lines["plain", "AP"]["difference"] == "" and lines["plain", "FPS"]["mean"] == ""
+
+
+def test_figures_show_rows_beside_the_baseline(run, tmp_path, monkeypatch):
+    drawn = {}
+
+    def draw(title, panels, **options):
+        drawn[title.splitlines()[1]] = {panel[0]: panel[3] for panel in panels}
+        return curve_figure(title, panels, **options)
+
+    monkeypatch.setattr(figures, "curve_figure", draw)
+    looser = row("evaluated", eval_of="plain", overrides={"MODEL.ROI_HEADS.NMS_THRESH_TEST": 0.3})
+    assert run([row("plain"), row("twin"), row("other", 60), looser]) == 0
+    names = sorted(path.name for path in (tmp_path / "out").rglob("table_1*"))
+    assert names == ["table_1-by-iou.png", "table_1-over-iterations.png", "table_1.csv", "table_1.md"]
+    over_time, by_iou = drawn["mean +- SD over the seeds"], drawn["difference +- 2 standard errors"]
+    assert list(over_time) == ["other"] and list(by_iou) == ["other", "evaluated"]  # neither the twin nor the baseline
+    iterations, means, spreads = over_time["other"]["this row"]
+    assert list(iterations) == [120, 240] and np.allclose(means, [13.4, 25.4]) and np.allclose(spreads, 0.5**0.5)
+    assert list(over_time["other"]) == ["plain", "this row"]
+    thresholds, gains, errors = by_iou["other"]["this row"]
+    assert np.allclose(thresholds, np.arange(0.5, 1, 0.05)) and np.allclose(gains, 0)
+    assert np.allclose(errors, 2 * (0.5 / 2 + 0.5 / 2) ** 0.5)  # each arm's variance over its two seeds
+
+    (history,) = (tmp_path / "out").glob("runs/*other*/seed1/metrics.json")
+    history.write_text("nothing\n\n")  # costs its panel alone
+    assert run([row("plain"), row("other", 60)], "--report") == 0
+    assert list(drawn["difference +- 2 standard errors"]) == ["other"] and "other" not in drawn["mean +- SD over the seeds"]
 
 
 def test_a_failed_run_is_told_and_the_others_go_on(run, tmp_path, capsys):
