@@ -18,7 +18,9 @@ class GHMR(nn.Module):
     ``sqrt(d^2 + mu^2) - mu`` of each residual d, divided by the gradient density of ``|d| / sqrt(d^2 + mu^2)``.
 
     Args:
-        mu: where the loss turns from quadratic to linear, at least 0; 0 is L1.
+        mu: where the loss turns from quadratic to linear, at least 0; 0 is L1. It is in the units of the deltas: the
+            paper's 0.02 is for those of RetinaNet and RPN, in an R-CNN, whose deltas are times ``BBOX_REG_WEIGHTS``
+            (10, 10, 5, 5), the same is 0.2.
         bins, momentum, divide_by: see :class:`~..gradient_density.GradientDensity`; with one bin all weights are 1.
         loss_weight: factor, for seats without a loss-weight key of detectron2's (RetinaNet); at least 0.
 
