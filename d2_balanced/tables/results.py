@@ -63,7 +63,9 @@ def measure_row(planned: PlannedRow, tasks: Sequence[Task], problems: Mapping[Ta
     remark = _grouped({task.seed: told[task].splitlines()[0] for task in tasks if task in told})
     measured = list(found.values())
     values = {metric: [one[metric] for one in measured] for metric in (measured[0] if measured else ())}
-    values = {metric: of_seeds for metric, of_seeds in values.items() if None not in of_seeds}
+    for cost in _COSTS:  # the same whatever the seed: those that were measured stand for all
+        values[cost] = [value for value in values.get(cost, ()) if value is not None]
+    values = {metric: of_seeds for metric, of_seeds in values.items() if of_seeds and None not in of_seeds}
     if PARAMETERS in planned.table.metrics:
         values[PARAMETERS] = [parameters_in_thousands(planned.run)]
     return RowResult(planned, list(found), values, remark)

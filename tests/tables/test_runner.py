@@ -84,6 +84,18 @@ def test_csv_keeps_what_is_measured_apart_from_the_papers_figures(run, tmp_path)
     assert lines["plain", "AP"]["difference"] == "" and lines["plain", "FPS"]["mean"] == ""
 
 
+def test_costs_of_some_seeds_stand_for_all(run, tmp_path, capsys):
+    assert run([row("plain"), row("other", 60)]) == 0
+    (folder,) = (tmp_path / "out").glob("runs/*plain*/seed2")
+    (folder / "speed.json").write_text('{"FPS": 8.0, "step_s": 0.25, "memory_GB": 1.5}')
+    capsys.readouterr()
+    assert run([row("plain"), row("other", 60)], "--report") == 0
+    header, _, plain, other = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    cells = [dict(zip(header.split("|"), line.split("|"))) for line in (plain, other)]
+    cells = [{name.strip(): value.strip() for name, value in each.items()} for each in cells]
+    assert [each["step_s"] for each in cells] == ["0.25", "-"] and cells[0]["runs"] == "2"
+
+
 def test_figures_show_rows_beside_the_baseline(run, tmp_path, monkeypatch):
     drawn = {}
 
