@@ -10,7 +10,8 @@ import logging
 import sys
 from typing import Optional, Sequence
 
-from .arguments.numbers import count, natural, positive, seed, share
+from .arguments.numbers import count, natural, positive
+from .arguments.own_data import add_own_data
 from .utils.command import FAULT, TRACEBACK, called, command, tell
 from .utils.errors import ConfigError, doing
 
@@ -73,17 +74,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "--imbalance-report", action="store_true",
         help="record what is trained on, and write <output folder>/imbalance/report.html at the end",
     )
-    data = parser.add_argument_group("own data (the number of classes is taken from it)")
-    data.add_argument(
-        "--data", metavar="DIR", help="a folder in COCO's, YOLO's or Pascal VOC's layout, which is found by looking"
-    )
-    for split in ("train", "val"):
-        data.add_argument(f"--{split}-json", metavar="FILE", help="or: annotations in COCO format")
-        data.add_argument(f"--{split}-images", metavar="DIR", help="folder of the images")
-    data.add_argument(
-        "--val-fraction", type=share, metavar="F", help="share of the training images that is the validation set"
-    )
-    data.add_argument("--val-seed", type=seed, default=0, metavar="N", help="of their choice (default: 0)")
+    add_own_data(parser, "own data (the number of classes is taken from it)")
     schedule = parser.add_argument_group("schedule")
     schedule.add_argument("--epochs", type=positive, metavar="N", help="passes through the data, in place of iterations")
     schedule.add_argument(

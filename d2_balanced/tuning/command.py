@@ -12,7 +12,8 @@ import argparse
 import os
 from typing import Optional, Sequence
 
-from ..arguments.numbers import count, natural, positive, seed, share
+from ..arguments.numbers import count, natural, positive, seed
+from ..arguments.own_data import add_own_data
 from ..utils.command import called, command
 from ..utils.errors import ConfigError
 from ..utils.json_file import read_json
@@ -58,13 +59,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=count, default=1, metavar="N", help="trials at a time, one thread each")
     parser.add_argument("--num-gpus", type=natural, default=1, metavar="N", help="GPUs of every trial")
     parser.add_argument("--final-only", action="store_true", help="of finished trials keep model_final.pth only")
-    data = parser.add_argument_group("own data, as for train")
-    data.add_argument("--data", metavar="DIR", help="a folder in COCO's, YOLO's or Pascal VOC's layout")
-    for split in ("train", "val"):
-        data.add_argument(f"--{split}-json", metavar="FILE", help="or: annotations in COCO format")
-        data.add_argument(f"--{split}-images", metavar="DIR", help="folder of the images")
-    data.add_argument("--val-fraction", type=share, metavar="F", help="share of the training images to validate on")
-    data.add_argument("--val-seed", type=seed, default=0, metavar="N", help="of their choice (default: 0)")
+    add_own_data(parser, "own data, as for train")
     parser.add_argument("--epochs", type=positive, metavar="N", help="passes through the data, in place of iterations")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config, for all arms")
     return parser
