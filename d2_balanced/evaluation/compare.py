@@ -12,6 +12,7 @@ from tabulate import tabulate
 from ..arguments.compare import argument_parser
 from ..utils.command import command
 from ..utils.errors import DataError
+from ..utils.find_files import find_below
 from .write_results import read_report
 
 __all__ = ["compare", "load_metrics", "main"]
@@ -24,10 +25,9 @@ def load_metrics(path):
     """
     path = Path(path)
     if path.is_dir():
-        found = sorted(path.rglob("inference/*/metrics.json")) or sorted(path.glob("metrics.json"))
+        found = find_below(path, "inference/*/metrics.json") or [str(file) for file in path.glob("metrics.json")]
         if len(found) != 1:
-            names = [str(file) for file in found]
-            raise DataError(f"{path} has {len(found)} metrics.json of an evaluation; name one: {names}.")
+            raise DataError(f"{path} has {len(found)} metrics.json of an evaluation; name one: {found}.")
         path = found[0]
     return read_report(path)["metrics"]
 

@@ -16,6 +16,7 @@ from tabulate import tabulate
 from ..arguments.summary import argument_parser
 from ..utils.command import command
 from ..utils.errors import ConfigError, DataError
+from ..utils.find_files import find_below
 from .coco_metrics import evaluate_coco
 from .detections import known_detections
 from .ground_truth import GroundTruth
@@ -56,9 +57,8 @@ def _results_below(folder):
 
 
 def results_of_runs(folder):
-    """Paths of the detections of all plain evaluations below a folder; behind links, too, which rglob passes over."""
-    runs = os.path.join(glob.escape(str(folder)), "**", "inference", "*", RESULTS_NAME)
-    return sorted(glob.glob(runs, recursive=True))
+    """Paths of the detections of all plain evaluations below a folder."""
+    return find_below(folder, os.path.join("inference", "*", RESULTS_NAME))
 
 
 def summary_rows(arms):

@@ -13,6 +13,7 @@ from ..engine.from_yacs import YacsExperiment
 from ..engine.open import open_experiment
 from ..evaluation.coco import INFERENCE
 from ..utils.errors import ConfigError
+from ..utils.find_files import find_below
 from .identity import run_key
 from .plan import Run
 
@@ -103,7 +104,7 @@ def finished_runs(folder: str) -> Tuple[Dict[Tuple[str, int], str], List[str]]:
     if not os.path.isdir(folder):
         raise ConfigError(f"--adopt {folder}: there is no such folder.")
     found, others = {}, []
-    for path in sorted(str(path.parent) for path in Path(folder).rglob(CONFIG)):
+    for path in map(os.path.dirname, find_below(folder, CONFIG)):
         try:
             cfg = _saved_config(path)
         except ConfigError as error:

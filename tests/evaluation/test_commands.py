@@ -48,6 +48,13 @@ def test_compare_does_not_guess_between_several(tmp_path):
         compare.load_metrics(tmp_path)
 
 
+def test_compare_finds_a_run_behind_a_link(tmp_path):
+    write_metrics(tmp_path / "disk" / "run", {"bbox": {"AP": 40.0}})
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "disk" / "run")
+    assert compare.load_metrics(tmp_path / "runs") == {"bbox": {"AP": 40.0}}
+
+
 def test_by_objects_command(tmp_path, capsys):
     coco = random_dataset(0)
     (tmp_path / "gt.json").write_text(json.dumps(coco))

@@ -245,7 +245,9 @@ def test_results_of_another_config_are_not_taken_for_this_one(run, tmp_path, cap
 
 def test_finished_runs_are_adopted_by_config_and_seed(run, tmp_path, capsys):
     assert run([row("plain"), row("other", 60)]) == 0
-    (tmp_path / "out").rename(tmp_path / "before")
+    (tmp_path / "out").rename(tmp_path / "disk")
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "linked").symlink_to(tmp_path / "disk")  # runs are often on another disk
     lazy = tmp_path / "before" / "lazy"
     lazy.mkdir()
     (lazy / "config.yaml").write_text("train: {seed: 1}")
