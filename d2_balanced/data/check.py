@@ -12,6 +12,7 @@ from ..utils.command import command
 from .check_dataset import check_dataset, check_registered
 from .layouts import data_of_folder
 from .input_size import DEFAULT_SIZE, InputSize
+from .problems import Report
 
 __all__ = ["main"]
 
@@ -29,7 +30,7 @@ def main(args=None):
     if args.name:
         reports = [check_registered(args.name, args.num_classes, **options)]
     elif args.data:
-        reports = [check_dataset(*pair, args.num_classes, **options) for pair in _pairs_of_folder(args.data)]
+        reports = _reports_of_folder(args.data, args.num_classes, options)
     else:
         reports = [check_dataset(args.json, args.images, args.num_classes, **options)]
     for report in reports:
@@ -37,12 +38,16 @@ def main(args=None):
     return int(any(report.errors or (args.strict and report.warnings) for report in reports))
 
 
-def _pairs_of_folder(folder):
-    """Annotation file and image folder of each split; prints how they were found and converted."""
+def _reports_of_folder(folder, num_classes, options):
+    """What was left out of the folder, if anything was, and the check of each split; prints how they were found."""
     found = data_of_folder(folder)
     print("\n".join(found.notes))
+    conversion = Report(folder)
+    for line in found.left_out:
+        conversion.warn(line)
     pairs = [(found.train_json, found.train_images), (found.val_json, found.val_images)]
-    return [pair for pair in pairs if all(pair)]
+    checks = [check_dataset(*pair, num_classes, **options) for pair in pairs if all(pair)]
+    return [conversion, *checks] if found.left_out else checks
 
 
 if __name__ == "__main__":

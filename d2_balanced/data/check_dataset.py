@@ -24,7 +24,7 @@ from .problems import Report
 from .repeat_factors import RepeatFactors, table_as_dicts
 from .registered import load_registered, require_files, require_name
 
-__all__ = ["check_dataset", "check_dicts", "check_registered", "run_checks"]
+__all__ = ["check_dataset", "check_dicts", "check_registered", "raise_or_warn", "run_checks"]
 
 
 def check_dataset(json_file, image_root, num_classes=None, *, name=None, **settings):
@@ -150,6 +150,15 @@ def run_checks(names, num_classes=None, *, trained=(), matched=(), mappers=None,
     for report in reports:
         logger.log(logging.WARNING if report.warnings else logging.INFO, "checked %s", report)
     return reports
+
+
+def raise_or_warn(left_out, *, strict, logger):
+    """Log what was left out while data were converted, or with ``strict`` raise ``DataError`` for it."""
+    report = Report("the folder of --data")
+    for line in left_out:
+        logger.warning("%s", line)
+        report.warn(line)
+    report.raise_if_errors(strict)
 
 
 def _warn_of_shared(trained, reports):

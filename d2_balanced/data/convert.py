@@ -24,7 +24,7 @@ def main(args=None):
     for path in filter(os.path.lexists, targets):
         raise OutputError(f"{path} is there already. Delete it, or give another --output.")
     found = data_of_folder(args.folder, args.val_fraction, args.val_seed)
-    print("\n".join(found.notes))
+    print("\n".join([*found.notes, *found.left_out]))
     words = []
     with usage(f"--output {args.output}", OSError, error=OutputError):
         os.makedirs(args.output, exist_ok=True)

@@ -12,7 +12,7 @@ from detectron2.engine import hooks as d2_hooks
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter
 
-from ..data.check_dataset import run_checks
+from ..data.check_dataset import raise_or_warn, run_checks
 from ..data.proposal_files import check_proposal_files
 from ..recording.hook import RecordImbalance
 from ..utils.errors import ConfigError, doing, usage
@@ -47,6 +47,7 @@ def check_data(experiment: Experiment, names, *, matched=()) -> None:
         for line in experiment.data_notes:
             logger.info("%s", line)
         try:
+            raise_or_warn(experiment.data_warnings, strict=experiment.strict_data, logger=logger)
             trained = [name for name in names if name in experiment.train_datasets]
             mappers = {name: experiment.build_mapper(name in trained) for name in names}
             run_checks(names, experiment.num_classes, mask_format=experiment.mask_format, trained=trained, matched=matched,

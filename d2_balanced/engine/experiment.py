@@ -72,7 +72,7 @@ class Experiment(ABC):
         reference_batch_size: the batch size of the config file, without overrides: what its schedule was made for;
             None where the experiment is not of a file.
         classes: those of the checkpoint that was opened, as in ``RunIdentity.classes``; empty if it does not say.
-        data_notes: what the log is to say of how the data were found and converted.
+        data_notes, data_warnings: what the log is to say of how the data were found and converted.
     """
 
     system: str
@@ -81,6 +81,7 @@ class Experiment(ABC):
     reference_batch_size: Optional[int] = None
     classes: Classes = ()
     data_notes: Sequence[str] = ()
+    data_warnings: Sequence[str] = ()
     _used_data: Optional[OwnData] = None
 
     def __init__(self, cfg):

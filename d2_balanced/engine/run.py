@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 def load_experiment(args: argparse.Namespace) -> Experiment:
     """The checked config of the command line's arguments (``train.argument_parser``); nothing else is read yet."""
-    own_data, notes = given_data(args, trains=not args.eval_only and not args.resume)
+    own_data, said = given_data(args, trains=not args.eval_only and not args.resume)
     if not args.config_file:
         if not (args.resume and args.output_dir):
             raise ConfigError("--config-file is missing. Only --resume --output-dir RUN does without: it takes the run's.")
@@ -47,13 +47,13 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
             own_data = saved_own_data(args.output_dir)
         experiment = open_experiment(args.config_file, args.opts, own_data, args.add)
         experiment.set_run(output_dir=args.output_dir or None)
-    experiment.data_notes = notes
+    experiment.data_notes, experiment.data_warnings = said
     return experiment
 
 
-def given_data(args: argparse.Namespace, trains: bool = True) -> Tuple[OwnData, Sequence[str]]:
-    """The paths of own data on the command line, and what is to be said of them; ``ConfigError`` for those that say less
-    than they seem to."""
+def given_data(args: argparse.Namespace, trains: bool = True) -> Tuple[OwnData, Tuple[Sequence[str], Sequence[str]]]:
+    """The paths of own data on the command line, and the notes and warnings about them; ``ConfigError`` for those that say
+    less than they seem to."""
     given = OwnData(args.train_json, args.train_images, args.val_json, args.val_images)
     for name, path in {**given._asdict(), "data": args.data}.items():
         if path is not None and not path.strip():
@@ -65,10 +65,10 @@ def given_data(args: argparse.Namespace, trains: bool = True) -> Tuple[OwnData, 
             "--val-json alone would train on the config's own data set. Add --train-json and --train-images, or "
             "--eval-only; to train on a registered data set, name the validation set in the config, too."
         )
-    return _absolute(given), ()
+    return _absolute(given), ((), ())
 
 
-def _data_of_folder(args: argparse.Namespace, given: OwnData) -> Tuple[OwnData, Sequence[str]]:
+def _data_of_folder(args: argparse.Namespace, given: OwnData) -> Tuple[OwnData, Tuple[Sequence[str], Sequence[str]]]:
     if args.data and any(given):
         raise ConfigError("--data names the annotation files and image folders itself; leave out --train-json and the like.")
     if args.data:
@@ -77,7 +77,7 @@ def _data_of_folder(args: argparse.Namespace, given: OwnData) -> Tuple[OwnData, 
         found = set_aside(given.train_json, given.train_images, args.val_fraction, args.val_seed)
     else:
         raise ConfigError("--val-fraction splits --data, or --train-json and --train-images, where there is no validation set.")
-    return _absolute(OwnData(*found[:4])), found.notes
+    return _absolute(OwnData(*found[:4])), (found.notes, found.left_out)
 
 
 def _absolute(data: OwnData) -> OwnData:

@@ -33,8 +33,8 @@ INTERRUPTED = 130
 def tune(args: argparse.Namespace) -> int:
     """Run what is left of the tuning; returns its exit status."""
     require_optuna()
-    own_data, notes = given_data(args)
-    print("".join(f"{note}\n" for note in notes), end="")
+    own_data, said = given_data(args)
+    print("".join(f"{line}\n" for lines in said for line in lines), end="")
     arms = parse_arms(args.arm, args.config_file, args.opts, args.add)
     experiments = {arm.name: arm.experiment(own_data) for arm in arms}
     arms = [with_spaces(arm, args.lr, args.search, experiments[arm.name]) for arm in arms]

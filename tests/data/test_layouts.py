@@ -100,14 +100,14 @@ def test_what_is_left_out_is_said(tmp_path):
     os.remove(tmp_path / "labels" / "train" / "train1.txt")
     found = data_of_folder(folder)
     assert len(content(found.train_json)["annotations"]) == 150
-    said = "\n".join(found.notes)
+    said = "\n".join(found.left_out)
     for kind, place in [
         ("lines that stand twice, read once: 1", "train0.txt:151"), ("left out, without area: 1", "train0.txt:152"),
         ("outside of 0 to 1: 1", "train0.txt:153"), ("not finite: 1", "train0.txt:154"),
         ("without a label file, taken as images without objects: 1", "train1.png"),
     ]:
         assert kind in said and place in said
-    assert data_of_folder(folder).notes == found.notes  # from the file that was kept
+    assert data_of_folder(folder) == found  # from the file that was kept
 
 
 def test_labels_without_an_image_are_said(tmp_path):
@@ -117,7 +117,7 @@ def test_labels_without_an_image_are_said(tmp_path):
     os.rename(tmp_path / "no_suffix.png", tmp_path / "images" / "train" / "no_suffix")
     write(labels / "classes.txt", "a b c d e\n")
     write(labels / "empty.txt", "")
-    (said,) = [note for note in data_of_folder(folder).notes if "without an image" in note]
+    (said,) = [line for line in data_of_folder(folder).left_out if "without an image" in line]
     assert "left out: 1 (" in said and said.endswith("no_suffix.txt)")
 
 
@@ -136,7 +136,7 @@ def test_text_in_another_encoding_is_refused_by_name(tmp_path, encoding, called)
 def test_a_label_file_for_two_and_classes_without_names_are_said(tmp_path):
     folder = yolo(tmp_path, splits=("train",), yaml="nc: 3\n")
     image(tmp_path / "images" / "train" / "train0.jpg")
-    said = "\n".join(data_of_folder(folder).notes)
+    said = "\n".join(data_of_folder(folder).left_out)
     assert "share the label file of another (their names differ in the ending only): 1 (images/train/train0.png)" in said
     assert "called by their numbers: 1 (0, 1, 2)" in said
     windows = yolo(tmp_path / "windows", splits=("train",), yaml=f"names: {NAMES}\ntrain: images\\train\n")
@@ -214,7 +214,7 @@ def test_voc_boxes_are_read_as_detectron2_does(tmp_path):
 def test_images_without_xml_are_said(tmp_path):
     folder = voc(tmp_path)
     image(tmp_path / "JPEGImages" / "9.jpg")
-    (said,) = [note for note in data_of_folder(folder).notes if "without an XML file" in note]
+    (said,) = [line for line in data_of_folder(folder).left_out if "without an XML file" in line]
     assert ": 1 (" in said and said.endswith("9.jpg)")
 
 
@@ -232,7 +232,7 @@ def test_a_stated_size_that_is_no_number_is_said(tmp_path):
     folder = voc(tmp_path)
     path = tmp_path / "Annotations" / "0.xml"
     path.write_text(path.read_text().replace("<width>64", "<width>many"))
-    assert any("state another size" in note and "0.xml" in note for note in data_of_folder(folder).notes)
+    assert any("state another size" in line and "0.xml" in line for line in data_of_folder(folder).left_out)
 
 
 def test_a_missing_image_is_named(tmp_path):

@@ -1,16 +1,21 @@
 """``DATASETS.STRICT``, ``data.strict``, ``--strict``: every warning about data is an error."""
 
+import contextlib
+import logging
 import os
 
 import pytest
 from data.drawn import draw, sound, write
 from paths import ROOT
+from PIL import Image
 
 from d2_balanced.config import data_defaults, get_balanced_cfg
 from d2_balanced.data import check
 from d2_balanced.engine.build import check_data
 from d2_balanced.engine.experiment import OwnData
 from d2_balanced.engine.open import open_experiment
+from d2_balanced.engine.run import load_experiment
+from d2_balanced.train import argument_parser
 from d2_balanced.utils.errors import DataError
 
 QUICK = os.path.join(ROOT, "configs", "quick", "faster_rcnn_R_18_FPN")
@@ -55,6 +60,28 @@ def test_the_command(data, capsys):
     assert (check.main(words), check.main(words + ["--strict"])) == (0, 1)
     assert "zero width or height" in capsys.readouterr().out
     assert check.main(["--json", data.val_json, "--images", data.val_images, "--strict"]) == 0
+
+
+def test_what_a_conversion_leaves_out_is_a_warning(data, tmp_path, capsys, caplog):
+    folder = tmp_path / "yolo"
+    for split in ("train", "val"):
+        (folder / "images" / split).mkdir(parents=True)
+        (folder / "labels" / split).mkdir(parents=True)
+        Image.new("RGB", (64, 48)).save(folder / "images" / split / "a.png")
+        (folder / "labels" / split / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n" * (1 + (split == "train")))
+    (folder / "data.yaml").write_text("names: [cat]\ntrain: images/train\nval: images/val\n")
+    args = argument_parser().parse_args(["--config-file", QUICK + ".yaml", "--data", str(folder)])
+    for overrides, refused in ([], False), (["DATASETS.STRICT", "True"], True):
+        args.opts = overrides
+        experiment = load_experiment(args)
+        experiment.use_own_data()
+        caplog.clear()
+        with pytest.raises(DataError, match="Warnings are errors here") if refused else contextlib.nullcontext():
+            check_data(experiment, [*experiment.train_datasets, *experiment.test_datasets])
+        (warning,) = [record for record in caplog.records if "read once: 1" in record.message and "a.txt:2" in record.message]
+        assert warning.levelno == logging.WARNING and warning.message.startswith("training: ")
+    assert (check.main(["--data", str(folder)]), check.main(["--data", str(folder), "--strict"])) == (0, 1)
+    assert "read once: 1" in capsys.readouterr().out
 
 
 def test_nothing_is_strict_by_default():

@@ -19,7 +19,7 @@ from .records import Left, coco_content, count_classes, files_below
 
 __all__ = ["FolderData", "data_of_folder", "set_aside"]
 
-VERSION = 4
+VERSION = 5
 """Part of the fingerprint that tells whether a converted file is still right."""
 
 _LAYOUTS = {"COCO": coco_folder, "YOLO": yolo, "Pascal VOC": voc_folder}
@@ -27,13 +27,15 @@ _LAYOUTS = {"COCO": coco_folder, "YOLO": yolo, "Pascal VOC": voc_folder}
 
 
 class FolderData(NamedTuple):
-    """Annotation files and image folders, empty where there is no validation set, and what is to be said of them."""
+    """Annotation files and image folders, empty where there is no validation set, and what is to be said of them:
+    ``notes``, and, as warnings, what was ``left_out`` or read otherwise than it stands in the files."""
 
     train_json: str
     train_images: str
     val_json: str
     val_images: str
     notes: Tuple[str, ...]
+    left_out: Tuple[str, ...] = ()
 
 
 def data_of_folder(folder: str, val_fraction: Optional[float] = None, seed: int = 0) -> FolderData:
@@ -72,8 +74,11 @@ def data_of_folder(folder: str, val_fraction: Optional[float] = None, seed: int 
         splits["val"] = splits["test"]
         notes.append("There is no validation set: the test set serves for it.")
     chosen = [splits["train"], *([splits["val"]] if "val" in splits else [])]
-    pairs = _converted(folder, name, layout, chosen, notes) if hasattr(_LAYOUTS[name], "read") else chosen
-    return _with_val(pairs, val_fraction, seed, notes)
+    pairs, left_out = chosen, []
+    if hasattr(_LAYOUTS[name], "read"):
+        pairs, said, left_out = _converted(folder, name, layout, chosen)
+        notes += said
+    return _with_val(pairs, val_fraction, seed, notes)._replace(left_out=tuple(left_out))
 
 
 def set_aside(json_file: str, images: str, fraction: float, seed: int = 0) -> FolderData:
@@ -126,14 +131,14 @@ def _with_images(content: Dict[str, Any], images: List[Dict[str, Any]]) -> Dict[
     return {**content, "images": images, "annotations": annotations}
 
 
-def _converted(folder: str, name: str, layout: Dict[str, Any], splits: Sequence[Any], notes: List[str]):
-    """A pair of paths for each split. What there is to say of the conversion is kept in a file of its own."""
+def _converted(folder: str, name: str, layout: Dict[str, Any], splits: Sequence[Any]):
+    """A pair of paths for each split, notes, and what was left out. These are kept in a file of their own."""
     files = ["notes", *("train", "val")[: len(splits)]]
     paths = _kept(folder, "d2_balanced_layouts", files, _fingerprint(folder, name, layout, splits),
                   lambda: _convert(folder, _LAYOUTS[name], layout, splits))  # fmt: skip
     with open(paths[0], encoding="utf-8") as file:
-        notes.extend(json.load(file))
-    return [(path, folder) for path in paths[1:]]
+        said = json.load(file)
+    return [(path, folder) for path in paths[1:]], said["notes"], said["left_out"]
 
 
 def _kept(
@@ -151,18 +156,18 @@ def _kept(
 
 
 def _convert(folder: str, module: Any, layout: Dict[str, Any], splits: Sequence[Any]) -> List[Any]:
-    """The notes, and COCO JSON of every split, with the classes of all of them."""
+    """What there is to say, and COCO JSON of every split, with the classes of all of them."""
     lefts = [Left() for _ in splits]
     records, classes = module.read(layout, splits, folder, lefts)
-    notes, contents = [], []
+    notes, left_out, contents = [], [], []
     for split, read, left in zip(("training", "validation"), records, lefts):
         objects, by_class = count_classes(read)
         left.refuse_many(folder, objects, module.ADVICE)
         counts = ", ".join(f"{each} {by_class[k + 1]}" for k, each in enumerate(classes))
-        said = [f"{split}: {len(read)} images, {objects} objects ({counts})", *left.lines()]
-        contents.append(coco_content(read, classes, said))
-        notes += said
-    return [notes, *contents]
+        notes.append(f"{split}: {len(read)} images, {objects} objects ({counts})")
+        left_out += [f"{split}: {line}" for line in left.lines()]
+        contents.append(coco_content(read, classes, [notes[-1], *left.lines()]))
+    return [{"notes": notes, "left_out": left_out}, *contents]
 
 
 def _fingerprint(folder: str, name: str, layout: Dict[str, Any], splits: Sequence[Any]) -> str:
