@@ -15,6 +15,7 @@ from detectron2.data import MapDataset
 from detectron2.evaluation import inference_on_dataset
 from torch import nn
 
+from ..config.added import Additions, flat_settings
 from ..data.coco_paths import register_train_val
 from ..data.test_batches import SameSizeBatches
 from ..modeling.fast_layers import set_layers
@@ -98,8 +99,11 @@ class Experiment(ABC):
         late = [word for word in map(str, overrides) if word.startswith("--")]
         if late:
             raise ConfigError(f"{late[0]} stands after the config overrides; move it before them.")
+        additions = Additions()
         for name in fragments:
+            before = flat_settings(cls._settings_of(cfg))
             cls._add(cfg, shipped_file(name))
+            additions.check(name, before, flat_settings(cls._settings_of(cfg)))
         reference = cls._batch_size(cfg)
         cls._override(cfg, overrides)
         experiment = cls(cfg)
@@ -111,6 +115,11 @@ class Experiment(ABC):
     @abstractmethod
     def _batch_size(cfg) -> Optional[int]:
         """The batch size in ``cfg``, which has not been checked; None if there is none."""
+
+    @staticmethod
+    @abstractmethod
+    def _settings_of(cfg) -> Mapping:
+        """All settings of ``cfg`` as plain mappings and lists."""
 
     @staticmethod
     @abstractmethod

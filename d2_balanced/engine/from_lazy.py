@@ -67,6 +67,10 @@ class LazyExperiment(Experiment):
         return OmegaConf.select(cfg, "dataloader.train.total_batch_size")
 
     @staticmethod
+    def _settings_of(cfg):
+        return OmegaConf.to_container(cfg)
+
+    @staticmethod
     def _add(cfg, path):
         add_lazy_fragment(cfg, path)
 

@@ -68,6 +68,10 @@ class YacsExperiment(Experiment):
         return cfg.SOLVER.IMS_PER_BATCH
 
     @staticmethod
+    def _settings_of(cfg):
+        return cfg
+
+    @staticmethod
     def _add(cfg, path):
         merge_file(cfg, path, get_balanced_cfg())
         import_modules(cfg.IMPORTS)

@@ -104,7 +104,7 @@ class ImbalanceRecorder:
         if not self.heads.sample_weights.weighs:
             return RoIWeights()
         losses = self.heads.branches[p].predictor(view.stage).roi_losses(view.predictions[p], view.samples[p])
-        return self.heads.sample_weights.weigh(view.of_branch(p), losses)
+        return self.heads.sample_weights.weights(view.of_branch(p), losses)
 
     def _count_targets(self, counts, labeled, weights):
         """How far the proposals are from their objects; an image without objects has none to count."""

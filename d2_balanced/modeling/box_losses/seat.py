@@ -20,6 +20,7 @@ from typing import Callable, Optional
 import torch
 from torch import Tensor
 
+from ..returned import check_shape
 from .overlap import elementwise_iou
 
 __all__ = ["SIGHTS", "box_losses", "corner_variances"]
@@ -48,6 +49,7 @@ def _divided(sizes: Tensor, weights) -> Tensor:
     return torch.stack([sizes[..., 0] / weights[0], sizes[..., 1] / weights[1]], dim=-1)
 
 
+_UNREDUCED = "the losses of every foreground RoI, without a sum or mean"
 SIGHTS = {"deltas": _coded, "boxes": _boxes, "corners": _corners, "buckets": _coded}
 """What a loss may see, and ``(transform, deltas, proposals, gt_boxes) -> (pred, target)`` for each."""
 
@@ -81,7 +83,8 @@ def box_losses(
     if learn and hasattr(loss, "accumulate"):
         with torch.no_grad():
             loss.accumulate(*values, **more)
-    return loss(*values, **more)
+    losses, num = loss(*values, **more), len(gt_boxes)
+    return check_shape(loss, "a box loss, MODEL.BALANCED.BOX_LOSS", losses, (num, 4), (num,), meaning=_UNREDUCED)
 
 
 def corner_variances(loss, transform, deltas: Tensor, log_variances: Tensor, proposals: Tensor) -> Tensor:

@@ -19,9 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..returned import check_shape
 from .base import CrossEntropy
 
 __all__ = ["class_losses", "class_scores", "is_cross_entropy", "mean_loss"]
+
+
+_UNREDUCED = "a loss of every RoI, without a sum or mean"
 
 
 def class_losses(loss: Callable, logits: Tensor, labels: Tensor, ious: Optional[Tensor], learn: bool) -> Tensor:
@@ -37,7 +41,8 @@ def class_losses(loss: Callable, logits: Tensor, labels: Tensor, ious: Optional[
     if learn and hasattr(loss, "accumulate"):
         with torch.no_grad():
             loss.accumulate(logits, labels, **more)
-    return loss(logits, labels, **more)
+    losses = loss(logits, labels, **more)
+    return check_shape(loss, "a classification loss, MODEL.BALANCED.CLS_LOSS", losses, labels.shape, meaning=_UNREDUCED)
 
 
 def mean_loss(losses: Tensor) -> Tensor:

@@ -348,7 +348,7 @@ class BalancedROIHeads(StandardROIHeads):
 
     def _box_losses(self, view, p):
         step = self.branches[p].predictor(view.stage), view.predictions[p], view.samples[p]
-        weigh = functools.partial(self.sample_weights.weigh, view.of_branch(p)) if self.sample_weights.weighs else None
+        weigh = functools.partial(self.sample_weights.weights, view.of_branch(p)) if self.sample_weights.weighs else None
         with self._log_scope(view.stage, p):
             losses = self.iou_branch.classifier_losses(*step, weigh)
         return self._weigh(losses, view.stage, "_branch%d" % p if len(self.branches) > 1 else "")

@@ -11,9 +11,12 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from ..returned import check_shape, check_type
 from ..stage_view import StageView
 
 __all__ = ["Drawn", "RoILosses", "RoIWeights", "SampleWeights"]
+
+_SEAT = "sample weights, MODEL.BALANCED.SAMPLE_WEIGHTS"
 
 Drawn = List[Tuple[Tensor, Tensor]]
 """Indices of the positives and of the negatives that are drawn of every image."""
@@ -116,6 +119,14 @@ class SampleWeights(nn.Module):
             losses: the branch's losses.
         """
         return RoIWeights()
+
+    def weights(self, view: StageView, losses: RoILosses) -> RoIWeights:
+        """What :meth:`weigh` gives, which the losses are multiplied by; ``TypeError`` if it is of another shape than they."""
+        found = check_type(self, _SEAT, self.weigh(view, losses), RoIWeights, "return RoIWeights(cls=..., box=...)")
+        for name, weights in found._asdict().items():
+            if weights is not None:
+                check_shape(self, _SEAT, weights, losses.labels.shape, meaning=f"{name}, a factor of every RoI")
+        return found
 
     def choose(self, view: StageView, losses: RoILosses, num_per_image: int, positive_fraction: float) -> Drawn:
         """Which samples the step trains on.

@@ -22,6 +22,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from ..image_rows import first_rows, repeat, to_device
+from ..returned import check_type
 
 __all__ = ["Candidates", "Predicted", "Suppression", "one_score_each"]
 
@@ -158,6 +159,7 @@ class Suppression(nn.Module):
     def best(self, candidates: Candidates, num_images: int, predicted: Predicted) -> List[Candidates]:
         """What of the candidates is detected: those of every image, the highest score first."""
         kept = self.suppress(candidates, predicted.nms_thresh) if len(candidates.scores) else candidates
+        check_type(self, "a suppression, MODEL.BALANCED.NMS", kept, Candidates, "for indices: candidates.select(indices)")
         kept = kept.best_first().of_images(num_images)
         if predicted.topk_per_image >= 0:
             kept = [image.select(slice(predicted.topk_per_image)) for image in kept]

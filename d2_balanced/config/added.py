@@ -1,0 +1,63 @@
+"""Several fragments on one config: a seat that two of them choose a component for, and settings that one takes from another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Dict
+
+from ..utils.errors import ConfigError
+
+__all__ = ["Additions", "flat_settings"]
+
+logger = logging.getLogger(__name__)
+
+_CHOOSES = ("NAME", "_target_")
+_ABSENT = object()
+
+
+def flat_settings(settings: Any, prefix: str = "") -> Dict[str, Any]:
+    """``{"A.B.0.C": value}`` of nested mappings and of lists of mappings; a list of plain values is a value."""
+    if isinstance(settings, Mapping):
+        items = settings.items()
+    elif isinstance(settings, (list, tuple)) and any(isinstance(each, (Mapping, list)) for each in settings):
+        items = enumerate(settings)
+    else:
+        return {prefix: settings}
+    flat: Dict[str, Any] = {}
+    for key, value in items:
+        flat.update(flat_settings(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+class Additions:
+    """Remembers what every fragment sets, and compares it with what those before it have set.
+
+    ``ConfigError`` where two choose different components for one seat: the last would replace the first, and the first's
+    other settings would stay. A plain setting that another fragment changes is warned of.
+    """
+
+    def __init__(self):
+        self._set_by: Dict[str, str] = {}
+
+    def check(self, name: str, before: Dict[str, Any], after: Dict[str, Any]) -> None:
+        """Compare the flat settings before and after the fragment ``name`` was added."""
+        changed = {key for key in before.keys() | after.keys() if before.get(key, _ABSENT) != after.get(key, _ABSENT)}
+        taken = sorted(key for key in changed if key in self._set_by)
+        for key in taken:
+            if key.rpartition(".")[2] in _CHOOSES and key in before and key in after:
+                raise ConfigError(
+                    f"--add {self._set_by[key]} and --add {name} both set {key}, to {_shown(before[key])} and "
+                    f"{_shown(after[key])}: there is one seat for both. Leave one of them out, or set what you want of it by "
+                    "its keys."
+                )
+        for key in taken:
+            logger.warning("--add %s had set %s to %s; with --add %s it is %s.", self._set_by[key], key,
+                           _shown(before.get(key, _ABSENT)), name, _shown(after.get(key, _ABSENT)))
+        self._set_by.update(dict.fromkeys(changed, name))
+
+
+def _shown(value: Any) -> str:
+    if value is _ABSENT:
+        return "nothing"
+    return getattr(value, "__name__", None) or repr(value)
