@@ -13,7 +13,8 @@ from ..utils.errors import ConfigError
 from .class_match import describe_classes
 from .distributed import raise_in_all
 
-__all__ = ["ABOUT", "RunIdentity", "changed_keys", "classes_of", "identity_in", "identity_of", "resume_changes"]
+__all__ = ["ABOUT", "RunIdentity", "changed_keys", "classes_of", "identity_in", "identity_of", "read_otherwise",
+           "resume_changes"]
 
 ABOUT = "about"
 """The entry of a checkpoint that holds a :class:`RunIdentity`, as a dict."""
@@ -22,6 +23,12 @@ Classes = Tuple[Tuple[int, str], ...]
 
 # Keys that say where a run lies and what it starts from, not what it is.
 _PLACES = ("OUTPUT_DIR", "MODEL.DEVICE", "MODEL.WEIGHTS", "train.output_dir", "train.device", "train.init_checkpoint")
+_READ_BY = (
+    "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "INPUT.FORMAT", "ANCHOR_GENERATOR.SIZES", "ANCHOR_GENERATOR.ASPECT_RATIOS",
+    "ANCHOR_GENERATOR.OFFSET", "BBOX_REG_WEIGHTS", "CLS_LOSS.NAME", "CLS_LOSS.FORM", "BOX_CODER.NAME",
+    "model.pixel_mean", "model.pixel_std", "model.input_format", "anchor_generator.sizes", "anchor_generator.aspect_ratios",
+    "anchor_generator.offset", "box2box_transform.weights", "cls_loss._target_", "cls_loss.form", "box2box_transform._target_",
+)
 _COMPARED = {"name", "images", "annotations", "digest"}  # of a ``DatasetIdentity``
 _OTHER_RUN = (
     "To train from this checkpoint with other settings, give it as the initial weights (MODEL.WEIGHTS, "
@@ -86,6 +93,15 @@ def changed_keys(before: str, now: str) -> Dict[str, Tuple[Any, Any]]:
     old, new = (flatten(parse_yaml(text, "the config")) for text in (before, now))
     keys = [key for key in (*old, *(key for key in new if key not in old)) if key not in _PLACES]
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+
+def read_otherwise(before: RunIdentity, now: str) -> List[str]:
+    """What says how images become a model's input, and its outputs scores and boxes, in the config that it was trained with
+    and in the config ``now`` (YAML), where they differ: its weights fit both and mean something with one."""
+    changed = changed_keys(before.config, now)
+    if not before.config or not set(flatten(parse_yaml(before.config, ""))) & set(flatten(parse_yaml(now, ""))):
+        return []  # configs of two kinds
+    return [f"{key}: {old!r} -> {new!r}" for key, (old, new) in changed.items() if key.endswith(_READ_BY)]
 
 
 def resume_changes(before: RunIdentity, now: RunIdentity, accept_data: bool) -> List[str]:

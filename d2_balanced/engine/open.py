@@ -25,7 +25,7 @@ from .checkpoint_files import checkpoints_in, read_checkpoint
 from .experiment import Experiment, OwnData
 from .from_lazy import LazyExperiment
 from .from_yacs import YacsExperiment
-from .identity import classes_of, identity_in
+from .identity import classes_of, identity_in, read_otherwise
 from .start import CONFIG, choose_device, configs_in
 
 __all__ = [
@@ -178,6 +178,9 @@ def open_checkpoint(
     experiment.set_run(seed=max(settings.seed, 0), device=choose_device(settings.device))
     checkpoint = read_checkpoint(weights)
     experiment.classes = classes_of(checkpoint)
+    about = identity_in(checkpoint)
+    for change in read_otherwise(about, experiment.config_text()) if about else ():
+        logger.warning("%s was trained with other settings, by which its outputs are read: %s", weights, change)
     if not experiment.classes:
         experiment.use_own_data()
     if experiment.classes and experiment.num_classes is not None:

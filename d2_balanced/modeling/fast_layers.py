@@ -54,9 +54,11 @@ def set_layers(
     if channels_last:
         model.to(memory_format=torch.channels_last)
     if fold_frozen_norm:
-        for module in model.modules():
-            if type(module) is Conv2d and type(module.norm) is FrozenBatchNorm2d:
-                module.__class__ = _FoldedConv2d
+        foldable = [each for each in model.modules() if type(each) is Conv2d and type(each.norm) is FrozenBatchNorm2d]
+        for module in foldable:
+            module.__class__ = _FoldedConv2d
+        if not foldable:
+            logger.warning("FOLD_FROZEN_NORM changes nothing: no convolution of this model has a FrozenBatchNorm2d after it.")
     if precision == "bfloat16":
         _require_bfloat16(next(model.parameters()).device)
         for layer in list(_layers(model)):

@@ -195,6 +195,25 @@ def test_a_lazy_config_that_was_saved_before_modules_were_moved_is_opened(runs, 
     assert optimizer._target_ == "d2_balanced.engine.optimizer.clipped_sgd"
 
 
+READ_OTHERWISE = {
+    "yaml": (["MODEL.BALANCED.CLS_LOSS.NAME", "QualityFocal"], ["MODEL.BALANCED.NMS.NAME", "SoftNMS"], "CLS_LOSS.NAME"),
+    "py": (["model.roi_heads.box_predictor.box2box_transform.weights=[1.0,1.0,1.0,1.0]"], ["model.roi_heads.nms._target_=SoftNMS"],
+           "box2box_transform.weights"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", READ_OTHERWISE)
+def test_a_checkpoint_whose_outputs_are_read_otherwise_is_said(ending, runs, datasets, caplog):
+    other, suppression, key = READ_OTHERWISE[ending]
+    data = OwnData(*map(str, (*datasets[0], *datasets[1])))
+    for overrides, said in (([], 0), (suppression, 0), (other, 1)):
+        caplog.clear()
+        experiment = open_experiment(quick_config("faster_rcnn", ending), [*SMALL[ending], *overrides], data)
+        open_checkpoint(experiment, str(runs[ending] / "model_final.pth"))
+        warnings = [record.getMessage() for record in caplog.records if "outputs are read" in record.getMessage()]
+        assert len(warnings) == said and all(key in warning for warning in warnings)
+
+
 def test_a_checkpoint_has_to_fit_and_the_check_comes_before_it(runs):
     weights = str(runs["yaml"] / "model_final.pth")
     other = open_experiment(quick_config("retinanet"), TINY)

@@ -51,7 +51,7 @@ def _reason_of_nms(owner: nn.Module) -> str:
     if nms is None or type(nms) is NMS and not nms.joint:
         return ""
     name = f"{'joint ' * bool(getattr(nms, 'joint', False))}{type(nms).__name__}"
-    return f"{name} (MODEL.BALANCED.NMS, .RETINANET.NMS) loops over what it finds; NMS, one for each class, does not"
+    return f"{name} (MODEL.BALANCED.NMS, .RETINANET.NMS) cannot be written into a file; NMS, one for each class, can"
 
 
 def _unknown_operator(model: nn.Module, file_format: str) -> str:
