@@ -92,12 +92,12 @@ def test_only_the_layers_compute_in_bfloat16(name):
             assert losses[loss].item() == pytest.approx(plain_losses[loss].item(), rel=0.02)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
 def test_nothing_to_fold_is_said(caplog):
     set_layers(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1)), fold_frozen_norm=True)
     assert "FOLD_FROZEN_NORM changes nothing" in caplog.text
 
 
+@pytest.mark.parametrize("name", DETECTORS)
 @pytest.mark.parametrize("settings", [{"channels_last": True}, {"fold_frozen_norm": True}], ids=lambda s: next(iter(s)))
 def test_other_layouts_are_the_same_detector_but_for_rounding(name, settings):
     model, batch = detector(name, FROZEN)
