@@ -107,12 +107,13 @@ def test_mmdetections_cascade_is_a_fragment_beside_detectron2s(name, ending):
 
 
 def test_fragments_are_merged_in_their_order_before_the_overrides():
-    loops = ["LibraRCNN/balanced_l1", "DynamicRCNN/dynamic_smooth_l1"]
-    loss = zoo.get_config(QUICK, add=loops).MODEL.BALANCED.BOX_LOSS
-    assert loss == {"NAME": "DynamicSmoothL1"}, "the first one's arguments are gone"
-    loss = zoo.get_config(QUICK, ["MODEL.BALANCED.BOX_LOSS.ALPHA", "0.7"], loops[:1]).MODEL.BALANCED.BOX_LOSS
-    assert (loss.ALPHA, loss.GAMMA) == (0.7, 1.5)
-    lazy = zoo.get_config(f"{QUICK}.py", ["model.roi_heads.box_predictor.box_loss.alpha=0.7"], loops[:1])
+    parts = ["LibraRCNN/balanced_l1", "LibraRCNN/iou_balanced_sampling"]
+    loss = zoo.get_config(QUICK, ["MODEL.BALANCED.BOX_LOSS.ALPHA", "0.7"], parts).MODEL.BALANCED.BOX_LOSS
+    assert (loss.NAME, loss.ALPHA, loss.GAMMA) == ("BalancedL1", 0.7, 1.5)
+    assert zoo.get_config(QUICK, add=parts).MODEL.BALANCED.SAMPLER.NAME == "IoUBalancedSampler"
+    with pytest.raises(ConfigError, match="there is one seat for both"):
+        zoo.get_config(QUICK, add=["LibraRCNN/balanced_l1", "DynamicRCNN/dynamic_smooth_l1"])
+    lazy = zoo.get_config(f"{QUICK}.py", ["model.roi_heads.box_predictor.box_loss.alpha=0.7"], parts)
     assert lazy.model.roi_heads.box_predictor.box_loss.alpha == 0.7
 
 
