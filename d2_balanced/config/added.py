@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any, Dict
 
 from ..utils.errors import ConfigError
 
-__all__ = ["Additions", "flat_settings"]
+__all__ = ["Additions"]
 
 logger = logging.getLogger(__name__)
 
 _CHOOSES = ("NAME", "_target_")
 _ABSENT = object()
-
-
-def flat_settings(settings: Any, prefix: str = "") -> Dict[str, Any]:
-    """``{"A.B.0.C": value}`` of nested mappings and of lists of mappings; a list of plain values is a value."""
-    if isinstance(settings, Mapping):
-        items = settings.items()
-    elif isinstance(settings, (list, tuple)) and any(isinstance(each, (Mapping, list)) for each in settings):
-        items = enumerate(settings)
-    else:
-        return {prefix: settings}
-    flat: Dict[str, Any] = {}
-    for key, value in items:
-        flat.update(flat_settings(value, f"{prefix}.{key}" if prefix else str(key)))
-    return flat
 
 
 class Additions:

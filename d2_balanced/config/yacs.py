@@ -24,12 +24,13 @@ def is_spec(node) -> bool:
     return isinstance(node, CfgNode) and node.is_new_allowed() and "NAME" in node
 
 
-def flatten(node: Mapping, prefix: str = "") -> Dict[str, Any]:
-    """``{"A.B.C": value}`` of nested mappings."""
+def flatten(node: Any, prefix: str = "", lists: bool = False) -> Dict[str, Any]:
+    """``{"A.B.C": value}`` of nested mappings; with ``lists`` also ``A.B.0.C`` of lists that hold mappings or lists."""
     flat = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
+    for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+        is_nested = lists and isinstance(value, (list, tuple)) and any(isinstance(x, (Mapping, list)) for x in value)
+        if isinstance(value, Mapping) or is_nested:
+            flat.update(flatten(value, f"{prefix}{key}.", lists))
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -9,10 +9,9 @@ import sys
 
 from ..arguments.check import argument_parser
 from ..utils.command import command
-from .check_dataset import check_dataset, check_registered
+from .check_dataset import check_dataset, check_registered, conversion_report
 from .layouts import data_of_folder
 from .input_size import DEFAULT_SIZE, InputSize
-from .problems import Report
 
 __all__ = ["main"]
 
@@ -42,12 +41,9 @@ def _reports_of_folder(folder, num_classes, options):
     """What was left out of the folder, if anything was, and the check of each split; prints how they were found."""
     found = data_of_folder(folder)
     print("\n".join(found.notes))
-    conversion = Report(folder)
-    for line in found.left_out:
-        conversion.warn(line)
     pairs = [(found.train_json, found.train_images), (found.val_json, found.val_images)]
     checks = [check_dataset(*pair, num_classes, **options) for pair in pairs if all(pair)]
-    return [conversion, *checks] if found.left_out else checks
+    return [conversion_report(folder, found.left_out), *checks] if found.left_out else checks
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from .problems import Report
 from .repeat_factors import RepeatFactors, table_as_dicts
 from .registered import load_registered, require_files, require_name
 
-__all__ = ["check_dataset", "check_dicts", "check_registered", "raise_or_warn", "run_checks"]
+__all__ = ["check_dataset", "check_dicts", "check_registered", "conversion_report", "raise_or_warn", "run_checks"]
 
 
 def check_dataset(json_file, image_root, num_classes=None, *, name=None, **settings):
@@ -154,11 +154,17 @@ def run_checks(names, num_classes=None, *, trained=(), matched=(), mappers=None,
 
 def raise_or_warn(left_out, *, strict, logger):
     """Log what was left out while data were converted, or with ``strict`` raise ``DataError`` for it."""
-    report = Report("the folder of --data")
     for line in left_out:
         logger.warning("%s", line)
+    conversion_report("the folder of --data", left_out).raise_if_errors(strict)
+
+
+def conversion_report(title, left_out):
+    """What was left out while data were converted, as the warnings of a report."""
+    report = Report(title)
+    for line in left_out:
         report.warn(line)
-    report.raise_if_errors(strict)
+    return report
 
 
 def _warn_of_shared(trained, reports):

@@ -15,7 +15,8 @@ from detectron2.data import MapDataset
 from detectron2.evaluation import inference_on_dataset
 from torch import nn
 
-from ..config.added import Additions, flat_settings
+from ..config.added import Additions
+from ..config.yacs import flatten
 from ..data.coco_paths import register_train_val
 from ..data.test_batches import SameSizeBatches
 from ..modeling.fast_layers import set_layers
@@ -99,11 +100,8 @@ class Experiment(ABC):
         late = [word for word in map(str, overrides) if word.startswith("--")]
         if late:
             raise ConfigError(f"{late[0]} stands after the config overrides; move it before them.")
-        additions = Additions()
-        for name in fragments:
-            before = flat_settings(cls._settings_of(cfg))
-            cls._add(cfg, shipped_file(name))
-            additions.check(name, before, flat_settings(cls._settings_of(cfg)))
+        if fragments:
+            cls._add_all(cfg, fragments)
         reference = cls._batch_size(cfg)
         cls._override(cfg, overrides)
         experiment = cls(cfg)
@@ -115,6 +113,14 @@ class Experiment(ABC):
     @abstractmethod
     def _batch_size(cfg) -> Optional[int]:
         """The batch size in ``cfg``, which has not been checked; None if there is none."""
+
+    @classmethod
+    def _add_all(cls, cfg, fragments: Sequence[str]) -> None:
+        additions, settings = Additions(), flatten(cls._settings_of(cfg), lists=True)
+        for name in fragments:
+            cls._add(cfg, shipped_file(name))
+            before, settings = settings, flatten(cls._settings_of(cfg), lists=True)
+            additions.check(name, before, settings)
 
     @staticmethod
     @abstractmethod

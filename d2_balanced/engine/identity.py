@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from detectron2.utils import comm
@@ -86,11 +87,22 @@ def identity_in(checkpoint: Mapping[str, Any]) -> Optional[RunIdentity]:
     return RunIdentity(about["config"], classes_of(checkpoint), tuple(data), tuple(about.get("trained", ())))
 
 
+@functools.lru_cache(maxsize=4)
+def _settings(config: str) -> Dict[str, Any]:
+    """The flat settings of a config as YAML, which takes a while to parse; not to be changed."""
+    return flatten(parse_yaml(config, "the config"))
+
+
+def _are_of_one_kind(before: str, now: str) -> bool:
+    """Whether both configs are yacs configs, or both LazyConfigs."""
+    return bool(_settings(before).keys() & _settings(now).keys())
+
+
 def changed_keys(before: str, now: str) -> Dict[str, Tuple[Any, Any]]:
     """``{key: (old value, new value)}`` of two configs as YAML, without the keys that only say where a run lies."""
     if not before or not now:
         return {}
-    old, new = (flatten(parse_yaml(text, "the config")) for text in (before, now))
+    old, new = _settings(before), _settings(now)
     keys = [key for key in (*old, *(key for key in new if key not in old)) if key not in _PLACES]
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
@@ -98,9 +110,9 @@ def changed_keys(before: str, now: str) -> Dict[str, Tuple[Any, Any]]:
 def read_otherwise(before: RunIdentity, now: str) -> List[str]:
     """What says how images become a model's input, and its outputs scores and boxes, in the config that it was trained with
     and in the config ``now`` (YAML), where they differ: its weights fit both and mean something with one."""
+    if not before.config or not _are_of_one_kind(before.config, now):
+        return []
     changed = changed_keys(before.config, now)
-    if not before.config or not set(flatten(parse_yaml(before.config, ""))) & set(flatten(parse_yaml(now, ""))):
-        return []  # configs of two kinds
     return [f"{key}: {old!r} -> {new!r}" for key, (old, new) in changed.items() if key.endswith(_READ_BY)]
 
 
@@ -115,7 +127,7 @@ def resume_changes(before: RunIdentity, now: RunIdentity, accept_data: bool) -> 
     are not accepted.
     """
     changed = changed_keys(before.config, now.config)
-    if len(changed) and not set(flatten(parse_yaml(before.config, ""))) & set(flatten(parse_yaml(now.config, ""))):
+    if len(changed) and not _are_of_one_kind(before.config, now.config):
         raise ConfigError(
             "This run was started with a config of the other kind (.yaml or .py). Resume it with that one, or without "
             "--config-file."

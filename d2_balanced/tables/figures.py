@@ -18,20 +18,17 @@ __all__ = ["by_iou", "over_iterations", "save_figures"]
 _COLUMNS = 4
 
 
-def save_figures(path: str, title: str, metric: str, baseline: str, tasks: Mapping[str, Sequence[Task]]) -> List[str]:
-    """Write ``<path>-over-iterations.png`` and ``<path>-by-iou.png``, where there is something to draw; their paths.
+def save_figures(path: str, title: str, metric: str, baseline: str, tasks: Mapping[str, Sequence[Task]]) -> None:
+    """Write ``<path>-over-iterations.png`` and ``<path>-by-iou.png``, where there is something to draw.
 
     Args:
         metric: the table's first.
         tasks: the finished ones of every row, by its name, the ``baseline``'s included.
     """
     figures = {"over-iterations": over_iterations(title, metric, baseline, tasks), "by-iou": by_iou(title, baseline, tasks)}
-    paths = []
     for name, figure in figures.items():
         if figure is not None:
-            paths.append(f"{path}-{name}.png")
-            figure.savefig(paths[-1], dpi=80)
-    return paths
+            figure.savefig(f"{path}-{name}.png", dpi=80)
 
 
 def over_iterations(title: str, metric: str, baseline: str, tasks: Mapping[str, Sequence[Task]]):

@@ -5,7 +5,8 @@ import logging
 import pytest
 from paths import ROOT
 
-from d2_balanced.config.added import Additions, flat_settings
+from d2_balanced.config.added import Additions
+from d2_balanced.config.yacs import flatten
 from d2_balanced.engine.open import open_experiment
 from d2_balanced.utils.errors import ConfigError
 
@@ -46,7 +47,7 @@ def test_different_seats_mix_without_a_word(suffix, caplog):
 
 
 def test_only_what_fragments_set_is_compared():
-    settings = flat_settings({"A": {"NAME": "x", "B": [{"C": 1}, {"C": 2}], "D": [1, 2]}, "E": {}})
+    settings = flatten({"A": {"NAME": "x", "B": [{"C": 1}, {"C": 2}], "D": [1, 2]}, "E": {}}, lists=True)
     assert settings == {"A.NAME": "x", "A.B.0.C": 1, "A.B.1.C": 2, "A.D": [1, 2]}
     additions = Additions()
     additions.check("first", settings, {**settings, "A.D": [3]})
