@@ -306,11 +306,20 @@ class Experiment(ABC):
         """Loader and evaluator of the test data set ``name``, which writes to ``subfolder`` of the output folder."""
 
     def check_evaluation(self) -> None:
-        """Build what evaluates, read an image, and drop it all: what fails is told before training, not after."""
-        for name in self.test_datasets:
-            images = getattr(self.build_test(name)[0], "dataset", None)
+        """Build what evaluates, read an image, and drop it all: what fails is told before training, not after.
+
+        ``ConfigError`` for a best metric that the evaluator knows it will not give.
+        """
+        metric = self.settings.best_metric
+        judge = next((name for name in self.test_datasets[1:] if metric.startswith(f"{name}/")), None)
+        for index, name in enumerate(self.test_datasets):
+            loader, evaluator = self.build_test(name)
+            images = getattr(loader, "dataset", None)
             if isinstance(images, MapDataset) and len(images):
                 _ = images[0]
+            if hasattr(evaluator, "require_metric") and (name == judge or not (judge or index)):
+                with usage(self.keys["best_metric"], ValueError):
+                    evaluator.require_metric(metric[len(f"{name}/"):] if judge else metric)
 
     def evaluate(
         self,

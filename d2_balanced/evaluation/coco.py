@@ -8,16 +8,18 @@ import pickle
 from collections import OrderedDict
 
 import detectron2.utils.comm as comm
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import BoxMode
 
 from ..data.check_boxes import tolerated
 from ..utils.atomic import atomic_write
+from ..utils.errors import did_you_mean
 from ..utils.output_folder import require_files, require_writable
 from . import proposal_recall as box_proposals
 from .coco_backend import resolve_backend
-from .coco_metrics import evaluate_coco
+from .coco_metrics import evaluate_coco, metric_names
 from .detections import internal_detections
 from .diagnosis import diagnose
 from .errors.write import FOLDER, find_mistakes, write_mistakes
@@ -87,6 +89,36 @@ class COCODetectionEvaluator(DatasetEvaluator):
         self.errors = bool(errors and output_dir)
         self.run_name = os.path.basename(os.path.abspath(output_dir)) if output_dir else ""
         self.reset()
+
+    def require_metric(self, name):
+        """Raise ``ValueError`` if ``name``, such as "bbox/AP", is not a metric that an evaluation may have.
+
+        It may have what its tasks give, whatever the model predicts; tasks of ``extra_metrics`` are not looked into.
+        """
+        task, slash, metric = name.partition("/")
+        known = self._metrics_by_task()
+        if task in known and (metric in known[task] or self._is_of_class(task, metric)):
+            return
+        if slash and self.extra_metrics and task not in known:
+            return
+        names = [f"{task}/{metric}" for task, metrics in known.items() for metric in metrics]
+        raise ValueError(
+            f"the evaluation of {self.dataset_name!r} has no value {name!r}; "
+            f"the main ones are {', '.join(f'{task}/{metrics[0]}' for task, metrics in known.items())}."
+            f"{did_you_mean(name if slash else f'bbox/{name}', names)}"
+        )
+
+    def _metrics_by_task(self):
+        tasks = self.tasks or _TASKS
+        names = metric_names(self.max_dets)
+        agnostic = [f"{task}_agnostic" for task in tasks] if self.class_agnostic else []
+        return {**dict.fromkeys([*tasks, *agnostic], names), "box_proposals": box_proposals.METRICS}
+
+    def _is_of_class(self, task, metric):
+        classes = MetadataCatalog.get(self.dataset_name).get("thing_classes")
+        if task not in _TASKS or not metric.startswith("AP-") or classes is not None and len(classes) < 2:
+            return False
+        return classes is None or metric[len("AP-"):].startswith(tuple(classes))  # an id may stand behind a name
 
     def reset(self):
         """Forgets the predictions of the last round."""

@@ -7,7 +7,7 @@ import numpy as np
 from ..data.class_names import distinct_names
 from .coco_backend import match_and_accumulate, resolve_backend
 
-__all__ = ["AREAS", "IOU_PERCENTS", "CocoMetrics", "detection_limits", "evaluate_coco", "percent"]
+__all__ = ["AREAS", "IOU_PERCENTS", "CocoMetrics", "detection_limits", "evaluate_coco", "metric_names", "percent"]
 
 IOU_PERCENTS = tuple(range(50, 100, 5))  # AP50, AP55, ... AP95
 AREAS = {"": 0, "s": 1, "m": 2, "l": 3}  # suffix of the metric -> index of the area range
@@ -69,6 +69,13 @@ class CocoMetrics(NamedTuple):
             row[f"AR@{self.max_dets[-1]}"] = self.ar(class_index=k)
             rows.append(row)
         return rows
+
+
+def metric_names(max_dets):
+    """The keys of ``CocoMetrics.summary``, before there is anything to evaluate."""
+    limits = detection_limits(max_dets)
+    shape = (len(IOU_PERCENTS), 1, len(AREAS), len(limits))
+    return list(CocoMetrics(np.full((shape[0], 1, *shape[1:]), -1.0), np.full(shape, -1.0), limits).summary())
 
 
 def evaluate_coco(

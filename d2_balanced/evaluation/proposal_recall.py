@@ -9,12 +9,15 @@ import numpy as np
 from .coco_backend import match_and_accumulate, resolve_backend
 from .coco_metrics import AREAS
 
-__all__ = ["proposal_recall"]
+__all__ = ["METRICS", "proposal_recall"]
+
+_LIMITS = (100, 300, 1000)
+METRICS = tuple(f"AR{suffix}@{limit}" for limit in _LIMITS for suffix in AREAS)  # what proposal_recall gives
 
 _IMAGES_AT_ONCE = 256  # bounds the memory: 1000 proposals an image become dicts
 
 
-def proposal_recall(ground_truth, proposals, *, limits=(100, 300, 1000), backend="auto"):
+def proposal_recall(ground_truth, proposals, *, limits=_LIMITS, backend="auto"):
     """AR of proposals, in percent.
 
     Args:

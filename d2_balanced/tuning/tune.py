@@ -126,7 +126,10 @@ class _Tuning:
     def _trial(self, arm: Arm, tried: Tried) -> Trial:
         texts, experiment = arm.texts(tried.values), self.experiments[arm.name]
         folder = os.path.join(self.folder, "trials", arm.name, f"{tried.number + 1:03d}")
-        overrides = experiment.words({**texts, experiment.keys["seed"]: str(self.settings.seed)})
+        own = {experiment.keys["seed"]: str(self.settings.seed)}
+        if self.settings.metric != experiment.settings.best_metric:  # the trial's best checkpoint is by it, too
+            own[experiment.keys["best_metric"]] = self.settings.metric
+        overrides = experiment.words({**texts, **own})
         words = training_words(arm, overrides, self.settings, folder)
         shown = ", ".join(f"{key} {text}" for key, text in texts.items())
         return Trial(arm.name, tried.number, self.trials, folder, tuple(words), shown, self.settings.metric)

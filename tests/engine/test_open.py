@@ -314,6 +314,15 @@ def test_a_lazy_run_evaluates_several_data_sets(two, datasets, tmp_path):
     assert saved.train_datasets == ("own_train",) and saved.test_datasets == ("own_val",)
 
 
+@pytest.mark.parametrize("metric, hint", [("bbox/APP", "bbox/AP"), ("two_b/bbox/AP57", "bbox/AP75"), ("two_a/bbox/AP", "")])
+@pytest.mark.parametrize("config, key, system", [(YAML, "TEST.BEST_METRIC", "yaml"), (LAZY, "train.best_metric", "py")])
+def test_a_best_metric_that_will_not_be_there_is_told_before_training(two, config, key, system, metric, hint):
+    word = [key, metric] if system == "yaml" else [f"{key}={metric}"]
+    experiment = open_experiment(config, [*two_sets(system), *word])
+    with pytest.raises(ConfigError, match=f"{re.escape(key)}: the evaluation of 'two_.' has no value.*{hint}"):
+        experiment.check_evaluation()
+
+
 def test_lazy_evaluators_are_of_the_data_set_that_they_evaluate(two):
     made = []
 

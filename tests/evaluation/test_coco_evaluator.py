@@ -320,6 +320,39 @@ def test_by_objects_is_the_ap_of_those_images_alone(registered):
         assert got[f"AP75[{group}]"] == pytest.approx(alone["AP75"], abs=1e-12)
 
 
+def test_every_value_of_an_evaluation_can_choose_the_best_checkpoint(registered):
+    coco = random_dataset(22, num_classes=2)
+    coco["categories"][0]["name"] = coco["categories"][1]["name"]  # "name (id 1)" in the metrics
+    inputs, outputs = model_outputs(coco, random_results(22, coco))
+    evaluator = build_evaluator(registered(coco), max_dets=30, class_agnostic=True, by_objects=True)
+    results = run(evaluator, inputs, outputs)
+    for output in outputs:
+        found = output["instances"]
+        output["proposals"] = Instances((SIZE, SIZE), proposal_boxes=found.pred_boxes, objectness_logits=found.scores)
+    results.update(run(evaluator, inputs, outputs))
+    names = [f"{task}/{metric}" for task, metrics in results.items() for metric in metrics]
+    assert {"bbox/AR@30", "bbox_agnostic/AP90", "box_proposals/ARl@1000", "bbox_by_objects/AP[8+]"} < set(names)
+    assert any(name.startswith("bbox/AP-") for name in names)
+    for name in [*names, "segm/AP50"]:
+        evaluator.require_metric(name)
+
+
+@pytest.mark.parametrize("name, message", [
+    ("bbox/APP", "no value 'bbox/APP'.*bbox/AP, segm/AP, box_proposals/AR@100.*Did you mean bbox/AP"),
+    ("AP75", "Did you mean bbox/AP75"),
+    ("bbox/AR@100", "no value"),  # with at most 30 detections
+    ("bbox/AP-", "no value"),
+    ("bbox/AP-unknown", "no value"),
+    ("bbox_agnostic/AP", "no value"),
+    ("bbox_by_objects/AP[8+]", "no value"),
+    ("", "no value"),
+])  # fmt: skip
+def test_a_metric_that_no_evaluation_will_have_is_named(registered, name, message):
+    evaluator = build_evaluator(registered(random_dataset(23, num_classes=2)), max_dets=30)
+    with pytest.raises(ValueError, match=message):
+        evaluator.require_metric(name)
+
+
 @pytest.mark.parametrize("settings, message", [
     ({"max_dets": 0}, "max_dets must be a whole number from 1, got 0"),
     ({"max_dets": 10.0}, "max_dets"),

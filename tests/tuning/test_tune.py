@@ -182,15 +182,24 @@ def test_a_metric_that_the_evaluation_lacks_is_named_with_those_it_has(run, caps
     assert "bbox/APx is missing; there are bbox/AP." in capsys.readouterr().err
 
 
+def test_a_mistyped_metric_is_refused_by_the_first_training(tmp_path, capsys):
+    data = data_arguments(make_dataset(tmp_path / "train"), make_dataset(tmp_path / "val", images=3, seed=1))
+    words = ["--config-file", YAML, "--output-dir", tmp_path / "out", *data, "--metric", "bbox/APP", "--lr", "0.01,0.02"]
+    assert status(main, *words, *TINY, "SOLVER.MAX_ITER", "2") == 2
+    assert "TEST.BEST_METRIC: the evaluation of 'own_val' has no value 'bbox/APP'" in capsys.readouterr().err
+
+
 def test_real_trainings_of_both_config_systems(tmp_path):
     data = data_arguments(make_dataset(tmp_path / "train"), make_dataset(tmp_path / "val", images=3, seed=1))
     yaml = ["--config-file", YAML, *TINY, "SOLVER.MAX_ITER", "2", "SOLVER.WARMUP_ITERS", "1"]
     lazy = ["--config-file", quick_config("faster_rcnn", "py"), "train.max_iter=2", *LAZY_TINY[:-1]]
     arms = [f"yaml={shlex.join(yaml)}", f"lazy={shlex.join(lazy)}"]
-    words = ["--output-dir", tmp_path / "out", *data, "--trials", "1", "--lr", "0.01..0.04"]
+    words = ["--output-dir", tmp_path / "out", *data, "--trials", "1", "--lr", "0.01..0.04", "--metric", "bbox/AP50"]
     assert status(main, *words, *(word for arm in arms for word in ("--arm", arm))) == 0
     found = best(tmp_path)
     assert found["yaml"]["trials"] == found["lazy"]["trials"] == 1
     assert found["lazy"]["values"] == {"optimizer.lr": "0.03"} and "train.seed=$seed" in found["lazy"]["command"]
-    saved = (tmp_path / "out" / "trials" / "yaml" / "001" / "config.yaml").read_text()
+    trials = tmp_path / "out" / "trials"
+    saved = (trials / "yaml" / "001" / "config.yaml").read_text()
     assert "BASE_LR: 0.03" in saved and "SEED: 100" in saved
+    assert [json.loads((trials / arm / "001" / "best.json").read_text())["metric"] for arm in found] == ["bbox/AP50"] * 2
