@@ -34,7 +34,8 @@ class Ensemble(nn.Module):
         nms_thresh, topk_per_image: see :class:`Predicted`.
 
     Raises:
-        Refusal: for a suppression that goes by what is predicted beside boxes and scores.
+        Refusal: for a suppression that goes by what is predicted beside boxes and scores, or has weights of another
+            number of detectors.
     """
 
     def __init__(self, models: Sequence[nn.Module], nms: Suppression, nms_thresh: float, topk_per_image: int):
@@ -44,6 +45,7 @@ class Ensemble(nn.Module):
             reason = "it goes by more than the boxes and scores of detections"
             raise Refusal("--ensemble", f"{type(nms).__name__} (MODEL.BALANCED.NMS)", reason, "take NMS or SoftNMS")
         self.models, self.nms = nn.ModuleList(models), nms
+        nms.expect_sources(len(self.models))
         self.predicted = Predicted(-1.0, nms_thresh, topk_per_image)
         self.eval()
 

@@ -58,6 +58,21 @@ def test_fusion_knows_which_detector_a_box_is_of():
     assert found.scores.tolist() == pytest.approx([0.75, 0.25])  # two agree; one of two is alone
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["the last finds nothing", "the first finds nothing"])
+def test_fusion_counts_a_detector_that_finds_nothing(order):
+    pytest.importorskip("ensemble_boxes")
+    from d2_balanced.modeling.suppression import WeightedBoxesFusion
+
+    pair = Fixed([[0.0, 0, 10, 8]], [0.6], [0]), Fixed([], [], [])
+    models = [pair[i] for i in order]
+    assert Ensemble(models, WeightedBoxesFusion(), 0.5, 10)([{}])[0]["instances"].scores.tolist() == pytest.approx([0.3])
+    weights = [[3.0, 1.0][i] for i in order]
+    found = Ensemble(models, WeightedBoxesFusion(weights=weights), 0.5, 10)([{}])[0]["instances"]
+    assert found.scores.tolist() == pytest.approx([0.6 * 3 / 4])
+    with pytest.raises(Refusal, match=r"weights=\[1.0, 2.0, 3.0\].*NMS.WEIGHTS.*2 detectors.*give 2, or none"):
+        Ensemble(models, WeightedBoxesFusion(weights=[1.0, 2.0, 3.0]), 0.5, 10)
+
+
 @pytest.mark.parametrize("nms", [IoUGuidedNMS(), VarianceVoting(), nn.Identity()], ids=["IoU", "variance", "foreign"])
 def test_a_suppression_by_more_than_boxes_and_scores_is_refused(nms):
     with pytest.raises(Refusal, match="--ensemble.*MODEL.BALANCED.NMS"):

@@ -137,6 +137,13 @@ def test_fusion_of_two_detectors_counts_who_agrees():
     assert found.scores.tolist() == pytest.approx([(3 * 0.9 + 0.7) / 4, 0.5 / 4])
 
 
+def test_weights_of_detectors_say_that_one_detector_has_no_use_for_them(caplog):
+    plain = one_class(THREE, [0.9, 0.8, 0.5], fusion())
+    weighted = one_class(THREE, [0.9, 0.8, 0.5], fusion(weights=[3.0, 1.0, 7.0]))
+    assert_same([plain], [weighted])
+    assert "weights=[3.0, 1.0, 7.0] (MODEL.BALANCED.NMS.WEIGHTS) are not used" in caplog.text
+
+
 def groups_of(boxes, scores, sizes, predicted):
     """``{(image, class): (rows, boxes, scores, ious, variances)}`` of the candidates, as lists."""
     found = {}

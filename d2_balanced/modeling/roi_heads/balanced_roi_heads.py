@@ -106,6 +106,8 @@ class BalancedROIHeads(StandardROIHeads):
         self.matchers = self.stages.matchers(self.proposal_matcher)
         self.num_refinements = self.stages.num_train - 1 + self.mask_branch.refines_last_stage
         check_axes.check_axes(self)
+        if getattr(self.nms, "joint", False) and hasattr(self.nms, "expect_sources"):
+            self.nms.expect_sources(len(self.test_branches))
         # The main branch has the most positives. It feeds the mask head and gives the boxes at inference.
         self.main_branch = self._most_positive(range(len(self.branches)))
         # Whoever wants to see the training step (recording/recorder.py): `observe(view)` is called once a stage.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 from typing import List
 
 import torch
 from detectron2.structures import Boxes, pairwise_iou
+from detectron2.utils.logger import log_first_n
 from torch import Tensor
 
-from ...utils.errors import ConfigError
+from ...utils.errors import ConfigError, Refusal
 from ...utils.numbers import require
 from ..arguments import check_range
 from ..registry import NMS_REGISTRY
@@ -34,12 +36,14 @@ class WeightedBoxesFusion(Suppression):
         iou_thresh: boxes that overlap a fused box by more belong to it, in [0, 1]; at 1 nothing is fused.
         conf_type: score of a fused box: "avg", the mean, lowered where fewer boxes than detectors agree; "max";
             "box_and_model_avg" or "absent_model_aware_avg", see the library.
-        weights: of the detectors or branches, in their order, each above 0; empty: equal ones.
+        weights: of the detectors or branches, in their order, each above 0; empty: equal ones. One detector alone has
+            no use for them, which a warning says.
         joint: see :class:`Suppression`.
 
     Raises:
         ConfigError: where the library is not installed.
         ValueError: for a number or name out of range.
+        Refusal: where it is used with another number of detectors or branches than ``weights``.
     """
 
     def __init__(
@@ -51,6 +55,14 @@ class WeightedBoxesFusion(Suppression):
         self.conf_type = conf_type
         self.weights = [require(self, "weights", weight, above=0) for weight in weights]
         _library()
+
+    def expect_sources(self, number: int) -> None:
+        super().expect_sources(number)
+        if self.weights and len(self.weights) != number:
+            raise Refusal(
+                f"weights={self.weights} (MODEL.BALANCED.NMS.WEIGHTS)", f"{number} detectors or branches",
+                "each has one", f"give {number}, or none",
+            )  # fmt: skip
 
     def suppress(self, candidates: Candidates, nms_thresh: float) -> Candidates:
         widths_heights = candidates.boxes[:, 2:] - candidates.boxes[:, :2]
@@ -66,14 +78,21 @@ class WeightedBoxesFusion(Suppression):
     def _fuse(self, candidates: Candidates):
         # A power of two, so that scaling to [0, 1] and back changes no bit.
         scale = 2.0 ** math.ceil(math.log2(float(candidates.boxes.max())))
-        sources = torch.zeros_like(candidates.rows) if candidates.sources is None else candidates.sources
-        number = max(len(self.weights), int(sources.max()) + 1)
-        parts = [candidates.select(sources == source) for source in range(number)]
+        if candidates.sources is None:
+            parts, weights = [candidates], []
+            if self.weights:
+                message = "WeightedBoxesFusion: weights=%s (MODEL.BALANCED.NMS.WEIGHTS) are not used: there is one detector."
+                log_first_n(logging.WARNING, message % self.weights, name=__name__)
+        else:
+            # A detector that finds nothing here is counted, too: "avg" asks how many agree.
+            number = max(self.num_sources, len(self.weights), int(candidates.sources.max()) + 1)
+            parts = [candidates.select(candidates.sources == source) for source in range(number)]
+            weights = self.weights
         found = _library().weighted_boxes_fusion(
             [_host(part.boxes / scale) for part in parts],
             [_host(part.scores) for part in parts],
             [_host(part.groups) for part in parts],
-            weights=self.weights or None,
+            weights=weights or None,
             iou_thr=self.iou_thresh,
             conf_type=self.conf_type,
         )

@@ -141,10 +141,16 @@ class Suppression(nn.Module):
     #: see above
     wants_ious = False
     wants_variances = False
+    #: how many branches or detectors the boxes are from, whether or not all of them find something in an image
+    num_sources = 1
 
     def __init__(self, joint: bool = False):
         super().__init__()
         self.joint = joint
+
+    def expect_sources(self, number: int) -> None:
+        """Called by what will use the suppression, with the number of branches or detectors that ``sources`` tell apart."""
+        self.num_sources = number
 
     def forward(
         self, boxes: List[Tensor], scores: List[Tensor], image_sizes: List[Tuple[int, int]], predicted: Predicted

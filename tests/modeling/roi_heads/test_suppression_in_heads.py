@@ -113,6 +113,9 @@ REFUSED = {
     "one branch at inference": (
         {**nms("SoftNMS", JOINT=True), **h.BRANCHES, "MODEL__BALANCED__TEST_BRANCHES": [1]}, "joint.*TEST_BRANCHES"
     ),
+    "weights of other branches": (
+        {**nms("WeightedBoxesFusion", JOINT=True, WEIGHTS=[1.0, 2.0, 3.0]), **h.BRANCHES}, "NMS.WEIGHTS.*give 2, or none"
+    ),
 }  # fmt: skip
 
 
