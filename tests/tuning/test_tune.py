@@ -182,13 +182,6 @@ def test_a_metric_that_the_evaluation_lacks_is_named_with_those_it_has(run, caps
     assert "bbox/APx is missing; there are bbox/AP." in capsys.readouterr().err
 
 
-def test_a_mistyped_metric_is_refused_by_the_first_training(tmp_path, capsys):
-    data = data_arguments(make_dataset(tmp_path / "train"), make_dataset(tmp_path / "val", images=3, seed=1))
-    words = ["--config-file", YAML, "--output-dir", tmp_path / "out", *data, "--metric", "bbox/APP", "--lr", "0.01,0.02"]
-    assert status(main, *words, *TINY, "SOLVER.MAX_ITER", "2") == 2
-    assert "TEST.BEST_METRIC: the evaluation of 'own_val' has no value 'bbox/APP'" in capsys.readouterr().err
-
-
 def test_real_trainings_of_both_config_systems(tmp_path):
     data = data_arguments(make_dataset(tmp_path / "train"), make_dataset(tmp_path / "val", images=3, seed=1))
     yaml = ["--config-file", YAML, *TINY, "SOLVER.MAX_ITER", "2", "SOLVER.WARMUP_ITERS", "1"]
