@@ -92,7 +92,7 @@ def corner_variances(loss, transform, deltas: Tensor, log_variances: Tensor, pro
 
     Of a loss that sees deltas, those of centre and size are taken to be independent, and errors of the size to be small.
     """
-    variances = log_variances.float().exp().view(len(proposals), -1, 4)
+    variances = log_variances.float().exp().unflatten(1, (-1, 4))
     if loss.sees == "corners":
         return (variances * _corner_units(transform, proposals)[:, None].square()).view_as(log_variances)
     boxes = transform.apply_deltas(deltas, proposals).view_as(variances)

@@ -88,7 +88,9 @@ def _with_ious(iou_branch, found):
 
 def _joined(parts):
     """One list of tensors, of all branches together an image, from one list a branch; None where a branch has none."""
-    if len(parts) == 1 or any(part is None for part in parts):
+    if any(part is None for part in parts):
+        return None
+    if len(parts) == 1:
         return parts[0]
     return [torch.cat(image) for image in zip(*parts)]
 

@@ -105,12 +105,23 @@ def _check_nms(heads):
         other = f"iou_branch={type(heads.iou_branch).__name__} (MODEL.BALANCED.IOU_BRANCH)"
         raise Refusal(f"nms={name}", other, "nothing predicts IoUs", "take an IoUBranch with predict_iou")
     if getattr(heads.nms, "wants_variances", False):
-        last = heads.branches[0].predictor(heads.stages.num_train - 1)
-        if heads.iou_branch.replaces_regressor or getattr(last, "bbox_log_variance", None) is None:
-            other = f"box_loss={type(getattr(last, 'box_loss', None)).__name__} (MODEL.BALANCED.BOX_LOSS)"
-            raise Refusal(f"nms={name}", other, "nothing predicts variances", "take a box loss that does (KLLoss)")
+        for last in _predictors_of_detections(heads):
+            _check_variances(heads, last, f"nms={name}")
     if getattr(heads.nms, "joint", False):
         _check_joint(heads, f"nms={name} with joint")
+
+
+def _predictors_of_detections(heads):
+    """Those whose boxes the suppression gets: one of every branch that is used, where it joins their boxes."""
+    if not getattr(heads.nms, "joint", False):
+        return [heads.test_predictor]
+    return [heads.branches[p].predictor(heads.stages.num_test - 1) for p in heads.test_branches]
+
+
+def _check_variances(heads, predictor, name):
+    if heads.iou_branch.replaces_regressor or getattr(predictor, "bbox_log_variance", None) is None:
+        other = f"box_loss={type(getattr(predictor, 'box_loss', None)).__name__} (MODEL.BALANCED.BOX_LOSS)"
+        raise Refusal(name, other, "nothing predicts variances", "take a box loss that does (KLLoss)")
 
 
 def _check_joint(heads, name):

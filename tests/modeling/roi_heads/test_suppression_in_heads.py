@@ -5,7 +5,9 @@ import roi_heads_tools as h
 import torch
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 
+from d2_balanced.modeling.roi_heads.check_axes import check_axes
 from d2_balanced.modeling.suppression import NMS
+from d2_balanced.utils.errors import Refusal
 
 KL = {"MODEL__BALANCED__BOX_LOSS": {"NAME": "KLLoss"}}
 MASKS = {"MODEL__MASK_ON": True}
@@ -57,6 +59,36 @@ def test_at_minus_1_all_detections_are_kept(axes, name):
     every, _ = detections({**axes, **nms(name), "TEST__DETECTIONS_PER_IMAGE": -1}, heads.state_dict())
     assert all(len(image) > 6 for image in every)
     assert_same(few, [image[:5] for image in every])
+
+
+BUCKETS = {"MODEL__BALANCED__BOX_CODER": {"NAME": "Buckets"}, "MODEL__BALANCED__BOX_LOSS": {"NAME": "BucketLoss"}}
+
+
+@pytest.mark.parametrize("coordinates", ["corners", "deltas", "buckets"])
+@pytest.mark.parametrize("agnostic", [{}, h.AGNOSTIC], ids=["class-specific", "agnostic"])
+def test_without_any_proposal_nothing_is_found(coordinates, agnostic):
+    """An RPN may leave none, which are all smaller than MIN_SIZE or not finite."""
+    loss = {"MODEL__BALANCED__BOX_LOSS": {"NAME": "KLLoss", "COORDINATES": coordinates}}
+    heads = h.build(h.tiny_cfg(**(BUCKETS if coordinates == "buckets" else loss), **agnostic, **nms("SoftNMS")))
+    found = h.detect(heads, h.features(2), [image[:0] for image in h.proposals(h.targets((4, 7)))])
+    assert [len(image) for image in found] == [0, 0] and found[0].pred_boxes.tensor.shape == (0, 4)
+
+
+def test_of_branches_that_do_not_all_predict_variances_none_are_joined():
+    """In a LazyConfig every branch may have a loss of its own."""
+
+    def built(name, without):
+        heads = h.build(h.tiny_cfg(**h.BRANCHES, **KL, **nms(name, JOINT=True)))
+        predictor = heads.branches[without].box_predictor
+        predictor.box_loss = predictor.bbox_log_variance = None
+        return heads
+
+    for without in (0, 1):
+        targets = h.targets((4, 7))
+        assert all(len(image) for image in h.detect(built("SoftNMS", without), h.features(2), h.proposals(targets)))
+        with pytest.raises(Refusal, match="VarianceVoting.*box_loss=NoneType.*nothing predicts variances"):
+            check_axes(built("VarianceVoting", without))
+    check_axes(h.build(h.tiny_cfg(**h.BRANCHES, **KL, **nms("VarianceVoting"))))
 
 
 def test_iou_guided_nms_gets_class_scores_and_the_ious_of_the_branch():
