@@ -17,6 +17,7 @@ from torch import nn
 
 from ..utils.errors import Refusal
 from ..utils.numbers import require
+from .image_rows import repeat
 from .suppression import NMS
 from .suppression.seat import Predicted, one_score_each
 from .test_limits import limits_of
@@ -32,9 +33,10 @@ class AugmentedRCNN(GeneralizedRCNNWithTTA):
 
     It is detectron2's ``GeneralizedRCNNWithTTA``, with equal detections, but it asks the model for what that one
     reads from a config. So it is the same for yacs and LazyConfig, and for detectors of one's own. Boxes of all
-    augmentations go through one NMS, or the detector's own suppression, with the scores that the detector gives them: of
-    a cascade, a loop or parallel branches the merged ones, with an IoU branch those times the predicted IoU. Masks are predicted on the merged boxes
-    in every augmentation and averaged; so are the masks' own scores where a mask IoU head gives some.
+    augmentations go through one NMS, or the detector's own suppression, to which each augmentation is a detector, with
+    the scores that the detector gives them: of a cascade, a loop or parallel branches the merged ones, with an IoU
+    branch those times the predicted IoU. Masks are predicted on the merged boxes in every augmentation and averaged; so
+    are the masks' own scores where a mask IoU head gives some.
 
     Args:
         model: a ``GeneralizedRCNN``; it is used, not copied.
@@ -71,6 +73,12 @@ class AugmentedRCNN(GeneralizedRCNNWithTTA):
             for name, value in before.items():
                 setattr(heads, name, value)
 
+    def _batch_inference(self, batched_inputs, detected_instances=None):
+        outputs = super()._batch_inference(batched_inputs, detected_instances)
+        if detected_instances is None:
+            self._found = [len(output) for output in outputs]  # in every view
+        return outputs
+
     def _merge_detections(self, all_boxes, all_scores, all_classes, shape_hw):
         nms = getattr(self.model.roi_heads, "nms", None)
         if nms is None or type(nms) is NMS:
@@ -81,8 +89,10 @@ class AugmentedRCNN(GeneralizedRCNNWithTTA):
             found = Instances(shape_hw, scores=torch.stack(all_scores) if all_scores else nothing)
             found.pred_classes = torch.stack(all_classes) if all_classes else nothing.long()
             scores = one_score_each(found, roi_heads.NUM_CLASSES, _LOWEST_SCORE)
-            predicted = Predicted(_LOWEST_SCORE, roi_heads.NMS_THRESH_TEST, test.DETECTIONS_PER_IMAGE)
-            merged = nms([all_boxes], [scores], [shape_hw], predicted)[0]
+            views = repeat(torch.arange(len(self._found), device=all_boxes.device), self._found)
+            limits = _LOWEST_SCORE, roi_heads.NMS_THRESH_TEST, test.DETECTIONS_PER_IMAGE
+            merge = nms.of_views(len(self._found)) if hasattr(nms, "of_views") else nms
+            merged = merge([all_boxes], [scores], [shape_hw], Predicted(*limits, sources=[views]))[0]
         self._merged = merged  # where the scores of the masks belong
         return merged
 

@@ -7,6 +7,7 @@ from d2_balanced.modeling.test_limits import limits_of
 from d2_balanced.modeling.test_time_augmentation import AugmentedRCNN
 from d2_balanced.utils.errors import ConfigError, Refusal
 from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
+from detectron2.structures import Boxes, Instances
 from tiny_runs import TINY, quick_config
 
 SIZES = {"min_sizes": [40, 64], "max_size": 96, "flip": True}
@@ -194,6 +195,25 @@ def test_the_views_are_merged_by_the_detectors_own_suppression():
     )
     same(plain, hard)
     assert not torch.equal(plain.scores, soft.scores)
+
+
+def test_fusion_counts_the_views_that_agree(monkeypatch):
+    """Two of four views find an object in the middle: half of the mean score. One alone: a quarter of its own."""
+    pytest.importorskip("ensemble_boxes")
+    model, _ = model_of(f"{_B}.NMS.NAME", "WeightedBoxesFusion", f"{_B}.NMS.WEIGHTS", "[2.0]")
+    middle, corner = [20.0, 10.0, 40.0, 30.0], [0.0, 0.0, 12.0, 9.0]  # of 40 x 60 pixels
+
+    def inference(views, *_, **__):
+        found = []
+        for boxes, scores in (([middle, corner], [0.6, 0.8]), ([middle], [0.4]), ([], []), ([], [])):
+            found.append(Instances((40, 60), pred_boxes=Boxes(torch.tensor(boxes).view(-1, 4))))
+            found[-1].scores, found[-1].pred_classes = torch.tensor(scores), torch.zeros(len(boxes), dtype=torch.int64)
+        return found[: len(views)]
+
+    monkeypatch.setattr(model, "inference", inference)
+    (found,) = AugmentedRCNN(model, **SIZES, batch_size=4)([image()])
+    assert found["instances"].scores.tolist() == pytest.approx([0.25, 0.2])
+    assert model.roi_heads.nms.num_sources == 1 and model.roi_heads.nms.weights == [2.0]
 
 
 def test_a_suppression_by_predicted_ious_does_not_merge_views():

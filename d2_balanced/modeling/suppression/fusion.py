@@ -28,7 +28,8 @@ class WeightedBoxesFusion(Suppression):
     """Weighted boxes fusion (Solovyev et al., Weighted Boxes Fusion, Image and Vision Computing 2021): boxes of
     a class that overlap become one, the mean weighted by their scores.
 
-    Made for the boxes of several detectors, or of parallel branches (``joint``); of one detector it fuses the candidates.
+    Made for the boxes of several detectors, of parallel branches (``joint``), or of the views of test-time augmentation; of
+    one detector it fuses the candidates.
     ``NMS_THRESH_TEST`` is not used. The library computes on the CPU, box by box: the costliest of the suppressions. Boxes
     without area are dropped.
 
@@ -37,7 +38,7 @@ class WeightedBoxesFusion(Suppression):
         conf_type: score of a fused box: "avg", the mean, lowered where fewer boxes than detectors agree; "max";
             "box_and_model_avg" or "absent_model_aware_avg", see the library.
         weights: of the detectors or branches, in their order, each above 0; empty: equal ones. One detector alone has
-            no use for them, which a warning says.
+            no use for them, which a warning says; its views all weigh the same.
         joint: see :class:`Suppression`.
 
     Raises:
@@ -63,6 +64,11 @@ class WeightedBoxesFusion(Suppression):
                 f"weights={self.weights} (MODEL.BALANCED.NMS.WEIGHTS)", f"{number} detectors or branches",
                 "each has one", f"give {number}, or none",
             )  # fmt: skip
+
+    def of_views(self, number: int) -> WeightedBoxesFusion:
+        other = super().of_views(number)
+        other.weights = []
+        return other
 
     def suppress(self, candidates: Candidates, nms_thresh: float) -> Candidates:
         widths_heights = candidates.boxes[:, 2:] - candidates.boxes[:, :2]

@@ -14,6 +14,7 @@ image: ``Instances`` with ``pred_boxes``, ``scores`` and ``pred_classes``, the h
 
 from __future__ import annotations
 
+import copy
 from typing import List, NamedTuple, Optional, Tuple
 
 import torch
@@ -41,7 +42,7 @@ class Predicted(NamedTuple):
     variances: Optional[List[Tensor]] = None
     """Variances of the boxes' corners in square pixels, of the boxes' shapes; None where nobody predicts them."""
     sources: Optional[List[Tensor]] = None
-    """(Ri,) int64: which branch or detector a box is from, where there are several; None: all from one."""
+    """(Ri,) int64: which branch, detector or view a box is from, where there are several; None: all from one."""
 
 
 class Candidates(NamedTuple):
@@ -151,6 +152,12 @@ class Suppression(nn.Module):
     def expect_sources(self, number: int) -> None:
         """Called by what will use the suppression, with the number of branches or detectors that ``sources`` tell apart."""
         self.num_sources = number
+
+    def of_views(self, number: int) -> Suppression:
+        """The suppression for what one detector finds in so many views of an image: to it each view is a detector."""
+        other = copy.copy(self)
+        other.num_sources = number
+        return other
 
     def forward(
         self, boxes: List[Tensor], scores: List[Tensor], image_sizes: List[Tuple[int, int]], predicted: Predicted
