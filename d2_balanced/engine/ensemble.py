@@ -25,7 +25,8 @@ __all__ = ["Ensemble", "ensemble_of"]
 class Ensemble(nn.Module):
     """Joint NMS of several detectors (RGA + PRM, sec. 3.3, on ensembles), or another suppression of what they find.
 
-    Each detector removes its own duplicates first. Masks are those of the detections that stay. An image in which
+    Each detector removes its own duplicates first. Masks are those of the detections that stay; a score of a mask changes
+    as that of its box does. An image in which
     nobody finds anything has no detections.
 
     Args:
@@ -72,6 +73,9 @@ class Ensemble(nn.Module):
         )
         (kept,) = self.nms.best(candidates, 1, self.predicted)
         mixed = every[kept.rows]
+        if mixed.has("mask_scores"):  # the box's score times the mask's IoU
+            smallest = torch.finfo(mixed.scores.dtype).tiny
+            mixed.mask_scores = mixed.mask_scores * (kept.scores / mixed.scores.clamp(min=smallest))
         mixed.pred_boxes, mixed.scores, mixed.pred_classes = Boxes(kept.boxes), kept.scores, kept.classes
         return mixed
 

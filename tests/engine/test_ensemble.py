@@ -73,6 +73,16 @@ def test_fusion_counts_a_detector_that_finds_nothing(order):
         Ensemble(models, WeightedBoxesFusion(weights=[1.0, 2.0, 3.0]), 0.5, 10)
 
 
+@pytest.mark.parametrize("nms, factor", [(NMS(), 1.0), (SoftNMS("linear"), 0.4)], ids=["NMS", "SoftNMS"])
+def test_scores_of_masks_change_as_those_of_their_boxes(nms, factor):
+    """They rank the masks, so that one of a box whose score has decayed is to come later, too."""
+    one, two = (Fixed([[0.0, y, 10, y + 8]], [score], [0], masks=True) for y, score in ((0, 0.9), (2, 0.8)))
+    one.found.mask_scores, two.found.mask_scores = torch.tensor([0.45]), torch.tensor([0.6])
+    found = Ensemble([one, two], nms, 0.7 if factor == 1 else 0.5, 10)([{}])[0]["instances"]  # IoU 0.6
+    assert found.scores.tolist() == pytest.approx([0.9, 0.8 * factor])
+    assert found.mask_scores.tolist() == pytest.approx([0.45, 0.6 * factor])
+
+
 @pytest.mark.parametrize("nms", [IoUGuidedNMS(), VarianceVoting(), nn.Identity()], ids=["IoU", "variance", "foreign"])
 def test_a_suppression_by_more_than_boxes_and_scores_is_refused(nms):
     with pytest.raises(Refusal, match="--ensemble.*MODEL.BALANCED.NMS"):
