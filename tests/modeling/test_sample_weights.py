@@ -244,6 +244,23 @@ def test_iou_balanced_is_the_formula(objects):
 
 
 @each_batch
+def test_of_box_losses_below_0_the_sizes_are_kept_and_guide(objects):
+    """The KL loss of sure boxes is below 0: a scale by the plain sum would turn gradients round, or have no bound."""
+    view, losses = step_of(objects)
+    losses = losses._replace(box_elements=losses.box_elements - 1.5 * losses.box_elements.mean())
+    rows = Rows(view, losses)
+    own, sizes = rows.of(True), [abs(each) for each in rows.box]
+    assert not own or sum(rows.box) < 0
+    powers = {i: rows.ious[i] ** 0.5 for i in own}
+    scale = sum(sizes[i] for i in own) / max(sum(powers[i] * sizes[i] for i in own), 1e-12)
+    weights = IoUBalanced(eta=0.0, lam=0.5).weigh(view, losses).box
+    assert weights[own].tolist() == pytest.approx([powers[i] * scale for i in own], rel=1e-4)
+    weights = SamplingFree(guide=2.0).weigh(view, losses).cls
+    wanted = 2 * sum(sizes) / len(own) if own else sum(rows.cls) / len(rows.cls)
+    assert (weights * losses.cls).mean().item() == pytest.approx(wanted, rel=1e-5) and (weights >= 0).all()
+
+
+@each_batch
 def test_class_balanced_rois_count_every_class_the_same(objects):
     view, losses = step_of(objects)
     rows = Rows(view, losses)

@@ -23,8 +23,8 @@ class SamplingFree(SampleWeights):
 
     The classification losses are scaled so that their mean is ``guide`` times the box loss, which the number of
     negatives does not change; the factor gets no gradient. A batch without foreground, which has no box loss, is not
-    scaled. The classifier's bias starts where it answers with ``prior`` foreground, the share at which its first loss
-    is lowest.
+    scaled. Of box losses below 0 (``KLLoss``) the sizes are the guide. The classifier's bias starts where it answers
+    with ``prior`` foreground, the share at which its first loss is lowest.
 
     Args:
         guide: classification loss over box loss, detectron2's loss weights included; 0: it is not scaled.
@@ -75,7 +75,7 @@ class SamplingFree(SampleWeights):
     @torch.no_grad()
     def weigh(self, view, losses):
         foreground = losses.positive.sum()
-        boxes, factor = losses.box.sum() / max(len(losses.labels), 1), None
+        boxes, factor = torch.linalg.vector_norm(losses.box, ord=1) / max(len(losses.labels), 1), None
         if self.divide_by == "foreground":
             factor = len(losses.labels) / foreground.clamp(min=1)
             boxes = boxes * factor

@@ -23,13 +23,14 @@ def with_sum_kept(weights: Tensor, losses: Tensor, rows: Tensor, others: Optiona
 
     Args:
         weights: (R,), at least 0.
-        losses: (R,); no gradient flows into them.
+        losses: (R,); no gradient flows into them. Of losses below 0 (``KLLoss``) the sizes are summed: a sum near 0 is
+            no scale, and one below it would turn the gradients round.
         rows: (R,) bool, those that are scaled.
         others: (R,) weights of the other rows; None: 1.
 
     Weights that are all 0 where the losses are become 1.
     """
-    before = torch.where(rows, losses.detach(), losses.new_zeros(()))
+    before = losses.detach().abs() * rows
     wanted, have = before.sum(), (weights * before).sum()
     scaled = torch.where(have > 0, weights * (wanted / have), torch.ones_like(weights))
     return torch.where(rows, scaled, torch.ones_like(weights) if others is None else others)
