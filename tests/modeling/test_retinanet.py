@@ -1,5 +1,7 @@
 """BalancedRetinaNet: detectron2's RetinaNet at the defaults, repeatable gradients, box losses, the normaliser."""
 
+import math
+
 import pytest
 import torch
 from dense_tools import OBJECTS, K, ToyBackbone, image
@@ -13,7 +15,7 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 from fvcore.nn import sigmoid_focal_loss
-from reference.cls_losses import quality_focal
+from reference.cls_losses import GradientDensity, quality_focal
 from reference.losses import balanced_l1
 from reference.losses import iou as box_iou
 
@@ -155,6 +157,29 @@ def test_a_quality_loss_gets_the_ious_of_the_positive_anchors(of):
                 num_positives += 1
             total += quality_focal(torch.cat(logits, dim=1)[i, anchor].tolist(), label, iou, 2.0)
     assert found == pytest.approx(total / (0.9 * 100 + 0.1 * num_positives), rel=1e-5)
+
+
+def test_ghm_c_is_the_mean_over_anchors_and_classes_of_its_paper():
+    """As many easy anchors as there may be: divided by the positives, whose number they do not change, it would grow."""
+    model = build(BalancedRetinaNet, cls_loss=GHMC(bins=5, momentum=0.0, form="sigmoid"))
+    anchors = model.anchor_generator([torch.zeros(1, 4, 8, 12), torch.zeros(1, 4, 4, 6)])
+    labels, boxes = model.label_anchors(anchors, [x["instances"] for x in OBJECTS])
+    logits, deltas = ([torch.randn(2, len(a), columns) for a in anchors] for columns in (K, 4))
+    norms, values = [], []
+    for i in range(2):
+        for anchor in (labels[i] >= 0).nonzero()[:, 0]:
+            for c, logit in enumerate(torch.cat(logits, dim=1)[i, anchor].tolist()):
+                missing = 1 / (1 + math.exp(logit if labels[i][anchor] == c else -logit))
+                norms.append(missing)
+                values.append(-math.log(1 - missing))
+    weights = GradientDensity(5, 0.0, "bins").weights(norms)
+    with EventStorage():
+        found = model.losses(anchors, logits, labels, deltas, boxes)["loss_cls"].item()
+    wanted = sum(weight * value for weight, value in zip(weights, values)) / len(values)
+    assert found == pytest.approx(wanted, rel=1e-5)
+    ignored = [torch.full_like(each, -1) for each in labels]
+    with EventStorage():
+        assert model.losses(anchors, logits, ignored, deltas, boxes)["loss_cls"] == 0
 
 
 def test_settings_of_the_focal_loss_that_another_loss_would_ignore_are_refused():

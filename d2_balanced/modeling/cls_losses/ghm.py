@@ -28,6 +28,9 @@ class GHMC(ClassificationLoss):
         ValueError: for a value out of range.
     """
 
+    #: Every bin counts the same, so the sum grows with the easy examples, which are nearly all that a RetinaNet has.
+    mean_of_examples = True
+
     def __init__(self, bins: int = 30, momentum: float = 0.75, divide_by: str = "bins", **others):
         super().__init__(**others)
         self.density = GradientDensity(type(self).__name__, bins, momentum, divide_by)

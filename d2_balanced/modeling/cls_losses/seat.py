@@ -7,6 +7,8 @@ A classification loss is called with logits (R, K+1) and labels (R,) and returns
 - ``initial_bias``: of the ROI heads' classifier, for the foreground classes;
 - ``reads_background``: false for a loss that gives the last column no meaning: RPN and RetinaNet, which have no such
   column, take only these, and fill it with zeros;
+- ``mean_of_examples``: true for a loss whose formula divides by the number of examples, the answers of all classes'
+  classifiers: RetinaNet does so, instead of dividing by the number of positives;
 - ``needs_classes``: true for a loss that means nothing with one class, as in an RPN;
 - ``adopt``: called with the number of classes; ``accumulate``: called as the loss is, once a training pass.
 """

@@ -135,6 +135,8 @@ class BalancedRetinaNet(RetinaNet):
     def losses(self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes) -> Dict[str, Tensor]:
         """``loss_cls`` and ``loss_box_reg``, sums over the anchors divided by a moving average of their positives.
 
+        A classification loss that is a mean of examples (``cls_losses/seat.py``) is divided by their number instead.
+
         Args:
             anchors: ``Boxes`` of every level.
             pred_logits, pred_anchor_deltas: of every level, (N, A_l, K) and (N, A_l, 4).
@@ -147,7 +149,7 @@ class BalancedRetinaNet(RetinaNet):
         positive = mask.flatten().nonzero()[:, 0]
         matched = anchors, self.box2box_transform, pred_anchor_deltas, gt_boxes, positive
         learn = self.training and torch.is_grad_enabled()
-        loss_cls = self._cls_loss(cat(pred_logits, dim=1), labels, matched, learn)
+        loss_cls = self._cls_loss(cat(pred_logits, dim=1), labels, normalizer, matched, learn)
         loss_box_reg = dense_box_loss(
             *matched,
             self.box_loss,
@@ -155,28 +157,32 @@ class BalancedRetinaNet(RetinaNet):
             box_reg_loss_type=self.box_reg_loss_type,
             smooth_l1_beta=self.smooth_l1_beta,
         )
-        return {"loss_cls": loss_cls / normalizer, "loss_box_reg": loss_box_reg / normalizer}
+        return {"loss_cls": loss_cls, "loss_box_reg": loss_box_reg / normalizer}
 
     def _update_normalizer(self, positive: Tensor) -> float:
         num_positives = positive.sum().item()  # detectron2 keeps this average on the host
         get_event_storage().put_scalar("num_pos_anchors", num_positives / len(positive))
         return self._ema_update("loss_normalizer", max(num_positives, 1), 100)
 
-    def _cls_loss(self, logits: Tensor, labels: Tensor, matched: tuple, learn: bool) -> Tensor:
-        """Sum of the classification loss over the anchors that are not ignored.
+    def _cls_loss(self, logits: Tensor, labels: Tensor, normalizer: float, matched: tuple, learn: bool) -> Tensor:
+        """Sum of the classification loss over the anchors that are not ignored, divided.
 
         Args:
             logits, labels: (N, R, K) and (N, R).
+            normalizer: what the sum is divided by, if the loss is no mean of examples.
             matched, learn: the arguments of :func:`dense_cls_loss`.
         """
-        valid = labels >= 0
-        if self.cls_loss is None:
-            return self._focal_loss(logits[valid], labels[valid], self.focal_loss_alpha, self.focal_loss_gamma)
-        if type(self.cls_loss) is FocalLoss and self.cls_loss.loss_weight == 1:  # detectron2's, to the last bit
-            return self._focal_loss(logits[valid], labels[valid], self.cls_loss.alpha, self.cls_loss.gamma)
+        valid, loss = labels >= 0, self.cls_loss
+        if loss is None:
+            settings = self.focal_loss_alpha, self.focal_loss_gamma
+            return self._focal_loss(logits[valid], labels[valid], *settings) / normalizer
+        if type(loss) is FocalLoss and loss.loss_weight == 1:  # detectron2's, to the last bit
+            return self._focal_loss(logits[valid], labels[valid], loss.alpha, loss.gamma) / normalizer
         rows = valid.flatten().nonzero()[:, 0]
+        if getattr(loss, "mean_of_examples", False):
+            normalizer = max(len(rows) * self.num_classes, 1)
         logits = logits.flatten(0, 1)[rows]
-        return dense_cls_loss(self.cls_loss, logits, labels.flatten()[rows], rows, *matched, learn=learn)
+        return dense_cls_loss(loss, logits, labels.flatten()[rows], rows, *matched, learn=learn) / normalizer
 
     def _focal_loss(self, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
         target = F.one_hot(labels, num_classes=self.num_classes + 1)[:, :-1]  # background: all zeros
