@@ -32,8 +32,9 @@ def match_weights(model: nn.Module, state: Dict[str, torch.Tensor], trained: tup
     """Rearrange ``state``, a checkpoint's weights, in place for a model of the ``wanted`` classes.
 
     The rows of classes with equal names move to their new places, those of new classes keep the model's initial
-    values. Done for the box predictors, mask heads and RetinaNet's head; nothing happens where the classes are the same,
-    or those of the checkpoint are not known. The log says what was matched.
+    values. Done for the box predictors, mask heads and RetinaNet's head, and for what other modules name in
+    ``class_dims``, ``{parameter or buffer: dimension of the classes}``, as losses do that count classes; nothing happens
+    where the classes are the same, or those of the checkpoint are not known. The log says what was matched.
 
     Args:
         model: built for the ``wanted`` classes.
@@ -51,6 +52,11 @@ def match_weights(model: nn.Module, state: Dict[str, torch.Tensor], trained: tup
             key = f"{prefix}{layer.name}.{kind}"
             if key in state and key in own:
                 state[key] = _rearranged(torch.as_tensor(state[key]), own[key], layer, match.indices, len(trained))
+    for key, dim in _named_by_modules(model):
+        if key in state and key in own and torch.as_tensor(state[key]).dim() == own[key].dim():
+            old, new = (each.transpose(0, dim) for each in (torch.as_tensor(state[key]), own[key]))
+            moved = _rearranged(old, new, _Layer(key), match.indices, len(trained))
+            state[key] = moved.transpose(0, dim).contiguous()
 
 
 def _layers(model: nn.Module) -> Iterator[Tuple[str, _Layer]]:
@@ -60,11 +66,19 @@ def _layers(model: nn.Module) -> Iterator[Tuple[str, _Layer]]:
             yield prefix, _Layer("cls_score", tail=1)
             per_class = len(module.box2box_transform.weights) // getattr(module.bbox_pred, "num_places", 1)
             yield prefix, _Layer("bbox_pred", per_class=per_class)
+            yield prefix, _Layer("bbox_log_variance", per_class=per_class)
         elif isinstance(module, MaskRCNNConvUpsampleHead):
             yield prefix, _Layer("predictor")
         elif isinstance(module, RetinaNetHead):
             anchors = module.bbox_pred.out_channels // 4
             yield prefix, _Layer("cls_score", groups=anchors)
+
+
+def _named_by_modules(model: nn.Module) -> Iterator[Tuple[str, int]]:
+    """Keys of the model's state, and the dimension of each that belongs to classes."""
+    for path, module in model.named_modules():
+        for name, dim in getattr(module, "class_dims", {}).items():
+            yield (f"{path}." if path else "") + name, dim
 
 
 def _rearranged(old: torch.Tensor, own: torch.Tensor, layer: _Layer, indices: List[Optional[int]], num_old: int):

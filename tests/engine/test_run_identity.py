@@ -6,6 +6,7 @@ import os
 import shutil
 
 import pytest
+import roi_heads_tools
 import torch
 import yaml
 from detectron2.modeling import build_model
@@ -169,6 +170,33 @@ def test_weights_go_where_their_class_is(config, settings, of_box):
         else:
             assert torch.equal(after[0], before[2]) and torch.equal(after[1], fresh[1])
             assert len(after) == 2 or torch.equal(after[2], before[3]), "the background"
+
+
+def _seat(name, component):
+    return {f"MODEL__BALANCED__{name}": {"NAME": component}}
+
+
+@pytest.mark.parametrize(
+    "settings, key, dim, per_class",
+    [
+        (_seat("BOX_LOSS", "KLLoss"), "box_predictor.bbox_log_variance.weight", 0, 4),
+        (_seat("CLS_LOSS", "SeesawLoss"), "box_predictor.cls_loss.counts.values", 0, 1),
+        (_seat("CLS_LOSS", "ClassBalanced"), "box_predictor.cls_loss.counts.values", 0, 1),
+        (_seat("CLS_LOSS", "EQLv2"), "box_predictor.cls_loss.gradients", 1, 1),
+        ({"MODEL__MASK_ON": True, **_seat("MASK_IOU_HEAD", "MaskIoUHead")}, "mask_iou_head.predictor.bias", 0, 1),
+    ],
+)
+def test_what_components_know_of_a_class_goes_with_it(settings, key, dim, per_class):
+    """As many classes, so that no shape tells: c, one that is new, a."""
+    heads = roi_heads_tools.build(roi_heads_tools.tiny_cfg(**settings))
+    own = heads.state_dict()[key].fill_(-1.0)
+    before = torch.arange(own.numel()).view_as(own).to(own.dtype)
+    state = {key: before.clone()}
+    match_weights(heads, state, ((1, "a"), (2, "b"), (3, "c")), ((1, "c"), (2, "new"), (3, "a")))
+    first, second, third = state[key].split(per_class, dim=dim)
+    of_a, _, of_c = before.split(per_class, dim=dim)
+    assert torch.equal(first, of_c) and torch.equal(third, of_a) and (second == -1).all()
+    assert state[key].dtype == before.dtype and state[key].is_contiguous()
 
 
 def test_resume_alone_takes_config_and_data_and_changes_nothing(stopped, finished):

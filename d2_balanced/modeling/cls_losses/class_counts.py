@@ -23,6 +23,8 @@ class ClassCounts(nn.Module):
         ValueError: for counts below 1.
     """
 
+    class_dims = {"values": 0}  # engine/class_weights.py
+
     def __init__(self, owner: str, given: Optional[List[float]]):
         super().__init__()
         if given is not None and not all(count >= 1 for count in given):

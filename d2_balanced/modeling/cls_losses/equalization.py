@@ -38,6 +38,7 @@ class EQLv2(ClassificationLoss):
     """
 
     forms = ("sigmoid",)
+    class_dims = {"gradients": 1}  # engine/class_weights.py
 
     def __init__(self, gamma: float = 12.0, mu: Extended = 0.8, alpha: float = 4.0, objectness: bool = True, **others):
         super().__init__(**others)

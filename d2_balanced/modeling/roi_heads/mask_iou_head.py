@@ -19,6 +19,8 @@ from .conv_head import conv_relu_stack, halved_channels, large_non_local
 
 __all__ = ["MaskIoUHead", "NonLocalMaskIoUHead"]
 
+_OF_CLASSES = {"predictor.weight": 0, "predictor.bias": 0}  # engine/class_weights.py
+
 
 def _linear(inputs, outputs):
     layer = nn.Linear(inputs, outputs)
@@ -58,6 +60,8 @@ class MaskIoUHead(nn.Module):
     Raises ``ValueError`` for settings out of range.
     """
 
+    class_dims = _OF_CLASSES
+
     def __init__(
         self, *, input_shape, num_classes, conv_dim=256, num_conv=4, fc_dims=(1024, 1024), loss_weight=0.5
     ):
@@ -93,6 +97,8 @@ class NonLocalMaskIoUHead(nn.Module):
 
     Raises ``ValueError`` for settings out of range.
     """
+
+    class_dims = _OF_CLASSES
 
     def __init__(
         self,
