@@ -56,19 +56,23 @@ def losses_of(source):
     """
     experiment = open_run(source) if os.path.isdir(source) else open_experiment(source)
     experiment.set_run(device="cpu")
-    loss = _box_loss(experiment.build_model())
+    model = experiment.build_model()
+    loss = _box_loss(model)
     if not isinstance(loss, DynamicSmoothL1):
         return {"": loss}
-    return {label: SmoothL1(beta=beta) for label, beta in _betas_of(source, loss).items()}
+    path = next(path for path, module in model.named_modules() if module is loss)
+    return {label: SmoothL1(beta=beta) for label, beta in _betas_of(source, loss, path).items()}
 
 
-def _betas_of(source, loss):
+def _betas_of(source, loss, path):
+    """``path``: the loss's in the model, by which the log names its beta where a stage or branch has another one."""
     lines = read_metrics(os.path.join(source, "metrics.json")) if os.path.isdir(source) else []
-    found = [(line["iteration"], line[name]) for line in lines for name in line if name.endswith(_BETA)]
+    names = (_BETA, f"{path}/{os.path.basename(_BETA)}")
+    found = [(line["iteration"], line[name]) for line in lines for name in names if name in line]
     betas = {f"beta {loss.initial_beta:g} at the start": loss.initial_beta}
     for quarter in range(1, 5):
         if found:
-            iteration, beta = found[round(quarter * len(found) / 4) - 1]
+            iteration, beta = found[max(round(quarter * len(found) / 4), 1) - 1]
             betas[f"beta {beta:.3g} at iteration {iteration}"] = max(beta, 1e-6)
     return betas
 

@@ -57,6 +57,25 @@ def test_the_betas_of_a_run(tmp_path):
     assert list(losses)[-1] == "beta 0.3 at iteration 140"
 
 
+@pytest.mark.parametrize("base, fragment, others", [
+    ("quick/cascade_rcnn_R_18_FPN", "DynamicRCNN/dynamic_smooth_l1", "roi_heads.box_predictor.{}.box_loss"),
+    (DYNAMIC, "RGA_PRM/prm", "roi_heads.box_predictor{}.box_loss"),
+])  # fmt: skip
+def test_of_several_betas_the_first_stages_main_branchs(base, fragment, others, tmp_path):
+    """The log tells them apart by the paths of the losses (``engine/hooks.py``)."""
+    experiment = open_experiment(base, fragments=[fragment])
+    experiment.save_config(str(tmp_path / "config.yaml"))
+    experiment.set_run(device="cpu")
+    modules = dict(experiment.build_model().named_modules())
+    names = [others.format(which) for which in ((0, 1, 2) if "cascade" in base else ("", "_branch1"))]
+    own = {name: 0.5 - 0.1 * k for k, name in enumerate(names)}
+    assert all(type(modules[name]).__name__ == "DynamicSmoothL1" for name in names)
+    line = {"iteration": 20, "total_loss": 1.0, **{f"{name}/beta": beta for name, beta in reversed(own.items())}}
+    (tmp_path / "metrics.json").write_text(json.dumps(line) + "\n" + json.dumps({**line, "iteration": 40}) + "\n")
+    losses = loss_curves.losses_of(str(tmp_path))
+    assert list(losses) == ["beta 1 at the start", "beta 0.5 at iteration 20", "beta 0.5 at iteration 40"]
+
+
 def test_the_command_draws(tmp_path):
     output = tmp_path / "new" / "curves.png"
     assert len(loss_curves.main(["--output", str(output)])) == 5 and output.read_bytes().startswith(b"\x89PNG")
