@@ -106,6 +106,15 @@ def test_mmdetections_cascade_is_a_fragment_beside_detectron2s(name, ending):
     assert stages(["base/models/mmdetection_cascade"]) == (1.0, (1.0, 0.5, 0.25), "logit", True, False)
 
 
+@pytest.mark.parametrize("ending", ["", ".py"])
+def test_mmdetections_cascade_makes_no_cascade_of_what_is_none(ending):
+    loops = open_experiment("R3CNN/r3_quick" + ending, fragments=["base/models/mmdetection_cascade"])
+    stages = model_without_values(loops).roi_heads.stages
+    assert type(stages).__name__ == "RecursiveStages" and stages.loss_weights == (1.0, 0.5, 0.25)
+    with pytest.raises(ConfigError, match="SingleStage has no argument 'loss_weights'"):
+        open_experiment(QUICK + ending, fragments=["base/models/mmdetection_cascade"])
+
+
 def test_fragments_are_merged_in_their_order_before_the_overrides():
     parts = ["LibraRCNN/balanced_l1", "LibraRCNN/iou_balanced_sampling"]
     loss = zoo.get_config(QUICK, ["MODEL.BALANCED.BOX_LOSS.ALPHA", "0.7"], parts).MODEL.BALANCED.BOX_LOSS
