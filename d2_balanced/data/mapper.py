@@ -11,6 +11,7 @@ from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes, BoxMode
 
 from ..modeling.ignore_regions import TargetsWithRegions
+from ..utils.errors import Refusal
 from .image_file import read_image
 
 __all__ = ["BalancedMapper", "IgnoreRegionMapper", "build_mapper"]
@@ -25,12 +26,17 @@ class BalancedMapper(DatasetMapper):
         is_train, kwargs: as for ``DatasetMapper``.
         clip_boxes: clip the objects' boxes to the image, as detectron2 does. Without it, boxes that reach beyond the image,
             as the full bodies of CrowdHuman do, train as they are; those without any part in the image are left out.
+
+    Raises ``Refusal`` for boxes that are not to be clipped, but to be made anew of cropped masks.
     """
 
     @configurable
     def __init__(self, is_train: bool, *, clip_boxes: bool = True, **kwargs):
         super().__init__(is_train, **kwargs)
         self.clip_boxes = clip_boxes
+        if self.recompute_boxes and not clip_boxes:
+            crop = "crops of images with masks (INPUT.CROP, recompute_boxes)"
+            raise Refusal("clip_boxes=False (INPUT.CLIP_BOXES)", crop, "the boxes are made anew of the cropped masks")
 
     @classmethod
     def from_config(cls, cfg, is_train: bool = True):
@@ -56,7 +62,7 @@ class BalancedMapper(DatasetMapper):
         return record
 
     def _transform_annotations(self, dataset_dict, transforms, image_shape):
-        if self.clip_boxes or self.recompute_boxes:  # of masks that were cropped
+        if self.clip_boxes:
             return super()._transform_annotations(dataset_dict, transforms, image_shape)
         objects = [a for a in dataset_dict["annotations"] if not a.get("iscrowd", 0)]
         boxes = _transformed(objects, transforms)

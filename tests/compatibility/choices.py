@@ -404,6 +404,20 @@ REFUSED_ALONE: Tuple[Choice, ...] = (
     Choice("a mask pooler without masks", {f"{_BALANCED}.MASK_POOLER.NAME": "GenericROIPooler"}, ("MASK_POOLER",)),
     Choice("MaskIoUHead without masks", {f"{_BALANCED}.MASK_IOU_HEAD.NAME": "MaskIoUHead"}, ("MASK_IOU_HEAD",)),
     Choice(
+        "scores of the mean mask without a mask IoU head",
+        {
+            **_ANY_MASKS,
+            "MODEL.ROI_MASK_HEAD.NAME": "FlowMaskHead",
+            f"{_BALANCED}.MASKS.NAME": "InterleavedMasks",
+            f"{_BALANCED}.MASKS.SCORED": "mean",
+        },
+        ("MASK_IOU_HEAD",),
+    ),
+    _iou_branch(", negatives without an IoU predictor", predict_iou=False, iou_negatives=True),
+    _iou_branch(
+        ", intervals without generated boxes", regressor_samples="proposals", iou_samples="proposals", num_intervals=8
+    ),
+    Choice(
         "RGA on masks without masks",
         {"SOLVER.GRADIENT_ANNEALING.INITIAL": 7.0, "SOLVER.GRADIENT_ANNEALING.PARAMETERS": "box_and_mask"},
         ("box_and_mask",),

@@ -220,6 +220,12 @@ def test_clipping_is_a_key_and_an_argument():
     assert not build_mapper(cfg, True).clip_boxes
     lazy = load_lazy(quick_config("faster_rcnn", "py"), ["dataloader.train.mapper.clip_boxes=false"])
     assert not instantiate(lazy.dataloader.train.mapper).clip_boxes
+    cfg.INPUT.CROP.ENABLED = True
+    assert not build_mapper(cfg, True).clip_boxes, "boxes are cropped as boxes"
+    cfg.MODEL.MASK_ON = True
+    with pytest.raises(ConfigError, match="INPUT.CLIP_BOXES.*INPUT.CROP"):
+        build_mapper(cfg, True)
+    assert not build_mapper(cfg, False).clip_boxes, "an evaluation crops nothing"
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -19,7 +19,7 @@ from ..task_features import TaskShapes
 from .branches import as_module
 from .candidates import products_of
 from .iou_losses import interval_weights_of, iou_loss, weighted_box_loss, weights_by_iou
-from .iou_samples import SAMPLE_SOURCES, negatives_of
+from .iou_samples import SAMPLE_SOURCES, check_read, negatives_of
 
 __all__ = ["PredictorBoxes", "IoUBranch"]
 
@@ -130,7 +130,7 @@ class IoUBranch(PredictorBoxes, nn.Module):
         cls_power, iou_power: score = class score ** cls_power * IoU ** iou_power.
         iou_activation: "sigmoid" keeps the predicted IoU in (0, 1); "clamp" is the released linear output, clamped.
 
-    Raises ``ValueError`` for settings out of range.
+    Raises ``ValueError`` for settings out of range, ``Refusal`` for settings that nothing here would read.
     """
 
     replaces_regressor = True
@@ -183,6 +183,7 @@ class IoUBranch(PredictorBoxes, nn.Module):
         settings.update(num_per_interval=num_per_interval, max_per_image=max_per_image)
         settings.update(num_classes=num_classes, num_stages=len(heads))
         self.sources = nn.ModuleDict({name: SAMPLE_SOURCES[name](**settings) for name in sorted(set(names.values()))})
+        check_read(self.sources, predict_iou, iou_negatives, num_intervals, samples_per_positive)
         self.register_buffer("interval_weights", interval_weights_of(interval_weights), persistent=False)
         if iou_activation not in ("sigmoid", "clamp"):
             raise ValueError(f"IoUBranch: iou_activation must be 'sigmoid' or 'clamp', got {iou_activation!r}")

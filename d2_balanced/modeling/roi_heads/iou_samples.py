@@ -6,9 +6,10 @@ import torch
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
+from ...utils.errors import Refusal
 from ..iou_uniform import RejectionIoUGenerator, UniformIoUGenerator, stage_intervals
 
-__all__ = ["IoUSamples", "GeneratedSamples", "ProposalSamples", "SAMPLE_SOURCES", "negatives_of"]
+__all__ = ["IoUSamples", "GeneratedSamples", "ProposalSamples", "SAMPLE_SOURCES", "check_read", "negatives_of"]
 
 
 class IoUSamples(NamedTuple):
@@ -92,3 +93,25 @@ def _rejection(**settings):
 
 SAMPLE_SOURCES = {"uniform": _uniform, "rejection": _rejection, "proposals": ProposalSamples}
 """Sources of the IoU branch's training boxes, by name."""
+
+
+def check_read(sources, predict_iou, iou_negatives, num_intervals, samples_per_positive):
+    """Raise ``Refusal`` for a setting of the IoU predictor, or of generated boxes, where there are none.
+
+    Args:
+        sources: a mapping from names in ``SAMPLE_SOURCES`` to the sources that are used.
+        predict_iou and the others: arguments of ``IoUBranch``.
+    """
+    if iou_negatives and not predict_iou:
+        reason = "there is no IoU predictor that would train on them"
+        raise Refusal(_shown("iou_negatives", True), _shown("predict_iou", False), reason)
+    if any(isinstance(source, GeneratedSamples) for source in sources.values()):
+        return
+    for name, value in {"num_intervals": num_intervals, "samples_per_positive": samples_per_positive}.items():
+        if value:
+            reason = "no boxes are generated: all are of the minibatch"
+            raise Refusal(_shown(name, value), _shown("regressor_samples", "proposals"), reason)
+
+
+def _shown(name, value):
+    return f"{name}={value} (MODEL.BALANCED.IOU_BRANCH.{name.upper()})"

@@ -90,7 +90,7 @@ class InterleavedMasks(FirstStageMasks):
         scored: the mask that a mask IoU head trains on, and is asked about at inference: "last", that of the last stage
             (as in R3-CNN's release), or "mean", the mean of all stages' probabilities, which is the mask that is given.
 
-    Raises ``ValueError`` for another mask to score.
+    Raises ``ValueError`` for another mask to score; the ROI heads, ``Refusal`` for "mean" without a mask IoU head.
     """
 
     refines_last_stage = True
@@ -128,6 +128,10 @@ class InterleavedMasks(FirstStageMasks):
             need = "one mask head" if wanted is None else f"{wanted} mask heads, one a stage"
             raise Refusal(f"{have or 1} mask head(s)", f"stages={type(heads.stages).__name__}", f"they need {need}")
         self._check_flow(heads.stages, mask_heads)
+        if self.scored != SCORED[0] and heads.mask_iou_head is None:
+            scored = f"scored={self.scored} (MODEL.BALANCED.MASKS.SCORED)"
+            head = "mask_iou_head=None (MODEL.BALANCED.MASK_IOU_HEAD)"
+            raise Refusal(scored, head, "nothing scores the masks", "choose a head, or leave it out")
         if heads.train_on_pred_boxes and not heads.keypoint_on:
             option = "train_on_pred_boxes (MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES)"
             raise Refusal(option, self._name, "the masks train on refined boxes anyway")

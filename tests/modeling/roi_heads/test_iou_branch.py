@@ -232,6 +232,9 @@ def test_the_iou_predictor_trains_on_negatives_where_it_is_told_to():
     assert losses["loss_iou"] > 0, "negatives of images without objects have IoU 0"
 
 
+PROPOSALS = {"regressor_samples": "proposals", "iou_samples": "proposals"}
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -244,6 +247,10 @@ def test_the_iou_predictor_trains_on_negatives_where_it_is_told_to():
         ({"iou_activation": "relu"}, "iou_activation"),
         ({"iou_power": -1.0}, "iou_power"),
         ({"num_per_interval": 0}, "num_per_interval"),
+        ({"iou_negatives": True, "predict_iou": False}, "iou_negatives=True.*predict_iou=False"),
+        ({"num_intervals": 8, **PROPOSALS}, "num_intervals=8.*regressor_samples=proposals"),
+        ({"samples_per_positive": 1.0, **PROPOSALS}, "samples_per_positive=1.0.*regressor_samples=proposals"),
+        ({"num_intervals": 8, "regressor_samples": "proposals", "predict_iou": False}, "num_intervals=8"),
     ],
 )
 def test_bad_settings_name_the_key(arguments, words):

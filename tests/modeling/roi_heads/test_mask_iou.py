@@ -227,6 +227,12 @@ def test_the_iou_head_trains_on_the_masks_that_it_is_asked_about(scored):
     torch.testing.assert_close(given[0], expected, atol=1e-5, rtol=0)
 
 
+def test_no_mask_is_chosen_to_be_scored_where_nothing_scores_it():
+    masks = {"NAME": "InterleavedMasks", "SCORED": "mean"}
+    with pytest.raises(ValueError, match="MASKS.SCORED.*does not go with mask_iou_head=None"):
+        h.build(h.tiny_cfg(**{**LOOPS, "MODEL__BALANCED__MASKS": masks}))
+
+
 def test_its_loss_has_its_own_weight_and_none_of_the_loops():
     """The release: half of the mean squared error, whatever the loop weighs in which the head trains."""
     losses = []
