@@ -56,7 +56,8 @@ FIELDS: Dict[str, int] = {
     "predicted_iou_sum": IOU_BINS,
     "predicted_iou_true_sum": IOU_BINS,  # sum of their IoUs with the best ground truth
     # Of the images with objects: sums of the IoU of the BEST_IOU-th best proposal, and of the error of the
-    # BEST_ERROR-th best, in the predictor's units, as in Dynamic R-CNN's statistics. The last one, where there are fewer.
+    # BEST_ERROR-th best, in the predictor's units, as in Dynamic R-CNN's statistics (without deltas: those of detectron2's
+    # deltas). The last one, where there are fewer.
     "best_iou_sum": 1,
     "best_error_sum": 1,
     # By IoU, of everything that could be sampled: sums of the regression targets, and of their squares, in units of the

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Dict, List, Tuple
 
 import torch
+from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes
 from detectron2.structures.boxes import matched_pairwise_iou
 from torch import Tensor
@@ -21,6 +22,9 @@ from .counts import BEST_ERROR, BEST_IOU, MAX_OBJECTS, ImbalanceCounts
 from .sample_gradients import box_loss_and_gradient, class_loss_and_gradient
 
 __all__ = ["ImbalanceRecorder", "regression_targets"]
+
+_UNITS = (10.0, 10.0)
+"""Units of errors where the box coder has no deltas, and its ``weights`` are none: those of detectron2's deltas."""
 
 
 class ImbalanceRecorder:
@@ -55,7 +59,8 @@ class ImbalanceRecorder:
             self._count_objects(counts, targets, labeled[p], samples[p])
             rois = _Rois(samples[p], self.heads.num_classes)
             predictor = self.heads.branches[p].predictor(stage)
-            self._count_targets(counts, labeled[p], predictor.box2box_transform.weights)
+            coder = predictor.box2box_transform
+            self._count_targets(counts, labeled[p], coder.weights if isinstance(coder, Box2BoxTransform) else _UNITS)
             weights = self._weights(view, p)
             self._count_classes(counts, rois, predictor, predictions[p], samples[p], weights.cls)
             self._count_boxes(counts, rois, self._refined(stage, p, predictions[p], pooled[p], samples[p]))

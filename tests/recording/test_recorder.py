@@ -137,6 +137,17 @@ def test_the_losses_that_are_counted_are_those_of_the_heads(settings):
             assert results[0][0][name].item() == pytest.approx(counts[field].sum().item() / rois, rel=1e-5)
 
 
+def test_errors_have_the_units_of_deltas_where_buckets_are_predicted():
+    targets, errors = h.targets((3, 5)), []
+    for settings in ({}, BUCKETS):
+        heads = h.build(h.tiny_cfg(**settings))
+        recorder = ImbalanceRecorder(heads)
+        heads.observers.append(recorder)
+        h.train_step(heads, h.features(2), h.proposals(targets), targets)
+        errors.append(recorder.counts[0, 0]["best_error_sum"].item())
+    assert errors[0] == pytest.approx(errors[1]) and errors[0] > 0
+
+
 def test_a_new_window_starts_empty():
     heads, _ = train("standard", (3,), [ImbalanceRecorder])
     (recorder,) = heads.observers
