@@ -46,6 +46,23 @@ def test_different_seats_mix_without_a_word(suffix, caplog):
     assert not [record for record in caplog.records if "--add" in record.getMessage()]
 
 
+@pytest.mark.parametrize("copying, fragment, key", [
+    ("RGA_PRM/prm", "LibraRCNN/balanced_l1", "box_predictor.box_loss"),
+    ("RGA_PRM/prm", "LibraRCNN/iou_balanced_sampling", "proposal_sampler"),
+    ("IoUUniformRCNN/iou_uniform", "R3CNN/large_box_head", "box_head"),
+])  # fmt: skip
+def test_what_a_lazy_config_has_copies_of_is_no_longer_changed(copying, fragment, key):
+    with pytest.raises(ConfigError, match=f"--add {fragment} changes model.roi_heads.{key}.* before the fragment that makes"):
+        open_experiment(f"{QUICK}.py", fragments=[copying, fragment])
+    heads = open_experiment(f"{QUICK}.py", fragments=[fragment, copying, "RGA_PRM/rga"]).cfg.model.roi_heads
+    for branch in heads.branches:
+        assert branch.sampler == heads.proposal_sampler and branch.box_head == heads.box_head
+        assert branch.box_predictor.box_loss == heads.box_predictor.box_loss
+    assert len(heads.branches) == (copying == "RGA_PRM/prm")
+    assert heads.branches or heads.iou_branch.iou_head == heads.box_head
+    open_experiment(f"{QUICK}.yaml", fragments=[copying, fragment])
+
+
 def test_only_what_fragments_set_is_compared():
     settings = flatten({"A": {"NAME": "x", "B": [{"C": 1}, {"C": 2}], "D": [1, 2]}, "E": {}}, lists=True)
     assert settings == {"A.NAME": "x", "A.B.0.C": 1, "A.B.1.C": 2, "A.D": [1, 2]}
