@@ -62,7 +62,7 @@ def check_lazy(cfg: DictConfig, where: str = "") -> None:
     """
     for key, node in walk(cfg):
         parameters = target_parameters(node, key)
-        if parameters and not is_open_ended(parameters):
+        if "_target_" in node.keys() and not is_open_ended(parameters):  # a class may have no arguments at all
             _check_arguments(node, key, parameters, where)
         _check_values(node, key, parameters, where)
     check_compiled_lazy(cfg, where)
