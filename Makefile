@@ -2,7 +2,7 @@
 # Variables: VENV (folder of the environment), PYTHON (interpreter), WORKERS (test processes), TESTS, OUTPUT (demo),
 # KILLS (folder of test-kills).
 
-.PHONY: help install demo test test-configs test-export test-kills doctor clean
+.PHONY: help install demo test test-slow test-configs test-export test-kills doctor clean
 
 WORKERS ?= 2
 TESTS ?= tests
@@ -19,6 +19,7 @@ help:
 	@echo "make install       set up the environment (.venv, or the activated one if it has detectron2)"
 	@echo "make demo          train and evaluate a small detector on generated images, on the CPU, in minutes"
 	@echo "make test          run the tests"
+	@echo "make test-slow     run the tests that take too long for every change: four processes, the GPU check on the CPU"
 	@echo "make test-configs  take a training and an inference step with every config of the repository"
 	@echo "make test-export   run exported ONNX files in an environment without torch"
 	@echo "make test-kills    kill runs of all quick configs at random places, resume, compare with unbroken runs"
@@ -34,6 +35,9 @@ demo: install
 test: install
 	@echo "Running the tests with $(WORKERS) processes"
 	@$(python) -m pytest -q -n $(WORKERS) --dist loadfile $(TESTS)
+
+test-slow: install
+	@$(python) -m pytest -q -m slow $(TESTS)
 
 # Every config of the repository, not only one of each model: takes some 10 minutes.
 test-configs: install

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from paths import ROOT
 from tiny_runs import TINY, data_arguments, make_dataset
 
@@ -15,6 +16,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_dry_run_on_the_cpu(tmp_path):
     data = dict(zip(*[iter(data_arguments(make_dataset(tmp_path / "data")))] * 2))
     own = ["DATASETS.TRAIN_JSON", data["--train-json"], "DATASETS.TRAIN_IMAGES", data["--train-images"], "DATASETS.TEST", "()"]

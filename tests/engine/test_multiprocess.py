@@ -82,6 +82,7 @@ def test_two_processes(start, two_process_run, single_gradients):
     assert_same_training_state(two_process_run / "resumed", two_process_run)
 
 
+@pytest.mark.slow
 def test_four_processes(start, tmp_path, single_gradients):
     start(PROGRAM, "gradients,train,resume", tmp_path, "--config-file", CONFIG, *SETTINGS, processes=4)
     assert_same_gradients(torch.load(tmp_path / "gradients.pth", weights_only=True), single_gradients)
