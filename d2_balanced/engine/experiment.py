@@ -312,14 +312,14 @@ class Experiment(ABC):
         """
         metric = self.settings.best_metric
         judge = next((name for name in self.test_datasets[1:] if metric.startswith(f"{name}/")), None)
-        for index, name in enumerate(self.test_datasets):
+        for name in self.test_datasets:
             loader, evaluator = self.build_test(name)
             images = getattr(loader, "dataset", None)
             if isinstance(images, MapDataset) and len(images):
                 _ = images[0]
-            if hasattr(evaluator, "require_metric") and (name == judge or not (judge or index)):
+            if name == (judge or self.test_datasets[0]) and hasattr(evaluator, "require_metric"):
                 with usage(self.keys["best_metric"], ValueError):
-                    evaluator.require_metric(metric[len(f"{name}/"):] if judge else metric)
+                    evaluator.require_metric(metric[len(f"{judge}/"):] if judge else metric)
 
     def evaluate(
         self,

@@ -74,8 +74,8 @@ class CocoMetrics(NamedTuple):
 def metric_names(max_dets):
     """The keys of ``CocoMetrics.summary``, before there is anything to evaluate."""
     limits = detection_limits(max_dets)
-    shape = (len(IOU_PERCENTS), 1, len(AREAS), len(limits))
-    return list(CocoMetrics(np.full((shape[0], 1, *shape[1:]), -1.0), np.full(shape, -1.0), limits).summary())
+    recall = np.full((len(IOU_PERCENTS), 1, len(AREAS), len(limits)), -1.0)
+    return list(CocoMetrics(recall[:, None], recall, limits).summary())
 
 
 def evaluate_coco(
